@@ -1,0 +1,20 @@
+//! The CLI as people and scripts meet it: the shipped binary, in an empty home, against servers on loopback.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test runs in real time and reads its own environment"
+)]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps is a test that fails"
+)]
+#![allow(clippy::print_stderr, reason = "a test that did not run must say so")]
+
+mod peers;
+mod peers_faults;
+mod peers_issuers;
+mod peers_logins;
+mod peers_logout;
+mod peers_loss;
+mod peers_refused;
+mod peers_steady;
+mod support;

@@ -1,0 +1,134 @@
+//! Eight people at once on an empty machine: `login URL`, all at the same time, some of them killed.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::peers::{Peers, patience};
+use crate::support::Home;
+
+/// F-01, AUTH-62: one store, one key, one registration, one login, in every round.
+#[test]
+fn eight_logins_at_once_are_one_login_50_times() {
+    let Some(peers) = Peers::start(&[("ACCESS_TTL", "600")]) else {
+        return;
+    };
+    for round in 0..50 * patience() {
+        let home = Home::new();
+        let before = peers.issuer();
+        let running: Vec<_> = (0..8).map(|_| peers.start_login(&home).start()).collect();
+        for process in running {
+            process.wait().ok();
+        }
+        let after = peers.issuer();
+        assert_eq!(
+            after.registrations - before.registrations,
+            1,
+            "round {round}"
+        );
+        assert_eq!(after.code_ok - before.code_ok, 1, "round {round}");
+        assert_eq!(peers.browsers(&home), 1, "round {round}");
+        assert_one_machine(&peers, &home);
+    }
+}
+
+/// F-03, F-11, I-18: whoever is killed leaves the others able to log in, and nothing twice.
+#[test]
+fn eight_logins_at_once_survive_kills_at_random() {
+    let Some(peers) = Peers::start(&[("ACCESS_TTL", "600")]) else {
+        return;
+    };
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for round in 0..20 * patience() {
+        let home = Home::new();
+        let before = peers.issuer();
+        let mut running: Vec<_> = (0..8).map(|_| peers.start_login(&home).start()).collect();
+        let mut killed = 0;
+        for _ in 0..=random.below(3) {
+            thread::sleep(Duration::from_millis(random.below(300)));
+            let mut victim = running.swap_remove(random.below(running.len() as u64) as usize);
+            killed += u64::from(victim.kill());
+        }
+        for process in running {
+            process.wait().ok();
+        }
+        let after = peers.issuer();
+        let (registrations, logins) = (
+            after.registrations - before.registrations,
+            after.code_ok - before.code_ok,
+        );
+        assert!(
+            (1..=1 + killed).contains(&registrations),
+            "round {round}: {killed} killed, {registrations}"
+        );
+        assert!(
+            (1..=1 + killed).contains(&logins),
+            "round {round}: {killed} killed, {logins}"
+        );
+        assert_one_machine(&peers, &home);
+    }
+}
+
+/// T-06: a person who says no is believed: exit 4, and nothing is stored.
+#[test]
+fn a_denied_consent_ends_the_login() {
+    let Some(peers) = Peers::start(&[]) else {
+        return;
+    };
+    let home = Home::new();
+    let browser = peers.refusing_browser(&home);
+    let args = [
+        "login",
+        peers.url(),
+        "--browser-command",
+        browser.to_str().unwrap(),
+        "--json",
+    ];
+    home.run(args).refused(4, "denied.by_human");
+    assert_eq!(peers.issuer().code_ok, 0);
+    peers.call(&home).run().refused(3, "login.never");
+    peers.login(&home);
+    peers.call(&home).run().ok();
+    peers.assert_clean(&home);
+}
+
+/// One store, one key, one session, and it works.
+fn assert_one_machine(peers: &Peers, home: &Home) {
+    let stores = home
+        .files()
+        .into_iter()
+        .filter(|(_, bytes)| bytes.starts_with(b"SQLite format 3\0"));
+    assert_eq!(stores.count(), 1, "one store");
+    let keys: Vec<_> = home
+        .files()
+        .into_iter()
+        .map(|(path, _)| path)
+        .filter(|path| is_key(path))
+        .collect();
+    assert_eq!(keys.len(), 1, "one key: {keys:?}");
+    assert_eq!(home.session()["state"], "ok");
+    let code_ok = peers.issuer().code_ok;
+    peers.call(home).run().ok();
+    assert_eq!(
+        peers.issuer().code_ok,
+        code_ok,
+        "no further login is needed"
+    );
+    peers.assert_clean(home);
+}
+
+fn is_key(path: &std::path::Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.contains("key") && !name.ends_with(".lock")
+}
+
+/// xorshift64: a round that fails fails again.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}

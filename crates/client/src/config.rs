@@ -1,0 +1,123 @@
+//! What an embedding program decides about its sessions: plain values with defaults.
+
+use std::time::Duration;
+
+use pilotlight_core::{
+    credential::{Account, Binding},
+    flow::Callback,
+    freshness::Policy,
+    issuer::Issuer,
+    registration::Client,
+    resource::Resource,
+    scope::Scopes,
+    state::State,
+    time::Wall,
+};
+use url::Url;
+
+/// How long things may take, and when a refresh is due.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Limits {
+    /// When a refresh is due (default: a quarter of the token's life before its end, at most 5 min).
+    pub policy: Policy,
+    /// How long a caller waits for a refresh when its token is of no use (default 30 s).
+    pub caller_wait: Duration,
+    /// How long a refresh waits for another process's (default 75 s).
+    pub lock_wait: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { policy: Policy::default(), caller_wait: Duration::from_secs(30), lock_wait: Duration::from_secs(75) }
+    }
+}
+
+/// A login that is wanted.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct LoginRequest {
+    /// The server.
+    pub url: Resource,
+    /// Which of several logins.
+    pub account: Account,
+    /// The local alias; by default the server's host.
+    pub name: Option<String>,
+    /// The scopes to ask for, instead of those that the server names.
+    pub scopes: Option<Scopes>,
+    /// A client that was registered by hand at the issuer.
+    pub client: Option<Client>,
+    /// The URL of a hosted client ID metadata document.
+    pub client_metadata_url: Option<Url>,
+    /// Where the redirect arrives.
+    pub callback: Callback,
+    /// How long the person has (default 10 min).
+    pub timeout: Duration,
+}
+
+impl LoginRequest {
+    /// A login with every default.
+    #[must_use]
+    pub fn new(url: Resource, account: Account) -> Self {
+        Self {
+            url,
+            account,
+            name: None,
+            scopes: None,
+            client: None,
+            client_metadata_url: None,
+            callback: Callback::default(),
+            timeout: Duration::from_secs(600),
+        }
+    }
+}
+
+/// What a login got.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct LoggedIn {
+    /// Where the login stands.
+    pub status: Status,
+    /// Whether another process made it while this one waited.
+    pub adopted: bool,
+    /// The host that the refresh token will be sent to.
+    pub token_host: String,
+    /// Whether the issuer lists `offline_access`: asking for it would have brought a refresh token.
+    pub offline_access_offered: bool,
+}
+
+/// Where a login stands, for people.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Status {
+    /// What was configured, and its name.
+    pub binding: Binding,
+    /// Who issued the login.
+    pub issuer: Option<Issuer>,
+    /// The state.
+    pub state: State,
+    /// What else is to be known.
+    pub flags: Vec<Flag>,
+    /// When the access token ends.
+    pub expires_at: Option<Wall>,
+    /// When a refresh is due.
+    pub next_refresh_at: Option<Wall>,
+    /// When the server last accepted the token, to within a minute.
+    pub last_accepted_at: Option<Wall>,
+    /// When the person logged in.
+    pub logged_in_at: Option<Wall>,
+    /// The scopes granted.
+    pub scopes: Scopes,
+    /// Whether there is a refresh token.
+    pub refresh_token: bool,
+}
+
+/// What else is to be known about a login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Flag {
+    /// Several configured servers share it.
+    Shared,
+    /// Its newest version is not in the store yet.
+    Degraded,
+}

@@ -1,0 +1,178 @@
+//! The driver: does what a flow's steps ask for, one at a time, and reports back what came of each.
+//!
+//! It decides nothing. A lock is polled with jitter; the redirect comes from the listener or from the person, whichever is
+//! first; locks and listener end with the run, however it ends.
+
+use std::{sync::Arc, time::Duration};
+
+use pilotlight_core::{
+    Error,
+    error::{Holder, LoginCause},
+    flow::{Act, Answer, Flow, Lock, Prompt, Reading, Step, Turn},
+    time::Mono,
+};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    callback::Listener,
+    clock::Clock,
+    crypto,
+    http::Http,
+    human::Human,
+    store::{Lease, LockName, Locked, Store},
+};
+
+/// What a flow is driven with.
+#[derive(Debug, Clone)]
+pub(crate) struct Driver {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) http: Arc<dyn Http>,
+    pub(crate) human: Arc<dyn Human>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// How long a lock is waited for.
+    pub(crate) lock_wait: Duration,
+    /// How long a person is waited for.
+    pub(crate) human_wait: Duration,
+}
+
+/// What a run holds and lets go of.
+#[derive(Debug, Default)]
+struct Held {
+    locks: Vec<(Lock, Lease)>,
+    listener: Option<Listener>,
+}
+
+impl Driver {
+    /// Drives a flow to its outcome.
+    pub(crate) async fn run<F: Flow>(&self, flow: F) -> F::Outcome {
+        let mut held = Held::default();
+        let mut turn = flow.start(self.clock.now());
+        loop {
+            match turn {
+                Turn::Done(outcome) => return outcome,
+                Turn::Next(flow, Step { act, wake_at }) => {
+                    let answer = match act {
+                        Some(act) => Box::pin(self.perform(act, &mut held)).await,
+                        None => self.wait_until(wake_at).await,
+                    };
+                    turn = flow.handle(answer, self.clock.now());
+                }
+            }
+        }
+    }
+
+    async fn wait_until(&self, at: Option<Mono>) -> Answer {
+        if let Some(at) = at {
+            tokio::time::sleep(self.clock.now().mono.until(at)).await;
+        }
+        Answer::Woken
+    }
+
+    async fn perform(&self, act: Act, held: &mut Held) -> Answer {
+        let store = &self.store;
+        match act {
+            Act::Send(exchange) => Answer::Exchanged(self.http.send(*exchange).await),
+            Act::Lock(lock) => match self.lock(&lock).await {
+                Ok(lease) => {
+                    let fence = lease.fence;
+                    held.locks.push((lock, lease));
+                    Answer::Locked(Ok(fence))
+                }
+                Err(error) => Answer::Locked(Err(error)),
+            },
+            Act::Unlock(lock) => {
+                held.locks.retain(|(name, _)| *name != lock);
+                Answer::Done(Ok(()))
+            }
+            Act::Reread(key) => Answer::Read(match store.read(&key).await {
+                Ok(record) => {
+                    // Notes only tune a policy: where they cannot be read, nothing is known.
+                    let notes = store.notes(&key.issuer).await.unwrap_or_default();
+                    Ok(Reading { record, notes, writable: store.writable() })
+                }
+                Err(error) => Err(error),
+            }),
+            Act::Note { key, version, facts, event } => {
+                Answer::Noted(store.note(&key, version, &facts, event.as_ref()).await)
+            }
+            Act::Commit(commit) => Answer::Committed(store.commit(&commit).await),
+            Act::Spool { follows, credential } => Answer::Done(store.spool(follows, &credential).await),
+            Act::PrepareSpool(key) => Answer::Done(store.prepare_spool(&key).await),
+            Act::Learn(issuer, notes) => Answer::Done(store.learn(&issuer, &notes).await),
+            Act::FindRegistrations(issuer) => Answer::Registered(store.registrations(&issuer).await),
+            Act::KeepRegistration(registration) => Answer::Done(store.put_registration(&registration).await),
+            Act::ForgetRegistration(registration) => Answer::Done(store.forget_registration(&registration).await),
+            Act::OpenCallback(callback) => Answer::CallbackOpen(match Listener::open(&callback).await {
+                Ok(listener) => {
+                    let uri = listener.redirect_uri();
+                    held.listener = Some(listener);
+                    Ok(uri)
+                }
+                Err(error) => Err(error),
+            }),
+            Act::Show(prompt) => Answer::Redirected(self.show(&prompt, held.listener.as_mut()).await),
+            Act::CloseCallback => {
+                held.listener = None;
+                Answer::Done(Ok(()))
+            }
+            Act::Bury { key, event, revoke } => {
+                Answer::Buried(store.bury(&key, &event, revoke).await.map(|buried| buried.map(Box::new)))
+            }
+            Act::Revoked(key) => Answer::Done(store.revoked(&key).await),
+            Act::Record(key, event) => Answer::Done(store.record(&key, &event).await),
+        }
+    }
+
+    /// Shows the URL and waits for the redirect: at the listener, or pasted by the person, whichever is first.
+    async fn show(&self, prompt: &Prompt, listener: Option<&mut Listener>) -> Result<Vec<(String, String)>, Error> {
+        let listened = async {
+            match listener {
+                Some(listener) => listener.wait(&prompt.state).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            redirect = listened => redirect,
+            pasted = self.human.approve(prompt) => pasted,
+            () = tokio::time::sleep(self.human_wait) => Err(Error::login(LoginCause::Abandoned)),
+        }
+    }
+
+    async fn lock(&self, lock: &Lock) -> Result<Lease, Error> {
+        let name = match lock {
+            Lock::Refresh(key) => LockName::Refresh(self.store.credential_id(key)),
+            // The lock's name is no secret beyond what the file's existence tells: that some issuer was registered at.
+            Lock::Register(issuer) => LockName::Register(Sha256::digest(issuer.as_str()).into()),
+        };
+        let until = self.clock.now().mono + self.lock_wait;
+        poll_lock(&*self.store, &*self.clock, name, until).await?.map_err(|holder| Error::LeaseHeld { holder })
+    }
+}
+
+/// Tries a lock until it is got or the time is over, with growing, jittered pauses; answers the holder in the latter case,
+/// at once where the holder is stopped and cannot go on by itself.
+pub(crate) async fn poll_lock(
+    store: &dyn Store,
+    clock: &dyn Clock,
+    name: LockName,
+    until: Mono,
+) -> Result<Result<Lease, Holder>, Error> {
+    let mut pause = Duration::from_millis(4);
+    let mut stopped_for = Duration::ZERO;
+    loop {
+        match store.try_lock(name).await? {
+            Locked::Got(lease) => return Ok(Ok(lease)),
+            Locked::HeldBy(holder) => {
+                stopped_for = if holder.stopped { stopped_for + pause } else { Duration::ZERO };
+                if clock.now().mono >= until || stopped_for > STOPPED_LIMIT {
+                    return Ok(Err(holder));
+                }
+            }
+        }
+        tokio::time::sleep(pause.mul_f64(0.5 + crypto::draw())).await;
+        pause = (pause * 3 / 2).min(Duration::from_millis(100));
+    }
+}
+
+/// How long a stopped holder is waited for.
+const STOPPED_LIMIT: Duration = Duration::from_secs(2);

@@ -1,0 +1,590 @@
+//! The front door: every login of one store, and the sessions that keep them alive.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, Mutex, Weak, atomic::{AtomicUsize, Ordering}},
+    time::Duration,
+};
+
+use pilotlight_core::{
+    Error,
+    attempt::ProcessId,
+    credential::{Account, Binding, BindingId, BindingKey, Version},
+    error::LoginCause,
+    event::{Event, Happened, Revocation},
+    flow::{login::{self, Login}, logout::{self, Logout}, refresh::Gain},
+    freshness::refresh_point,
+    notes::ReuseGrace,
+    resource::Resource,
+    state::State,
+    time::{Now, Wall},
+};
+use tokio::{runtime::Handle, sync::broadcast, task::JoinHandle};
+
+use crate::{
+    clock::{Clock, SystemClock},
+    config::{Flag, Limits, LoggedIn, LoginRequest, Status},
+    crypto,
+    drive::{Driver, poll_lock},
+    egress::{Cidr, Egress},
+    http::{HttpClient, HttpConfig},
+    human::{Human, Refuse},
+    session::{Cell, Session, lock},
+    slot::CoarseClock,
+    store::{LockName, LoginOutcome, Store},
+};
+
+/// Every login of one store. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Sessions {
+    inner: Arc<Inner>,
+}
+
+/// What all sessions share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) limits: Limits,
+    pub(crate) process: ProcessId,
+    pub(crate) one_shot: bool,
+    pub(crate) coarse: CoarseClock,
+    human: Arc<dyn Human>,
+    http: HttpConfig,
+    allow_private: Vec<Cidr>,
+    client_name: String,
+    runtime: Handle,
+    cells: Mutex<HashMap<BindingId, Weak<Cell>>>,
+    changes: broadcast::Sender<Changed>,
+    at_work: AtomicUsize,
+    idle: tokio::sync::Notify,
+}
+
+/// What has happened to a login.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Changed {
+    /// There is another token; it is durable.
+    Token {
+        /// Whose.
+        key: BindingKey,
+        /// Which version.
+        version: Version,
+    },
+    /// The login is over.
+    LoggedOut {
+        /// Whose.
+        key: BindingKey,
+    },
+}
+
+/// Builds [`Sessions`]: only the store has no default.
+#[derive(Debug)]
+pub struct SessionsBuilder {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    human: Arc<dyn Human>,
+    http: HttpConfig,
+    allow_private: Vec<Cidr>,
+    limits: Limits,
+    client_name: String,
+    one_shot: bool,
+    runtime: Option<Handle>,
+}
+
+impl SessionsBuilder {
+    /// Who can approve a login (default: nobody).
+    #[must_use]
+    pub fn human(mut self, human: Arc<dyn Human>) -> Self {
+        self.human = human;
+        self
+    }
+
+    /// The HTTP stack: extra authorities, proxy, user agent. Its egress policy is made anew for each server.
+    #[must_use]
+    pub fn http(mut self, http: HttpConfig) -> Self {
+        self.http = http;
+        self
+    }
+
+    /// Private networks that servers may lead to.
+    #[must_use]
+    pub fn allow_private(mut self, networks: Vec<Cidr>) -> Self {
+        self.allow_private = networks;
+        self
+    }
+
+    /// Another clock.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Time limits and the refresh policy.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The program's name, as a registration tells it to the issuer.
+    #[must_use]
+    pub fn program(mut self, name: &str) -> Self {
+        self.client_name = name.to_owned();
+        self
+    }
+
+    /// For a process that makes one request and ends: no ticker, no refresh in the background.
+    #[must_use]
+    pub fn one_shot(mut self, one_shot: bool) -> Self {
+        self.one_shot = one_shot;
+        self
+    }
+
+    /// The runtime that refreshes run on (default: the current one).
+    #[must_use]
+    pub fn runtime(mut self, runtime: Handle) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
+    /// Opens the front door. Nothing is read or sent.
+    ///
+    /// # Errors
+    /// `config.runtime` where no tokio runtime is given and none is current.
+    pub fn open(self) -> Result<Sessions, Error> {
+        let runtime = match self.runtime {
+            Some(runtime) => runtime,
+            None => Handle::try_current().map_err(|_| Error::ConfigRuntime)?,
+        };
+        let process = ProcessId { pid: std::process::id(), nonce: u64::from_be_bytes(crypto::random()) };
+        let inner = Arc::new(Inner {
+            store: self.store,
+            coarse: CoarseClock::default(),
+            clock: self.clock,
+            limits: self.limits,
+            process,
+            one_shot: self.one_shot,
+            human: self.human,
+            http: self.http,
+            allow_private: self.allow_private,
+            client_name: self.client_name,
+            runtime,
+            cells: Mutex::default(),
+            changes: broadcast::channel(64).0,
+            at_work: AtomicUsize::new(0),
+            idle: tokio::sync::Notify::new(),
+        });
+        if inner.ticking() {
+            inner.coarse.set(inner.clock.now().mono);
+            let ticker = Arc::downgrade(&inner);
+            inner.runtime.spawn(tick(ticker));
+        }
+        Ok(Sessions { inner })
+    }
+}
+
+impl Sessions {
+    /// Begins to build sessions over a store.
+    #[must_use]
+    pub fn builder(store: Arc<dyn Store>) -> SessionsBuilder {
+        SessionsBuilder {
+            store,
+            clock: Arc::new(SystemClock),
+            human: Arc::new(Refuse),
+            http: HttpConfig::default(),
+            allow_private: Vec::new(),
+            limits: Limits::default(),
+            client_name: "Pilotlight".to_owned(),
+            one_shot: false,
+            runtime: None,
+        }
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.inner.store
+    }
+
+    /// Gives the session of a server. It reads the store and sends nothing.
+    ///
+    /// # Errors
+    /// `login.never` where nobody is logged in; `unavailable.store`, `store.corrupt`.
+    pub async fn get(&self, url: &Resource, account: &Account) -> Result<Session, Error> {
+        let key = BindingKey::new(url.clone(), account.clone());
+        let id = self.inner.store.binding_id(&key);
+        let known = lock(&self.inner.cells).get(&id).and_then(Weak::upgrade);
+        if let Some(cell) = known {
+            return Ok(Session { cell });
+        }
+        let binding = self.inner.store.binding(&key).await?.ok_or(Error::login(LoginCause::Never))?;
+        let cell = Arc::new(Cell::new(self.inner.clone(), binding));
+        cell.load().await?;
+        let mut cells = lock(&self.inner.cells);
+        // Two callers may have come here together: the first one's cell is everybody's.
+        let cell = match cells.get(&id).and_then(Weak::upgrade) {
+            Some(other) => other,
+            None => {
+                cells.insert(id, Arc::downgrade(&cell));
+                cell
+            }
+        };
+        Ok(Session { cell })
+    }
+
+    /// Logs in, with a person's help. Of several processes that ask at once, one shows the URL and all go on.
+    ///
+    /// # Errors
+    /// `denied.*`, `peer.*`, `unavailable.*`, `login.abandoned`; `unavailable.login_in_progress` where nobody can be asked
+    /// and another process is at it.
+    pub async fn login(&self, request: LoginRequest) -> Result<LoggedIn, Error> {
+        let inner = &self.inner;
+        let asked_at = inner.clock.now();
+        let key = BindingKey::new(request.url.clone(), request.account.clone());
+        let id = inner.store.binding_id(&key);
+        let patience = if inner.human.refuses() { Duration::ZERO } else { request.timeout };
+        let name = LockName::Login(id);
+        let got = poll_lock(&*inner.store, &*inner.clock, name, asked_at.mono + patience).await?;
+        let _lease = got.map_err(|holder| Error::LoginInProgress { holder })?;
+        if let Some(adopted) = self.adopt(&request, &key, id, asked_at).await? {
+            return Ok(adopted);
+        }
+        if inner.human.refuses() {
+            return Err(Error::login(LoginCause::Never));
+        }
+        let binding = self.bind(&request, &key).await?;
+        let done = Box::pin(self.run_login(&request, binding)).await;
+        let code = done.as_ref().err().map(|error| error.code().to_owned());
+        let outcome = LoginOutcome { at: inner.clock.now().wall, code };
+        if let Err(error) = inner.store.put_login_outcome(id, &outcome).await {
+            tracing::warn!(code = error.code(), "how the login ended could not be stored");
+        }
+        let done = done?;
+        if let Some(cell) = lock(&inner.cells).get(&id).and_then(Weak::upgrade) {
+            let task = inner.spawn(async move { cell.load().await.map(|()| Gain::Adopted) });
+            drop(task);
+        }
+        let token_host = done.credential.pins.token_endpoint.host_str().unwrap_or_default().to_owned();
+        let offline_access_offered = done.offline_access_offered;
+        if let Some(old) = done.superseded {
+            self.retire(*old, &done.credential);
+        }
+        let stored = inner.store.binding(&key).await?.ok_or(Error::Bug { what: "login: no binding" })?;
+        Ok(LoggedIn { status: inner.status(&stored).await?, adopted: false, token_host, offline_access_offered })
+    }
+
+    /// Another process's login, where it ended while this one waited or a moment before, and covers what is asked.
+    async fn adopt(&self, request: &LoginRequest, key: &BindingKey, id: BindingId, asked_at: Now) -> Result<Option<LoggedIn>, Error> {
+        let store = &self.inner.store;
+        let Some(outcome) = store.login_outcome(id).await? else { return Ok(None) };
+        let now = self.inner.clock.now().wall;
+        let while_waiting = outcome.at >= asked_at.wall;
+        if let Some(code) = outcome.code {
+            return match code.as_str() {
+                "denied.by_human" if while_waiting => Err(Error::DeniedByHuman),
+                _ => Ok(None),
+            };
+        }
+        if !while_waiting && outcome.at.until(now) > JUST_NOW {
+            return Ok(None);
+        }
+        let Some(binding) = store.binding(key).await? else { return Ok(None) };
+        let Some(credential_key) = &binding.credential else { return Ok(None) };
+        let Some(credential) = store.read(credential_key).await?.and_then(|record| record.credential) else { return Ok(None) };
+        let covered = request.scopes.as_ref().is_none_or(|scopes| credential.scopes_requested.covers(scopes))
+            && request.client.as_ref().is_none_or(|client| client.id == credential.client.id);
+        if !covered {
+            return Ok(None);
+        }
+        let status = self.inner.status(&binding).await?;
+        let token_host = credential.pins.token_endpoint.host_str().unwrap_or_default().to_owned();
+        Ok(Some(LoggedIn { status, adopted: true, token_host, offline_access_offered: false }))
+    }
+
+    /// The binding to log in for: the one there is, or a new one with a name that nobody has.
+    async fn bind(&self, request: &LoginRequest, key: &BindingKey) -> Result<Binding, Error> {
+        let store = &self.inner.store;
+        let others = store.bindings().await?;
+        let taken = |name: &str| others.iter().any(|other| other.name == name && other.key != *key);
+        if let Some(name) = request.name.as_ref().filter(|name| taken(name)) {
+            let why = format!("{name} is the name of another server; choose another");
+            return Err(Error::ConfigValue { what: "--name".into(), why });
+        }
+        if let Some(mut binding) = others.iter().find(|other| other.key == *key).cloned() {
+            if let Some(name) = &request.name {
+                binding.name.clone_from(name);
+            }
+            return Ok(binding);
+        }
+        let wanted = request.name.clone().unwrap_or_else(|| key.url.url().host_str().unwrap_or("server").to_owned());
+        let name = std::iter::once(wanted.clone())
+            .chain((2..).map(|n| format!("{wanted}-{n}")))
+            .find(|name| !taken(name))
+            .ok_or(Error::Bug { what: "login: no name left" })?;
+        Ok(Binding { key: key.clone(), name, credential: None, created_at: self.inner.clock.now().wall })
+    }
+
+    async fn run_login(&self, request: &LoginRequest, binding: Binding) -> Result<Box<login::LoggedIn>, Error> {
+        let inner = &self.inner;
+        let former = binding.credential.clone();
+        let task = login::Task {
+            binding,
+            scopes: request.scopes.clone(),
+            client: request.client.clone(),
+            client_metadata_url: request.client_metadata_url.clone(),
+            client_name: inner.client_name.clone(),
+            callback: request.callback.clone(),
+            process: inner.process,
+            entropy: [crypto::random(), crypto::random(), crypto::random()],
+        };
+        let mut driver = inner.driver(inner.http_for(&request.url)?);
+        driver.human_wait = request.timeout;
+        let done = Box::pin(driver.run(Login::new(task))).await;
+        if let (Err(error), Some(former)) = (&done, former) {
+            let happened = Happened::LoginFailed { code: error.code().to_owned() };
+            let event = Event { at: inner.clock.now().wall, process: inner.process, happened };
+            if let Err(error) = inner.store.record(&former, &event).await {
+                tracing::debug!(code = error.code(), "a failed login was not recorded");
+            }
+        }
+        done
+    }
+
+    /// Revokes a superseded login in the background, where the issuer surely keeps it apart from the new one: issuers that
+    /// hold one grant for each user and client would end the new login with the old.
+    fn retire(&self, old: pilotlight_core::credential::Credential, new: &pilotlight_core::credential::Credential) {
+        if old.client.id == new.client.id {
+            return;
+        }
+        let inner = self.inner.clone();
+        drop(self.inner.spawn(async move {
+            let task = logout::Task { key: old.key.clone(), local: false, process: inner.process };
+            let driver = inner.driver(inner.http_for(&old.key.resource)?);
+            Box::pin(driver.run(Logout::queued(task, old, None))).await.map(|_| Gain::Nothing)
+        }));
+    }
+
+    /// Logs out: a tombstone here, a revocation at the issuer (RFC 7009) unless `local`.
+    ///
+    /// # Errors
+    /// `login.never` where nobody is logged in; `unavailable.store`.
+    pub async fn logout(&self, key: &BindingKey, local: bool) -> Result<Revocation, Error> {
+        let inner = &self.inner;
+        let binding = inner.store.binding(key).await?.ok_or(Error::login(LoginCause::Never))?;
+        let credential = binding.credential.ok_or(Error::login(LoginCause::Never))?;
+        let task = logout::Task { key: credential, local, process: inner.process };
+        let driver = inner.driver(inner.http_for(&key.url)?);
+        let done = Box::pin(driver.run(Logout::new(task))).await?;
+        let id = inner.store.binding_id(key);
+        let cell = lock(&inner.cells).get(&id).and_then(Weak::upgrade);
+        if let Some(cell) = cell {
+            // A tombstone is what it finds: the session in memory ends too.
+            drop(cell.load().await);
+        }
+        Ok(done)
+    }
+
+    /// Works off the revocations that an earlier logout could not deliver; answers how many the issuers took.
+    ///
+    /// # Errors
+    /// `unavailable.store`.
+    pub async fn retry_revocations(&self) -> Result<usize, Error> {
+        let inner = &self.inner;
+        let mut done = 0;
+        for waiting in inner.store.revocations().await? {
+            let key = waiting.credential.key.clone();
+            if waiting.queued_at.until(inner.clock.now().wall) > GIVEN_UP_AFTER {
+                inner.store.revoked(&key).await?;
+                continue;
+            }
+            let task = logout::Task { key: key.clone(), local: false, process: inner.process };
+            let driver = inner.driver(inner.http_for(&key.resource)?);
+            let ended = Box::pin(driver.run(Logout::queued(task, waiting.credential, None))).await?;
+            done += usize::from(ended != Revocation::Queued);
+        }
+        Ok(done)
+    }
+
+    /// Says where every login stands, in the order in which they were made.
+    ///
+    /// # Errors
+    /// `unavailable.store`, `store.corrupt`.
+    pub async fn statuses(&self) -> Result<Vec<Status>, Error> {
+        let mut all = Vec::new();
+        for binding in self.inner.store.bindings().await? {
+            all.push(self.inner.status(&binding).await?);
+        }
+        let keys: Vec<_> = all.iter().map(|status| status.binding.credential.clone()).collect();
+        for status in &mut all {
+            let own = &status.binding.credential;
+            if own.is_some() && keys.iter().filter(|key| *key == own).count() > 1 {
+                status.flags.push(Flag::Shared);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Says where one login stands.
+    ///
+    /// # Errors
+    /// `unavailable.store`, `store.corrupt`.
+    pub async fn status(&self, binding: &Binding) -> Result<Status, Error> {
+        self.inner.status(binding).await
+    }
+
+    /// The history of a login, oldest first.
+    ///
+    /// # Errors
+    /// `unavailable.store`, `store.corrupt`.
+    pub async fn history(&self, binding: &Binding, limit: usize) -> Result<Vec<Event>, Error> {
+        match &binding.credential {
+            Some(key) => self.inner.store.events(key, limit).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Subscribes to what happens to the logins of this process's sessions.
+    #[must_use]
+    pub fn changes(&self) -> broadcast::Receiver<Changed> {
+        self.inner.changes.subscribe()
+    }
+
+    /// Waits until no refresh is under way, at most `limit`: call it before the process ends, so that a rotation under way
+    /// reaches the store.
+    pub async fn drain(&self, limit: Duration) {
+        let done = async {
+            loop {
+                let idle = self.inner.idle.notified();
+                if self.inner.at_work.load(Ordering::Acquire) == 0 {
+                    return;
+                }
+                idle.await;
+            }
+        };
+        if tokio::time::timeout(limit, done).await.is_err() {
+            tracing::warn!("a refresh was still under way at the end");
+        }
+    }
+}
+
+impl Inner {
+    /// Whether a ticker advances the coarse clock.
+    pub(crate) fn ticking(&self) -> bool {
+        !self.one_shot
+    }
+
+    pub(crate) fn tell(&self, change: Changed) {
+        // Nobody may be listening.
+        drop(self.changes.send(change));
+    }
+
+    pub(crate) fn http_for(&self, server: &Resource) -> Result<Arc<HttpClient>, Error> {
+        let egress = Egress::for_server(server, &self.allow_private);
+        let config = HttpConfig { egress, ..self.http.clone() };
+        Ok(Arc::new(HttpClient::new(config, self.clock.clone())?))
+    }
+
+    pub(crate) fn driver(&self, http: Arc<HttpClient>) -> Driver {
+        Driver {
+            store: self.store.clone(),
+            http,
+            human: self.human.clone(),
+            clock: self.clock.clone(),
+            lock_wait: self.limits.lock_wait,
+            human_wait: Duration::from_secs(600),
+        }
+    }
+
+    /// Runs work that must end although its caller goes away; [`Sessions::drain`] waits for it.
+    pub(crate) fn spawn<F>(self: &Arc<Self>, work: F) -> JoinHandle<Result<Gain, Error>>
+    where
+        F: Future<Output = Result<Gain, Error>> + Send + 'static,
+    {
+        self.at_work.fetch_add(1, Ordering::AcqRel);
+        let guard = AtWork(self.clone());
+        self.runtime.spawn(async move {
+            let _guard = guard;
+            work.await
+        })
+    }
+
+    pub(crate) async fn status(&self, binding: &Binding) -> Result<Status, Error> {
+        let now = self.clock.now();
+        let policy = self.limits.policy;
+        let (record, grace) = match &binding.credential {
+            Some(key) => {
+                let grace = self.store.notes(&key.issuer).await?.grace(now.wall);
+                (self.store.read(key).await?.unwrap_or_default(), grace)
+            }
+            None => (pilotlight_core::record::Record::default(), ReuseGrace::Unknown),
+        };
+        let state = State::of(&record, grace, now, policy);
+        let credential = record.credential.as_ref();
+        let in_wall = |after: Duration, received: Now| -> Option<Wall> {
+            let age = now.since(&received)?;
+            Some(if after >= age { now.wall + (after - age) } else { Wall(now.wall.0.saturating_sub(pilotlight_core::time::millis(age - after))) })
+        };
+        let times = credential.and_then(|c| Some((c, c.received_at?, c.lifetime?.span())));
+        Ok(Status {
+            binding: binding.clone(),
+            issuer: credential.map(|c| c.key.issuer.clone()),
+            state,
+            flags: if record.spooled.is_some() { vec![Flag::Degraded] } else { Vec::new() },
+            expires_at: times.and_then(|(_, received, life)| in_wall(life, received)),
+            next_refresh_at: times
+                .filter(|(c, ..)| c.refresh_token.is_some())
+                .and_then(|(c, received, life)| in_wall(refresh_point(life, c.spread(), policy), received)),
+            last_accepted_at: record.acceptance.map(|seen| seen.last_at),
+            logged_in_at: credential.map(|c| c.logged_in_at),
+            scopes: credential.map(|c| c.scopes_granted.clone()).unwrap_or_default(),
+            refresh_token: credential.is_some_and(|c| c.refresh_token.is_some()),
+        })
+    }
+}
+
+/// Counts work that must end.
+struct AtWork(Arc<Inner>);
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        if self.0.at_work.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.idle.notify_waiters();
+        }
+    }
+}
+
+/// Advances the coarse clock, and once a second lets the sessions in use look at a store that has changed.
+async fn tick(inner: Weak<Inner>) {
+    let mut seen = None;
+    for count in 0u32.. {
+        tokio::time::sleep(TICK).await;
+        let Some(inner) = inner.upgrade() else { return };
+        inner.coarse.set(inner.clock.now().mono);
+        if count % 4 != 0 {
+            continue;
+        }
+        let cells: Vec<Arc<Cell>> = {
+            let mut cells = lock(&inner.cells);
+            cells.retain(|_, cell| cell.strong_count() > 0);
+            cells.values().filter_map(Weak::upgrade).filter(|cell| cell.used.swap(false, Ordering::Relaxed)).collect()
+        };
+        if cells.is_empty() {
+            continue;
+        }
+        let changes = inner.store.changes().await.ok();
+        if changes != seen || changes.is_none() {
+            seen = changes;
+            for cell in cells {
+                cell.look().await;
+            }
+        }
+    }
+}
+
+const TICK: Duration = Duration::from_millis(250);
+/// A login this young is adopted by another `login` for the same server: both were meant as one.
+const JUST_NOW: Duration = Duration::from_secs(10);
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(7 * 86_400);

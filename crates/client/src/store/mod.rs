@@ -1,0 +1,189 @@
+//! Where logins live: one trait with numbered promises, and the stores that keep them.
+//!
+//! Every store promises:
+//!
+//! 1. *Durable*: what [`Store::commit`], [`Store::note`], [`Store::bury`] and [`Store::put_registration`] have answered
+//!    survives a crash and a power cut.
+//! 2. *Atomic*: each call is done wholly or not at all; events share the transaction of what they describe.
+//! 3. *Compare-and-swap*: a commit that expects a version goes through only if exactly that version is stored; a commit
+//!    that expects anything always goes through.
+//! 4. *Facts belong to a version*: a note is written only while its version is the stored one, and a new version starts
+//!    without facts (but for what the commit carries).
+//! 5. *Monotone*: within one incarnation the stored generation never decreases.
+//! 6. *Nothing deletes a refresh token* but a successor, a burial, or the end of a tombstone's thirty days (I-6).
+//! 7. *One holder*: at most one live [`Lease`] for each lock name on the machine (for a fleet: in the fleet); it ends with
+//!    its process, and each lease's fence is larger than the one before.
+//! 8. *Reads see spool and store*: of the same incarnation the higher generation wins; a spooled version counts only while
+//!    the stored one is exactly what it follows.
+//! 9. *Sealed*: nothing that a store writes shows a token, secret, URL, name or account in the clear.
+//! 10. *Unreadable is not absent*: damage is an error, never an empty answer.
+
+mod key;
+mod memory;
+mod seal;
+mod spool;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+use std::{any::Any, fmt::Debug};
+
+use async_trait::async_trait;
+use pilotlight_core::{
+    Error,
+    credential::{Account, Binding, BindingId, BindingKey, Credential, CredentialId, CredentialKey, Version},
+    error::Holder,
+    event::Event,
+    flow::{Buried, Commit, Committed, Registration},
+    issuer::Issuer,
+    notes::IssuerNotes,
+    record::{Fact, Record},
+    resource::Resource,
+    time::Wall,
+};
+
+pub use memory::MemoryStore;
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteStore, SqliteStoreConfig};
+
+/// Keeps logins. See the [module](self) for what every implementation promises.
+#[async_trait]
+pub trait Store: Send + Sync + Debug + 'static {
+    /// The id that a credential is stored, locked and spooled under.
+    fn credential_id(&self, key: &CredentialKey) -> CredentialId;
+
+    /// The id that a binding is stored and locked under.
+    fn binding_id(&self, key: &BindingKey) -> BindingId;
+
+    /// Whether this program may write (`min_writer`); a program that may not serves and never refreshes.
+    fn writable(&self) -> bool;
+
+    /// Finds the binding of a URL and account.
+    async fn binding(&self, key: &BindingKey) -> Result<Option<Binding>, Error>;
+
+    /// Lists every binding, oldest first.
+    async fn bindings(&self) -> Result<Vec<Binding>, Error>;
+
+    /// Writes a binding; fails with `config.value` where its name belongs to another.
+    async fn put_binding(&self, binding: &Binding) -> Result<(), Error>;
+
+    /// Reads a login from store and spool, whichever is newer (promise 8). `None` where there never was one; a
+    /// record without a credential is a tombstone.
+    async fn read(&self, key: &CredentialKey) -> Result<Option<Record>, Error>;
+
+    /// Writes facts beside the credential while `version` is stored; answers whether it was.
+    async fn note(&self, key: &CredentialKey, version: Version, facts: &[Fact], event: Option<&Event>) -> Result<bool, Error>;
+
+    /// Makes a new version durable, moves the binding, and empties the spool slot of what it followed.
+    async fn commit(&self, commit: &Commit) -> Result<Committed, Error>;
+
+    /// Makes sure that the login's spool slot exists with room for a record of ordinary size.
+    async fn prepare_spool(&self, key: &CredentialKey) -> Result<(), Error>;
+
+    /// Keeps a version durably in the spool slot; `follows` is the version that the store must still hold for it to count.
+    async fn spool(&self, follows: Option<Version>, credential: &Credential) -> Result<(), Error>;
+
+    /// Replaces a login by a tombstone and, with `revoke`, moves its secrets to the revocation queue. `None` where there
+    /// is no login.
+    async fn bury(&self, key: &CredentialKey, event: &Event, revoke: bool) -> Result<Option<Buried>, Error>;
+
+    /// Lists what waits to be revoked, oldest first.
+    async fn revocations(&self) -> Result<Vec<QueuedRevocation>, Error>;
+
+    /// Takes the revocations of a login off the queue.
+    async fn revoked(&self, key: &CredentialKey) -> Result<(), Error>;
+
+    /// The registrations of this program at an issuer, newest first.
+    async fn registrations(&self, issuer: &Issuer) -> Result<Vec<Registration>, Error>;
+
+    /// Keeps a registration.
+    async fn put_registration(&self, registration: &Registration) -> Result<(), Error>;
+
+    /// Forgets a registration (by issuer and client id).
+    async fn forget_registration(&self, registration: &Registration) -> Result<(), Error>;
+
+    /// What is known of an issuer.
+    async fn notes(&self, issuer: &Issuer) -> Result<IssuerNotes, Error>;
+
+    /// Writes what was learned about an issuer.
+    async fn learn(&self, issuer: &Issuer, notes: &IssuerNotes) -> Result<(), Error>;
+
+    /// Records an event that belongs to no other write.
+    async fn record(&self, key: &CredentialKey, event: &Event) -> Result<(), Error>;
+
+    /// The history of a login, oldest first, at most the newest `limit` events.
+    async fn events(&self, key: &CredentialKey, limit: usize) -> Result<Vec<Event>, Error>;
+
+    /// How the last login of a binding ended.
+    async fn login_outcome(&self, binding: BindingId) -> Result<Option<LoginOutcome>, Error>;
+
+    /// Writes how a login of a binding ended.
+    async fn put_login_outcome(&self, binding: BindingId, outcome: &LoginOutcome) -> Result<(), Error>;
+
+    /// Tries once, without waiting, to take a lock.
+    async fn try_lock(&self, name: LockName) -> Result<Locked, Error>;
+
+    /// A number that changes whenever any process has changed the store; cheap enough to ask once a second.
+    async fn changes(&self) -> Result<u64, Error>;
+}
+
+/// What can be locked on a machine (or, with a database, in a fleet).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LockName {
+    /// Refreshing a login.
+    Refresh(CredentialId),
+    /// Logging in to a server.
+    Login(BindingId),
+    /// Registering at an issuer; the id is a keyed hash of it.
+    Register([u8; 32]),
+}
+
+/// What came of trying a lock.
+#[derive(Debug)]
+pub enum Locked {
+    /// It is ours until the lease is dropped.
+    Got(Lease),
+    /// Somebody else has it.
+    HeldBy(Holder),
+}
+
+/// A lock that is held: let go by dropping it, or by the end of the process.
+#[derive(Debug)]
+pub struct Lease {
+    /// Larger than that of every earlier lease of this lock.
+    pub fence: u64,
+    /// What keeps the lock held.
+    #[expect(dead_code, reason = "held for its drop")]
+    guard: Box<dyn Any + Send + Sync>,
+}
+
+impl Lease {
+    /// Wraps what keeps a lock held.
+    #[must_use]
+    pub fn new(fence: u64, guard: impl Any + Send + Sync) -> Self {
+        Self { fence, guard: Box::new(guard) }
+    }
+}
+
+/// A login whose tokens the issuer has yet to revoke.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueuedRevocation {
+    /// What to revoke.
+    pub credential: Credential,
+    /// Since when it waits; it is given up after seven days.
+    pub queued_at: Wall,
+}
+
+/// How a login ended, for the processes that waited for it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct LoginOutcome {
+    /// When.
+    pub at: Wall,
+    /// `None` for success, else the error's code.
+    pub code: Option<String>,
+}
+
+/// Finds a binding by what a person typed is the command line's affair; a library looks up by URL and account.
+#[must_use]
+pub fn binding_key(url: &Resource, account: &Account) -> BindingKey {
+    BindingKey::new(url.clone(), account.clone())
+}

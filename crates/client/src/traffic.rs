@@ -1,0 +1,104 @@
+//! MCP traffic with a token on it: one request, one retry after a 401, the answer as a stream.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream::BoxStream};
+use http::{Request, Response};
+use pilotlight_core::{
+    Error,
+    error::{NetworkFault, Waited},
+};
+
+use crate::session::{Next, Session};
+
+/// The body of an answer, as it arrives.
+pub struct Body(BoxStream<'static, Result<Bytes, Error>>);
+
+impl Body {
+    /// Collects the body.
+    ///
+    /// # Errors
+    /// `unavailable.network` where it breaks, or is longer than `limit` bytes.
+    pub async fn collect(mut self, limit: usize) -> Result<Bytes, Error> {
+        let mut all = Vec::new();
+        while let Some(chunk) = self.0.next().await {
+            let chunk = chunk?;
+            if all.len() + chunk.len() > limit {
+                return Err(Error::Network { host: String::new(), why: NetworkFault::TooLarge });
+            }
+            all.extend_from_slice(&chunk);
+        }
+        Ok(all.into())
+    }
+}
+
+impl Stream for Body {
+    type Item = Result<Bytes, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_next_unpin(context)
+    }
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Body")
+    }
+}
+
+impl Session {
+    /// Sends a request to the server with the token on it.
+    ///
+    /// A 401 is met with a newer token and one repeat (I-13: never after a time-out). Redirects are not followed (T-23):
+    /// a 3xx comes back as the answer. Every other status comes back too; only 401 and `insufficient_scope` that no token
+    /// can mend are errors.
+    ///
+    /// # Errors
+    /// Those of [`Session::authorize`]; `login.scope`, `denied.by_resource`; `unavailable.*` where no answer came.
+    pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, Error> {
+        let http = self.cell.http()?;
+        let client = http.mcp()?;
+        let (parts, body) = request.into_parts();
+        let mut before = None;
+        loop {
+            let mut parts = parts.clone();
+            let mut sent = self.authorize(&mut parts).await?;
+            if before.is_some() {
+                sent = sent.again();
+            }
+            let request = reqwest::Request::try_from(Request::from_parts(parts, body.clone()))
+                .map_err(|_| Error::Bug { what: "traffic: a request that cannot be sent" })?;
+            let answer = client.execute(request).await.map_err(|error| failed(&error))?;
+            match self.answered(&sent, answer.status(), answer.headers()).await {
+                Next::Done => return Ok(respond(answer)),
+                Next::Retry => before = Some(sent),
+                Next::Stop(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn respond(answer: reqwest::Response) -> Response<Body> {
+    let (mut parts, ()) = Response::new(()).into_parts();
+    parts.status = answer.status();
+    parts.version = answer.version();
+    parts.headers = answer.headers().clone();
+    let stream = answer.bytes_stream().map(|chunk| chunk.map_err(|error| failed(&error)));
+    Response::from_parts(parts, Body(stream.boxed()))
+}
+
+fn failed(error: &reqwest::Error) -> Error {
+    let host = error.url().and_then(url::Url::host_str).unwrap_or("the server").to_owned();
+    if error.is_timeout() {
+        return Error::Timeout { waited_for: Waited::Answer, limit: CONNECT_LIMIT };
+    }
+    let why = if error.is_connect() { NetworkFault::Connect } else { NetworkFault::Broken };
+    Error::Network { host, why }
+}
+
+/// What the MCP client allows a connection to take.
+const CONNECT_LIMIT: std::time::Duration = std::time::Duration::from_secs(15);

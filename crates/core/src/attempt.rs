@@ -1,0 +1,134 @@
+//! The durable note that a refresh token is being spent.
+//!
+//! It is written before the request leaves and cleared by the commit that follows. Whoever finds one, holding the lease,
+//! knows that the token it names may be spent already, and may do only what [`Attempt::ruling`] allows.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    credential::Generation,
+    notes::ReuseGrace,
+    time::{Now, Stamp},
+};
+
+/// Why a token call that may repeat an earlier one is made all the same (I-1, I-3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Label {
+    /// The answer to the first call was lost; the repeat is inside the window in which issuers repeat theirs.
+    RetryAmbiguous,
+    /// The process that made the first call died.
+    AfterCrash,
+    /// The store went back in time (a backup was restored).
+    Restored,
+    /// A refused token is tried again, to tell a false refusal from a true one.
+    ProbeSuspect,
+    /// Nothing is left that waiting could save.
+    Uncertain,
+}
+
+/// Which process, on which boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct ProcessId {
+    /// The process id.
+    pub pid: u32,
+    /// A random number drawn at its start, since process ids repeat.
+    pub nonce: u64,
+}
+
+/// A token call that may have reached the issuer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The generation whose refresh token it spends.
+    pub generation: Generation,
+    /// How many calls this generation has seen, this one included.
+    pub number: u32,
+    /// Why it may repeat an earlier one; `None` for the first.
+    pub label: Option<Label>,
+    /// The fence of the lease it was made under.
+    pub fence: u64,
+    /// Who made it.
+    pub process: ProcessId,
+    /// When the *first* call of this generation left: the issuer's grace counts from there.
+    pub first_sent_at: Stamp,
+    /// When this one left.
+    pub sent_at: Stamp,
+}
+
+/// What the finder of an attempt may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ruling {
+    /// Repeat the call at once, under this label.
+    Send(Label),
+    /// Do not send while the access token is usable.
+    Uncertain,
+}
+
+impl Attempt {
+    /// Says what whoever finds this attempt may do, knowing what the issuer grants (DESIGN.md section 3, step 4).
+    #[must_use]
+    pub fn ruling(&self, now: Now, grace: ReuseGrace) -> Ruling {
+        let Some(window) = repeat_window(grace) else { return Ruling::Uncertain };
+        let crashed_before = self.label == Some(Label::AfterCrash);
+        match now.since(&self.first_sent_at) {
+            Some(age) if age < window && !crashed_before => Ruling::Send(Label::AfterCrash),
+            _ => Ruling::Uncertain,
+        }
+    }
+}
+
+/// Until when after the first call a repeat is safe enough; `None` for an issuer known to have no grace.
+///
+/// A grace known to be *at least* some span says nothing about longer ones, so it never shortens the window.
+#[must_use]
+pub fn repeat_window(grace: ReuseGrace) -> Option<Duration> {
+    match grace {
+        ReuseGrace::Unknown | ReuseGrace::AtLeast { .. } => Some(REPEAT_LIMIT),
+        ReuseGrace::None => None,
+    }
+}
+
+/// The latest repeat of an ambiguous call where the grace is unknown or longer.
+pub const REPEAT_LIMIT: Duration = Duration::from_secs(12);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::{BootId, Mono, Wall};
+
+    fn attempt(label: Option<Label>) -> Attempt {
+        let sent = Stamp { wall: Wall(0), mono: Mono(0), boot: BootId([1; 16]) };
+        Attempt {
+            generation: Generation(3),
+            number: 1,
+            label,
+            fence: 1,
+            process: ProcessId::default(),
+            first_sent_at: sent,
+            sent_at: sent,
+        }
+    }
+
+    fn at(seconds: u64) -> Now {
+        Stamp { wall: Wall(seconds * 1000), mono: Mono(seconds * 1000), boot: BootId([1; 16]) }
+    }
+
+    /// F-03: a crash between rotation and commit is repeated once, inside the window; later it is uncertain.
+    #[test]
+    fn a_crash_is_repeated_once_inside_the_window() {
+        assert_eq!(attempt(None).ruling(at(11), ReuseGrace::Unknown), Ruling::Send(Label::AfterCrash));
+        assert_eq!(attempt(None).ruling(at(12), ReuseGrace::Unknown), Ruling::Uncertain);
+        assert_eq!(attempt(Some(Label::AfterCrash)).ruling(at(2), ReuseGrace::Unknown), Ruling::Uncertain);
+    }
+
+    /// I-3: an issuer known to have no grace never sees the token again while the access token lives.
+    #[test]
+    fn without_grace_nothing_is_repeated() {
+        assert_eq!(attempt(None).ruling(at(0), ReuseGrace::None), Ruling::Uncertain);
+        let seen = ReuseGrace::AtLeast { span: Duration::from_secs(2) };
+        assert_eq!(attempt(None).ruling(at(11), seen), Ruling::Send(Label::AfterCrash), "a lower bound shortens nothing");
+    }
+}

@@ -1,0 +1,147 @@
+//! The history of a login: what happened, when and why. It holds no secret and travels in the write it belongs to.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    attempt::{Label, ProcessId},
+    credential::Generation,
+    error::LoginCause,
+    scope::Scopes,
+    time::Wall,
+};
+
+/// One thing that happened to a login.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When.
+    pub at: Wall,
+    /// In which process.
+    pub process: ProcessId,
+    /// What.
+    #[serde(flatten)]
+    pub happened: Happened,
+}
+
+/// What can happen to a login.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Happened {
+    /// A person logged in.
+    LoggedIn {
+        /// Who issued the tokens.
+        issuer: String,
+        /// The scopes granted.
+        scopes: Scopes,
+        /// The access token's life.
+        lifetime: Option<Duration>,
+        /// Whether there is a refresh token.
+        refresh_token: bool,
+    },
+    /// A login ended without success.
+    LoginFailed {
+        /// The error's code.
+        code: String,
+    },
+    /// A refresh brought a new generation.
+    Refreshed {
+        /// The new generation.
+        generation: Generation,
+        /// Why it was made.
+        reason: Reason,
+        /// Whether the call repeated an earlier one.
+        label: Option<Label>,
+        /// How many calls it took.
+        calls: u32,
+        /// When the call that brought it left.
+        sent_at: Wall,
+        /// The refresh point of the token it replaced, if that was known.
+        previous_refresh_point: Option<Wall>,
+        /// The new access token's life.
+        lifetime: Option<Duration>,
+    },
+    /// A generation that was kept in the spool has reached the store.
+    Merged {
+        /// Which.
+        generation: Generation,
+    },
+    /// A call to refresh did not bring tokens; nothing was lost.
+    RefreshFailed {
+        /// The error's code.
+        code: String,
+        /// When the next is allowed.
+        next: Wall,
+    },
+    /// The answer to a call was lost: the refresh token may be spent.
+    Ambiguous {
+        /// The error's code.
+        code: String,
+        /// Whether the call is repeated at once.
+        repeated: bool,
+    },
+    /// The issuer refused the refresh token; it is asked again.
+    Suspected {
+        /// What is reported meanwhile.
+        cause: LoginCause,
+        /// When the next probe is allowed.
+        next_probe_at: Option<Wall>,
+    },
+    /// A probe was answered with tokens: the refusal was false.
+    Healed,
+    /// The login is lost, for one cause.
+    Lost {
+        /// The cause.
+        cause: LoginCause,
+    },
+    /// The server refused a token that was still alive.
+    TokenRefused {
+        /// Which generation.
+        generation: Generation,
+    },
+    /// The server refuses even fresh tokens: no forced refresh until then.
+    BreakerTripped {
+        /// Until when.
+        until: Wall,
+    },
+    /// The session cannot be written anywhere: it lives in memory only.
+    NotDurable,
+    /// A person logged out.
+    LoggedOut {
+        /// What the issuer answered to the revocation.
+        revocation: Revocation,
+    },
+}
+
+/// Why a refresh was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Reason {
+    /// The refresh point had passed.
+    Due,
+    /// The token had ended.
+    Expired,
+    /// Nobody knew the token's age.
+    AgeUnknown,
+    /// The server refused the token.
+    Refused,
+    /// A person or program asked for it.
+    Asked,
+}
+
+/// What became of the grant at the issuer when a person logged out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Revocation {
+    /// The issuer answered 200 (RFC 7009 section 2.2).
+    Revoked,
+    /// The issuer has no revocation endpoint.
+    Unsupported,
+    /// The issuer could not be reached: queued, and tried for seven days.
+    Queued,
+    /// The person asked for a local logout only.
+    Local,
+}

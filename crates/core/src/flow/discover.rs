@@ -1,0 +1,283 @@
+//! Discovery: from a server's URL to the metadata of the authorization server it trusts.
+//!
+//! ```text
+//!  ask the server without a token -> 401 + challenge
+//!      -> resource metadata: the challenge's URL, else path form, else root   (RFC 9728, AUTH-12, AUTH-13)
+//!      -> authorization server metadata, in order, issuer equal to the octet  (RFC 8414, AUTH-21 to AUTH-23)
+//!  nothing published anywhere, and it was a 401: the endpoints of 2025-03-26  (AUTH-17), at a first login only
+//! ```
+//!
+//! Only a completed answer moves on to the next place; a time-out or a 5xx ends the flow (T-16): whoever can block one
+//! document must not choose another.
+
+use url::Url;
+
+use crate::{
+    challenge::Demand,
+    error::Error,
+    exchange::{Exchange, Exchanged, Leg, Reply},
+    flow::{Act, Answer, Flow, Step, Turn},
+    issuer::Issuer,
+    metadata::{ResourceMetadata, ServerMetadata, resource_metadata_urls},
+    resource::Resource,
+    scope::Scopes,
+    time::Now,
+};
+
+/// What is to be discovered.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// The server, as configured.
+    pub server: Resource,
+    /// The issuer of the login there is, preferred where the server names several, and never to be fallen back from.
+    pub known_issuer: Option<Issuer>,
+}
+
+/// What discovery found.
+#[derive(Debug, Clone)]
+pub struct Discovered {
+    /// The resource as published, or as configured where nothing is.
+    pub resource: Resource,
+    /// The `resource` parameter to send (RFC 8707), octet for octet.
+    pub resource_parameter: Option<String>,
+    /// The scopes that the challenge asked for.
+    pub challenged: Option<Scopes>,
+    /// The scopes that the resource metadata lists.
+    pub resource_scopes: Option<Scopes>,
+    /// The authorization server.
+    pub server: ServerMetadata,
+}
+
+/// The flow. See the [module](self).
+#[derive(Debug)]
+pub struct Discover {
+    task: Task,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Ready,
+    ExpectChallenge,
+    ExpectResourceMetadata { asked: Asked, left: Vec<Url> },
+    ExpectServerMetadata { found: Found, left: Vec<Url> },
+}
+
+/// What the server answered to a request without a token.
+#[derive(Debug, Clone)]
+struct Asked {
+    status: u16,
+    challenged: Option<Scopes>,
+}
+
+/// What the resource metadata said.
+#[derive(Debug, Clone)]
+struct Found {
+    resource: Resource,
+    resource_parameter: Option<String>,
+    challenged: Option<Scopes>,
+    resource_scopes: Option<Scopes>,
+    issuer: Issuer,
+    /// Set where the issuer is only the server's own origin, guessed as 2025-03-26 has it.
+    guessed: bool,
+}
+
+impl Discover {
+    /// Sets up the flow.
+    #[must_use]
+    pub fn new(task: Task) -> Self {
+        Self { task, state: State::Ready }
+    }
+
+    fn challenged(self, exchanged: Exchanged) -> Turn<Self> {
+        let reply = match exchanged {
+            Ok(reply) => reply,
+            Err(failure) => return Turn::Done(Err(failure.error())),
+        };
+        if let Some(error) = server_failed(&reply) {
+            return Turn::Done(Err(error));
+        }
+        let demand = Demand::from_headers(&reply.headers);
+        let mut left = match demand.resource_metadata {
+            Some(url) => vec![url],
+            None => resource_metadata_urls(&self.task.server),
+        };
+        left.reverse();
+        let asked = Asked { status: reply.status, challenged: demand.scope };
+        self.ask_resource(asked, left)
+    }
+
+    fn ask_resource(self, asked: Asked, mut left: Vec<Url>) -> Turn<Self> {
+        let Some(url) = left.pop() else { return self.unpublished(asked) };
+        let exchange = Exchange::get(Leg::Metadata, url, "resource_metadata");
+        let state = State::ExpectResourceMetadata { asked, left };
+        Turn::Next(Self { state, ..self }, Step::act(Act::Send(Box::new(exchange))))
+    }
+
+    fn resource_metadata(self, asked: Asked, left: Vec<Url>, exchanged: Exchanged) -> Turn<Self> {
+        let reply = match exchanged {
+            Ok(reply) if absent(&reply) => return self.ask_resource(asked, left),
+            Ok(reply) => reply,
+            Err(failure) => return Turn::Done(Err(failure.error())),
+        };
+        if let Some(error) = server_failed(&reply) {
+            return Turn::Done(Err(error));
+        }
+        let metadata = match ResourceMetadata::parse(&reply.body, &self.task.server) {
+            Ok(metadata) => metadata,
+            // A page where a document should be: a server that answers every path. The next place may have it.
+            Err(Error::MetadataInvalid { .. }) if !left.is_empty() && is_page(&reply) => {
+                return self.ask_resource(asked, left);
+            }
+            Err(_) if left.is_empty() && is_page(&reply) && asked.status != 401 => {
+                return Turn::Done(Err(Error::NoOauth { status: asked.status }));
+            }
+            Err(error) => return Turn::Done(Err(error)),
+        };
+        let known = self.task.known_issuer.as_ref();
+        let issuers = &metadata.authorization_servers;
+        let issuer = known.filter(|known| issuers.contains(known)).or_else(|| issuers.first()).cloned();
+        let Some(issuer) = issuer else { return self.unpublished(asked) };
+        let found = Found {
+            resource_parameter: Some(metadata.resource.as_str().to_owned()),
+            resource: metadata.resource,
+            challenged: asked.challenged,
+            resource_scopes: metadata.scopes_supported,
+            issuer,
+            guessed: false,
+        };
+        self.ask_server_from_the_start(found)
+    }
+
+    /// No resource metadata anywhere: an old server that is its own authorization server, or one without OAuth.
+    fn unpublished(self, asked: Asked) -> Turn<Self> {
+        if asked.status != 401 || self.task.known_issuer.is_some() {
+            return Turn::Done(Err(Error::NoOauth { status: asked.status }));
+        }
+        let issuer = match Issuer::parse(&self.task.server.url().origin().ascii_serialization()) {
+            Ok(issuer) => issuer,
+            Err(error) => return Turn::Done(Err(error)),
+        };
+        let server = self.task.server.clone();
+        let parameter = Some(server.as_str().to_owned());
+        let (challenged, resource_scopes) = (asked.challenged, None);
+        self.ask_server_from_the_start(Found {
+            resource: server,
+            resource_parameter: parameter,
+            challenged,
+            resource_scopes,
+            issuer,
+            guessed: true,
+        })
+    }
+
+    fn ask_server_from_the_start(self, found: Found) -> Turn<Self> {
+        let mut left = found.issuer.metadata_urls();
+        left.reverse();
+        self.ask_server(found, left)
+    }
+
+    fn ask_server(self, found: Found, mut left: Vec<Url>) -> Turn<Self> {
+        let Some(url) = left.pop() else {
+            if found.guessed {
+                let server = ServerMetadata::legacy(&self.task.server);
+                return Turn::Done(Ok(discovered(Found { resource_parameter: None, ..found }, server)));
+            }
+            let error = Error::MetadataInvalid {
+                document: "authorization server metadata",
+                field: "document",
+                why: "the issuer publishes none at any of its well-known places",
+            };
+            return Turn::Done(Err(error));
+        };
+        let exchange = Exchange::get(Leg::Metadata, url, "authorization_servers");
+        let state = State::ExpectServerMetadata { found, left };
+        Turn::Next(Self { state, ..self }, Step::act(Act::Send(Box::new(exchange))))
+    }
+
+    fn server_metadata(self, found: Found, left: Vec<Url>, exchanged: Exchanged) -> Turn<Self> {
+        let reply = match exchanged {
+            Ok(reply) if absent(&reply) => return self.ask_server(found, left),
+            Ok(reply) => reply,
+            Err(failure) => return Turn::Done(Err(failure.error())),
+        };
+        if let Some(error) = server_failed(&reply) {
+            return Turn::Done(Err(error));
+        }
+        match ServerMetadata::parse(&reply.body, &found.issuer) {
+            Ok(server) => Turn::Done(server.require_pkce_s256().map(|()| discovered(found, server))),
+            Err(Error::MetadataInvalid { .. }) if is_page(&reply) && (found.guessed || !left.is_empty()) => {
+                self.ask_server(found, left)
+            }
+            Err(error) => Turn::Done(Err(error)),
+        }
+    }
+}
+
+impl Flow for Discover {
+    type Outcome = Result<Discovered, Error>;
+
+    fn start(self, _now: Now) -> Turn<Self> {
+        let exchange = challenge_request(&self.task.server);
+        Turn::Next(Self { state: State::ExpectChallenge, ..self }, Step::act(Act::Send(Box::new(exchange))))
+    }
+
+    fn handle(mut self, answer: Answer, _now: Now) -> Turn<Self> {
+        let state = std::mem::replace(&mut self.state, State::Ready);
+        match (state, answer) {
+            (State::ExpectChallenge, Answer::Exchanged(exchanged)) => self.challenged(exchanged),
+            (State::ExpectResourceMetadata { asked, left }, Answer::Exchanged(exchanged)) => {
+                self.resource_metadata(asked, left, exchanged)
+            }
+            (State::ExpectServerMetadata { found, left }, Answer::Exchanged(exchanged)) => {
+                self.server_metadata(found, left, exchanged)
+            }
+            _ => Turn::Done(Err(Error::Bug { what: "discover: an answer that nothing waits for" })),
+        }
+    }
+}
+
+fn discovered(found: Found, server: ServerMetadata) -> Discovered {
+    Discovered {
+        resource: found.resource,
+        resource_parameter: found.resource_parameter,
+        challenged: found.challenged,
+        resource_scopes: found.resource_scopes,
+        server,
+    }
+}
+
+/// A JSON-RPC `ping` without a token: every protected server answers it with its challenge, and none starts a session.
+fn challenge_request(server: &Resource) -> Exchange {
+    let mut headers = http::HeaderMap::new();
+    let accept = http::HeaderValue::from_static("application/json, text/event-stream");
+    headers.insert(http::header::ACCEPT, accept);
+    headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    let body = br#"{"jsonrpc":"2.0","id":0,"method":"ping"}"#.to_vec();
+    Exchange::post(Leg::Challenge, server.url().clone(), "server", headers, zeroize::Zeroizing::new(body))
+}
+
+/// A completed answer that says: there is no such document here.
+fn absent(reply: &Reply) -> bool {
+    matches!(reply.status, 400..=428 | 430..=499)
+}
+
+/// An answer that says nothing about documents.
+fn server_failed(reply: &Reply) -> Option<Error> {
+    let retry_after = reply.retry_after();
+    match reply.status {
+        429 => Some(Error::RateLimited { retry_after }),
+        500.. => Some(Error::ServerError { status: reply.status, retry_after }),
+        _ => None,
+    }
+}
+
+/// Whether the body is for people, not for programs.
+fn is_page(reply: &Reply) -> bool {
+    let html = |value: &http::HeaderValue| value.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains("html"));
+    reply.headers.get(http::header::CONTENT_TYPE).is_some_and(html)
+        || reply.body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'<')
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! A logout: forget here, revoke there (RFC 7009).
+//!
+//! ```text
+//!  lock -> bury (a tombstone; the secrets move to the sealed revocation queue) -> unlock -> revoke -> off the queue
+//! ```
+//!
+//! The burial comes first, so that a crash leaves a login that is over here and whose revocation is still to be sent. An
+//! issuer that cannot be reached leaves it in the queue, which later commands work off for seven days.
+
+use crate::{
+    attempt::ProcessId,
+    credential::{Credential, CredentialKey},
+    error::{Error, LoginCause},
+    event::{Event, Happened, Revocation},
+    exchange::{Exchange, Exchanged, Leg},
+    flow::{Act, Answer, Flow, Lock, Step, Turn},
+    grant::revocation_request,
+    registration::RegistrationManagement,
+    time::Now,
+};
+
+/// What is to be ended.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// Whose login.
+    pub key: CredentialKey,
+    /// Whether to leave the issuer alone.
+    pub local: bool,
+    /// Which process this is.
+    pub process: ProcessId,
+}
+
+/// The flow. See the [module](self).
+#[derive(Debug)]
+pub struct Logout {
+    task: Task,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Ready,
+    ExpectLease,
+    ExpectBurial,
+    ExpectUnlock(Result<Option<Box<Pending>>, Error>),
+    ExpectRevocation(Box<Pending>),
+    ExpectDeletion(Revocation),
+    ExpectDequeue(Revocation),
+}
+
+/// What the issuer has yet to be told.
+#[derive(Debug)]
+struct Pending {
+    credential: Credential,
+    management: Option<RegistrationManagement>,
+}
+
+impl Logout {
+    /// Sets up the flow.
+    #[must_use]
+    pub fn new(task: Task) -> Self {
+        Self { task, state: State::Ready }
+    }
+
+    /// Sets up the flow for a login that is buried already and waits in the queue.
+    #[must_use]
+    pub fn queued(task: Task, credential: Credential, management: Option<RegistrationManagement>) -> Self {
+        Self { task, state: State::ExpectUnlock(Ok(Some(Box::new(Pending { credential, management })))) }
+    }
+
+    fn next(self, state: State, act: Act) -> Turn<Self> {
+        Turn::Next(Self { state, ..self }, Step::act(act))
+    }
+
+    fn revoke(self, pending: Box<Pending>) -> Turn<Self> {
+        let credential = &pending.credential;
+        let Some(endpoint) = credential.pins.revocation_endpoint.clone() else {
+            return self.delete(*pending, Revocation::Unsupported);
+        };
+        let (token, hint) = match &credential.refresh_token {
+            Some(token) => (token.expose(), "refresh_token"),
+            None => (credential.access_token.expose(), "access_token"),
+        };
+        let form = revocation_request(token, hint, &credential.client);
+        let exchange = Exchange::post(Leg::Revocation, endpoint, "revocation_endpoint", form.headers, form.body);
+        self.next(State::ExpectRevocation(pending), Act::Send(Box::new(exchange)))
+    }
+
+    fn answered(self, pending: Pending, exchanged: &Exchanged) -> Turn<Self> {
+        match exchanged.as_ref().map(|reply| reply.status) {
+            // Anything the issuer itself says ends the matter: what it does not know cannot be revoked (section 2.2).
+            Ok(200..=204 | 400..=428) => self.delete(pending, Revocation::Revoked),
+            _ => Turn::Done(Ok(Revocation::Queued)),
+        }
+    }
+
+    /// Deletes the registration that no other login uses (RFC 7592 section 2.3), then takes the login off the queue.
+    fn delete(self, pending: Pending, revocation: Revocation) -> Turn<Self> {
+        match pending.management.as_ref().and_then(RegistrationManagement::delete_request) {
+            Some(exchange) => self.next(State::ExpectDeletion(revocation), Act::Send(Box::new(exchange))),
+            None => self.dequeue(revocation),
+        }
+    }
+
+    fn dequeue(self, revocation: Revocation) -> Turn<Self> {
+        let key = self.task.key.clone();
+        self.next(State::ExpectDequeue(revocation), Act::Revoked(key))
+    }
+}
+
+impl Flow for Logout {
+    type Outcome = Result<Revocation, Error>;
+
+    fn start(mut self, now: Now) -> Turn<Self> {
+        if let State::ExpectUnlock(_) = &self.state {
+            let state = std::mem::replace(&mut self.state, State::Ready);
+            return Self { state, ..self }.handle(Answer::Done(Ok(())), now);
+        }
+        let key = self.task.key.clone();
+        self.next(State::ExpectLease, Act::Lock(Lock::Refresh(key)))
+    }
+
+    fn handle(mut self, answer: Answer, now: Now) -> Turn<Self> {
+        let state = std::mem::replace(&mut self.state, State::Ready);
+        match (state, answer) {
+            (State::ExpectLease, Answer::Locked(Ok(_))) => {
+                let revocation = if self.task.local { Revocation::Local } else { Revocation::Queued };
+                let happened = Happened::LoggedOut { revocation };
+                let event = Event { at: now.wall, process: self.task.process, happened };
+                let act = Act::Bury { key: self.task.key.clone(), event, revoke: !self.task.local };
+                self.next(State::ExpectBurial, act)
+            }
+            (State::ExpectLease, Answer::Locked(Err(error))) => Turn::Done(Err(error)),
+            (State::ExpectBurial, Answer::Buried(buried)) => {
+                let pending = match buried {
+                    Ok(Some(_)) if self.task.local => Ok(None),
+                    Ok(Some(buried)) => Ok(Some(Box::new(Pending {
+                        credential: buried.credential,
+                        management: buried.unshared.and_then(|registration| registration.management),
+                    }))),
+                    Ok(None) => Err(Error::login(LoginCause::Never)),
+                    Err(error) => Err(error),
+                };
+                let lock = Lock::Refresh(self.task.key.clone());
+                self.next(State::ExpectUnlock(pending), Act::Unlock(lock))
+            }
+            (State::ExpectUnlock(Ok(Some(pending))), Answer::Done(_)) => self.revoke(pending),
+            (State::ExpectUnlock(Ok(None)), Answer::Done(_)) => Turn::Done(Ok(Revocation::Local)),
+            (State::ExpectUnlock(Err(error)), Answer::Done(_)) => Turn::Done(Err(error)),
+            (State::ExpectRevocation(pending), Answer::Exchanged(exchanged)) => self.answered(*pending, &exchanged),
+            (State::ExpectDeletion(revocation), Answer::Exchanged(_)) => self.dequeue(revocation),
+            (State::ExpectDequeue(revocation), Answer::Done(_)) => Turn::Done(Ok(revocation)),
+            _ => Turn::Done(Err(Error::Bug { what: "logout: an answer that nothing waits for" })),
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Flows: what a login, a refresh and a logout do, step by step, with nothing done.
+//!
+//! ```text
+//!      +--------+   Step { act, wake }   +--------+
+//!      |  flow  | ---------------------> | driver |   does the act, waits for the wake
+//!      | (core) | <--------------------- | (client|
+//!      +--------+        Answer          | world) |
+//!                                        +--------+
+//! ```
+//!
+//! A flow is a state machine. Each state is named for what it waits for, holds only what has been proven so far, and is
+//! consumed by [`Flow::handle`]. The driver in `client` and the simulated world in `testkit` interpret the same steps.
+//! Call [`Flow::start`] once, then [`Flow::handle`] with what came of each step until [`Turn::Done`]. An answer that the
+//! state does not wait for ends the flow with [`Error::Bug`]; a wake-up that came too early is a no-op.
+
+pub mod discover;
+pub mod login;
+pub mod logout;
+pub mod refresh;
+
+use url::Url;
+
+use crate::{
+    credential::{Binding, Credential, CredentialKey, Version},
+    error::Error,
+    event::Event,
+    exchange::{Exchange, Exchanged},
+    issuer::Issuer,
+    notes::IssuerNotes,
+    record::{Fact, Forced, Record},
+    registration::{Client, RegistrationManagement},
+    secret::StateParameter,
+    time::{Mono, Now},
+};
+
+/// A flow: something to be driven to its outcome.
+pub trait Flow: Sized {
+    /// What it ends with.
+    type Outcome;
+
+    /// Gives the first step.
+    fn start(self, now: Now) -> Turn<Self>;
+
+    /// Takes what came of the last step and gives the next.
+    fn handle(self, answer: Answer, now: Now) -> Turn<Self>;
+}
+
+/// What a flow says next.
+#[expect(clippy::large_enum_variant, reason = "one turn lives at a time, on the driver's stack")]
+pub enum Turn<F: Flow> {
+    /// Do this and come back.
+    Next(F, Step),
+    /// The flow has ended.
+    Done(F::Outcome),
+}
+
+/// What a flow needs done, and what else may wake it while that is being done or, without an act, instead.
+#[derive(Debug)]
+pub struct Step {
+    /// The one thing to do; `None` to wait only.
+    pub act: Option<Act>,
+    /// Until when to wait at most; the answer is then [`Answer::Woken`].
+    pub wake_at: Option<Mono>,
+}
+
+impl Step {
+    /// A step that waits for its act alone.
+    #[must_use]
+    pub fn act(act: Act) -> Self {
+        Self { act: Some(act), wake_at: None }
+    }
+
+    /// A step that only waits.
+    #[must_use]
+    pub fn wait_until(at: Mono) -> Self {
+        Self { act: None, wake_at: Some(at) }
+    }
+}
+
+/// What a flow can ask for. Each is answered by the [`Answer`] named with it.
+#[derive(Debug)]
+pub enum Act {
+    /// Make one HTTP exchange. [`Answer::Exchanged`]
+    Send(Box<Exchange>),
+    /// Take a lock, waiting for it as long as the driver sees fit. [`Answer::Locked`]
+    Lock(Lock),
+    /// Let go of a lock. [`Answer::Done`]
+    Unlock(Lock),
+    /// Read store and spool. [`Answer::Read`]
+    Reread(CredentialKey),
+    /// Write facts beside the credential while `version` is still the stored one. [`Answer::Noted`]
+    Note {
+        /// Whose.
+        key: CredentialKey,
+        /// The version that the facts belong to.
+        version: Version,
+        /// The facts, written together.
+        facts: Vec<Fact>,
+        /// The event that travels with them.
+        event: Option<Event>,
+    },
+    /// Make a new version durable. [`Answer::Committed`]
+    Commit(Box<Commit>),
+    /// Keep a version in the spool slot, because the store refused it. [`Answer::Done`]
+    Spool {
+        /// The version that it follows.
+        follows: Option<Version>,
+        /// What to keep.
+        credential: Box<Credential>,
+    },
+    /// Make sure that the spool slot exists and has room. [`Answer::Done`]
+    PrepareSpool(CredentialKey),
+    /// Write what was learned about an issuer. [`Answer::Done`]
+    Learn(Issuer, IssuerNotes),
+    /// Look up the registrations of this program at an issuer. [`Answer::Registered`]
+    FindRegistrations(Issuer),
+    /// Keep a registration. [`Answer::Done`]
+    KeepRegistration(Box<Registration>),
+    /// Forget registrations that a new one replaces. [`Answer::Done`]
+    ForgetRegistration(Box<Registration>),
+    /// Open the listener for the redirect. [`Answer::CallbackOpen`]
+    OpenCallback(Callback),
+    /// Show a person the authorization URL and wait for the redirect. [`Answer::Redirected`]
+    Show(Box<Prompt>),
+    /// Close the listener. [`Answer::Done`]
+    CloseCallback,
+    /// Replace a login by a tombstone and queue its revocation. [`Answer::Buried`]
+    Bury {
+        /// Whose.
+        key: CredentialKey,
+        /// The event that travels with it.
+        event: Event,
+        /// Whether the issuer is to be told.
+        revoke: bool,
+    },
+    /// Take a revocation off the queue: the issuer has answered. [`Answer::Done`]
+    Revoked(CredentialKey),
+    /// Record an event that belongs to no write. [`Answer::Done`]
+    Record(CredentialKey, Event),
+}
+
+/// What came of a step.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one answer lives at a time, on the driver's stack")]
+pub enum Answer {
+    /// An exchange.
+    Exchanged(Exchanged),
+    /// A lock: its fence, or why it could not be had.
+    Locked(Result<u64, Error>),
+    /// A read.
+    Read(Result<Reading, Error>),
+    /// Whether the facts were written: `false` where the version had moved on.
+    Noted(Result<bool, Error>),
+    /// A commit.
+    Committed(Result<Committed, Error>),
+    /// The registrations at an issuer, newest first.
+    Registered(Result<Vec<Registration>, Error>),
+    /// The redirect URI of the open listener.
+    CallbackOpen(Result<String, Error>),
+    /// The parameters of the redirect, in order, form-decoded.
+    Redirected(Result<Vec<(String, String)>, Error>),
+    /// The login that was buried, and the registration that no other login uses.
+    Buried(Result<Option<Box<Buried>>, Error>),
+    /// An act without a result was done, or could not be.
+    Done(Result<(), Error>),
+    /// The instant of [`Step::wake_at`] has come.
+    Woken,
+}
+
+/// The locks of a machine. Each is its own: a login never holds up a refresh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lock {
+    /// The right to refresh (the *lease*).
+    Refresh(CredentialKey),
+    /// The right to register at an issuer.
+    Register(Issuer),
+}
+
+/// What store and spool hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reading {
+    /// The record; `None` where there never was one.
+    pub record: Option<Record>,
+    /// What is known of the issuer.
+    pub notes: IssuerNotes,
+    /// Whether this process may write (`min_writer`).
+    pub writable: bool,
+}
+
+/// A new version to make durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    /// The version.
+    pub credential: Credential,
+    /// What must be stored now for the commit to go through.
+    pub expects: Expects,
+    /// The binding to move to it, in the same transaction: a login's.
+    pub binding: Option<Binding>,
+    /// What to remember of forced refreshes; every other fact is cleared.
+    pub forced: Option<Forced>,
+    /// The event that travels with it.
+    pub event: Event,
+}
+
+/// The condition of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expects {
+    /// Exactly this version.
+    Version(Version),
+    /// No login: nothing, or a tombstone.
+    Nothing,
+    /// Whatever is there: a login never loses.
+    Anything,
+}
+
+/// What came of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Committed {
+    /// It is durable; the login it replaced, if another incarnation was there.
+    Done {
+        /// What to revoke.
+        superseded: Option<Box<Credential>>,
+    },
+    /// Something else is stored: nothing was written.
+    Moved,
+}
+
+/// How an issuer knows this program.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Registration {
+    /// At which issuer.
+    pub issuer: Issuer,
+    /// As which client.
+    pub client: Client,
+    /// The redirect URIs that were registered.
+    pub redirect_uris: Vec<String>,
+    /// How to delete it again (RFC 7592).
+    pub management: Option<RegistrationManagement>,
+    /// When it was made.
+    pub registered_at: crate::time::Wall,
+}
+
+/// A login that was replaced by a tombstone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Buried {
+    /// What it was.
+    pub credential: Credential,
+    /// Its registration, where no other login uses it.
+    pub unshared: Option<Registration>,
+}
+
+/// The listener that a redirect needs (RFC 8252 section 7.3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Callback {
+    /// `127.0.0.1`, or `localhost` (then both address families are served).
+    pub host: String,
+    /// The port; `None` for any free one.
+    pub port: Option<u16>,
+    /// The path, `/callback` by default.
+    pub path: String,
+}
+
+impl Default for Callback {
+    fn default() -> Self {
+        Self { host: "127.0.0.1".into(), port: None, path: "/callback".into() }
+    }
+}
+
+/// What to show a person who is to approve.
+#[derive(Debug, Clone)]
+pub struct Prompt {
+    /// The authorization URL.
+    pub url: Url,
+    /// The `state` that the redirect must carry: the listener answers 400 to any other and goes on waiting.
+    pub state: StateParameter,
+    /// Whether the issuer says that its redirects carry `iss`.
+    pub issuer: Issuer,
+    /// The host that will be sent the tokens' secrets.
+    pub token_host: String,
+    /// The server.
+    pub resource: String,
+    /// The scopes asked for.
+    pub scopes: crate::scope::Scopes,
+}

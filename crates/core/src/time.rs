@@ -1,0 +1,131 @@
+//! Time as a value: the core never asks what time it is.
+//!
+//! Two clocks matter. The *wall* clock survives restarts but jumps; the *boot* clock counts suspend and never jumps, but
+//! ends with the boot. A [`Stamp`] holds both, so that an age is measured by the boot clock within one boot and by
+//! the wall clock only across boots (F-19).
+
+use std::{ops::Add, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+/// Wall-clock time in milliseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
+pub struct Wall(pub u64);
+
+/// Time in milliseconds on a clock that never jumps and counts suspend, since the machine booted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
+pub struct Mono(pub u64);
+
+/// Which boot of which machine a [`Mono`] belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
+pub struct BootId(pub [u8; 16]);
+
+/// One instant on both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Stamp {
+    /// The wall clock.
+    pub wall: Wall,
+    /// The boot clock.
+    pub mono: Mono,
+    /// The boot that `mono` counts from.
+    pub boot: BootId,
+}
+
+/// The present instant, as an argument.
+pub type Now = Stamp;
+
+impl Stamp {
+    /// Measures how long ago `earlier` was; `None` where the clocks cannot tell (the future, or more than ten years ago).
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Option<Duration> {
+        let millis = if self.boot == earlier.boot {
+            self.mono.0.saturating_sub(earlier.mono.0)
+        } else {
+            self.wall.0.checked_sub(earlier.wall.0)?
+        };
+        (millis <= TEN_YEARS_MS).then(|| Duration::from_millis(millis))
+    }
+
+    /// Moves both clocks forward.
+    #[must_use]
+    pub fn after(&self, span: Duration) -> Self {
+        Self { wall: self.wall + span, mono: self.mono + span, boot: self.boot }
+    }
+}
+
+impl Wall {
+    /// Whole seconds since the Unix epoch.
+    #[must_use]
+    pub fn unix_seconds(self) -> u64 {
+        self.0 / 1000
+    }
+
+    /// The instant `seconds` after the Unix epoch.
+    #[must_use]
+    pub fn from_unix_seconds(seconds: u64) -> Self {
+        Self(seconds.saturating_mul(1000))
+    }
+
+    /// How long until `later`; zero when it has passed.
+    #[must_use]
+    pub fn until(self, later: Self) -> Duration {
+        Duration::from_millis(later.0.saturating_sub(self.0))
+    }
+}
+
+impl Mono {
+    /// How long until `later`; zero when it has passed.
+    #[must_use]
+    pub fn until(self, later: Self) -> Duration {
+        Duration::from_millis(later.0.saturating_sub(self.0))
+    }
+}
+
+impl Add<Duration> for Wall {
+    type Output = Self;
+    fn add(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(millis(span)))
+    }
+}
+
+impl Add<Duration> for Mono {
+    type Output = Self;
+    fn add(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(millis(span)))
+    }
+}
+
+/// A span in milliseconds, saturating.
+#[must_use]
+pub fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+const TEN_YEARS_MS: u64 = 10 * 366 * 86_400 * 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(wall: u64, mono: u64, boot: u8) -> Stamp {
+        Stamp { wall: Wall(wall), mono: Mono(mono), boot: BootId([boot; 16]) }
+    }
+
+    /// F-19: within one boot a wall clock that jumps changes no age.
+    #[test]
+    fn a_wall_clock_jump_changes_no_age_within_one_boot() {
+        let sent = at(1_000_000, 5_000, 1);
+        for wall in [0, 1_000_000, 99_000_000_000_000] {
+            assert_eq!(at(wall, 8_000, 1).since(&sent), Some(Duration::from_secs(3)));
+        }
+    }
+
+    /// F-19: across boots only the wall clock can tell, and neither the future nor a decade is believed.
+    #[test]
+    fn across_boots_the_future_and_a_decade_are_unknown() {
+        let sent = at(1_000_000, 5_000, 1);
+        assert_eq!(at(1_060_000, 10, 2).since(&sent), Some(Duration::from_secs(60)));
+        assert_eq!(at(999_999, 10, 2).since(&sent), None);
+        assert_eq!(at(1_000_000 + TEN_YEARS_MS + 1, 10, 2).since(&sent), None);
+    }
+}

@@ -1,0 +1,288 @@
+//! Token responses and errors (RFC 6749 sections 5.1 and 5.2), and the verdict on a token call.
+//!
+//! The verdict decides everything: *not delivered* backs off, *ambiguous* may be repeated once, *definitive* acts
+//! (F-12 to F-17). Numbers are read leniently, presence strictly: a 200 without an access token is no answer at all.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use serde_json::Value;
+
+use crate::{
+    credential::{Lifetime, TokenType},
+    error::{Error, Named},
+    exchange::{Delivery, Exchanged, Reply},
+    scope::Scopes,
+    secret::{AccessToken, RefreshToken},
+};
+
+/// A token response that can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenAnswer {
+    /// The access token.
+    pub access_token: AccessToken,
+    /// How it is presented.
+    pub token_type: TokenType,
+    /// How long it lives, from the moment the request left.
+    pub lifetime: Option<Lifetime>,
+    /// The refresh token; `None` where the response has none, or an empty one.
+    pub refresh_token: Option<RefreshToken>,
+    /// The scopes; `None` where the response is silent.
+    pub scopes: Option<Scopes>,
+}
+
+/// What a token call came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Tokens.
+    Granted(Box<TokenAnswer>),
+    /// The issuer did nothing: keep everything, back off.
+    NotDelivered {
+        /// For people.
+        error: Error,
+        /// What the issuer asked for.
+        retry_after: Option<Duration>,
+    },
+    /// The issuer may have done it: the refresh token may be spent.
+    Ambiguous {
+        /// For people.
+        error: Error,
+        /// Whether the connection broke, so that a repeat may leave at once.
+        broken: bool,
+    },
+    /// `invalid_grant`: the issuer refuses this grant.
+    InvalidGrant {
+        /// Whether it named reuse or revocation.
+        named: Option<Named>,
+    },
+    /// `invalid_client`: the issuer does not know this client (any more).
+    InvalidClient,
+    /// Another OAuth error: nothing was spent, and a repeat of the same request is answered the same way.
+    Refused {
+        /// The `error` value.
+        error: String,
+    },
+}
+
+impl Verdict {
+    /// Judges what came of a token call.
+    #[must_use]
+    pub fn of(exchanged: &Exchanged) -> Self {
+        let reply = match exchanged {
+            Ok(reply) => reply,
+            Err(failure) => {
+                let error = failure.error();
+                return match failure.delivery {
+                    Delivery::NotDelivered => Self::NotDelivered { error, retry_after: None },
+                    Delivery::Ambiguous => {
+                        let broken = !matches!(failure.fault, crate::exchange::Fault::Deadline(_));
+                        Self::Ambiguous { error, broken }
+                    }
+                };
+            }
+        };
+        let retry_after = reply.retry_after();
+        let server_error = Error::ServerError { status: reply.status, retry_after };
+        match reply.status {
+            200 => match TokenAnswer::parse(reply) {
+                Some(answer) => Self::Granted(Box::new(answer)),
+                None => Self::Ambiguous { error: server_error, broken: true },
+            },
+            429 => Self::NotDelivered { error: Error::RateLimited { retry_after }, retry_after },
+            503 if reply.headers.contains_key(http::header::RETRY_AFTER) => {
+                Self::NotDelivered { error: server_error, retry_after }
+            }
+            400 | 401 | 403 => match refusal(&reply.body) {
+                Some((error, description)) => match error.as_str() {
+                    "invalid_grant" => Self::InvalidGrant { named: named(&description) },
+                    "invalid_client" => Self::InvalidClient,
+                    _ => Self::Refused { error },
+                },
+                // No OAuth error: a proxy or a firewall spoke, not the issuer.
+                None => Self::NotDelivered { error: server_error, retry_after },
+            },
+            500.. => Self::Ambiguous { error: server_error, broken: true },
+            // Redirects, captive portals, odd successes: not an answer of a token endpoint; none of them rotates.
+            _ => Self::NotDelivered { error: server_error, retry_after },
+        }
+    }
+}
+
+impl TokenAnswer {
+    /// Reads a token response (F-17, F-18): `None` where it has no usable access token.
+    #[must_use]
+    pub fn parse(reply: &Reply) -> Option<Self> {
+        let value: Value = serde_json::from_slice(&reply.body).ok()?;
+        let text = |name: &str| value.get(name).and_then(Value::as_str).filter(|s| !s.is_empty());
+        let access_token = AccessToken::new(text("access_token")?.to_owned()).ok()?;
+        let token_type = match text("token_type") {
+            None => TokenType::Bearer,
+            Some(kind) if kind.eq_ignore_ascii_case("bearer") => TokenType::Bearer,
+            Some(_) => return None,
+        };
+        // An unprintable refresh token makes the whole answer unusable: without it the session would end silently.
+        let refresh_token = match text("refresh_token") {
+            Some(token) => Some(RefreshToken::new(token.to_owned()).ok()?),
+            None => None,
+        };
+        let lifetime = value
+            .get("expires_in")
+            .and_then(lenient_seconds)
+            .map(Lifetime::Stated)
+            .or_else(|| jwt_lifetime(access_token.expose()).map(Lifetime::Hint));
+        Some(Self { access_token, token_type, lifetime, refresh_token, scopes: text("scope").map(Scopes::parse) })
+    }
+}
+
+/// Seconds as a number or a string of one; zero, negative, absurd or absent is `None`: unknown, not expired.
+fn lenient_seconds(value: &Value) -> Option<Duration> {
+    let seconds = match value {
+        Value::Number(number) => number.as_f64()?,
+        Value::String(text) => text.trim().parse::<f64>().ok()?,
+        _ => return None,
+    };
+    (seconds.is_finite() && (1.0..=TEN_YEARS).contains(&seconds)).then(|| Duration::from_secs_f64(seconds))
+}
+
+/// The span between `iat` and `exp` of a JWT access token; nothing is validated, since it is only a hint.
+fn jwt_lifetime(token: &str) -> Option<Duration> {
+    let payload = token.split('.').nth(1)?;
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).ok()?;
+    let claims: Value = serde_json::from_slice(&bytes).ok()?;
+    let seconds = claims.get("exp")?.as_f64()? - claims.get("iat")?.as_f64()?;
+    (seconds.is_finite() && (1.0..=TEN_YEARS).contains(&seconds)).then(|| Duration::from_secs_f64(seconds))
+}
+
+/// The `error` and `error_description` of an OAuth error response (RFC 6749 section 5.2).
+#[must_use]
+pub fn refusal(body: &[u8]) -> Option<(String, String)> {
+    let value: Value = serde_json::from_slice(body).ok()?;
+    let error = value.get("error")?.as_str()?;
+    let fits = !error.is_empty() && error.len() <= 64 && error.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-' || b == b'.');
+    let description = value.get("error_description").and_then(Value::as_str).unwrap_or_default();
+    fits.then(|| (error.to_owned(), description.to_owned()))
+}
+
+/// What an issuer names in its description; the description itself goes no further (T-33).
+fn named(description: &str) -> Option<Named> {
+    let words = description.to_ascii_lowercase();
+    if ["reuse", "re-use", "already used", "already been used", "replay"].iter().any(|w| words.contains(w)) {
+        Some(Named::Reuse)
+    } else if words.contains("revoked") {
+        Some(Named::Revoked)
+    } else {
+        None
+    }
+}
+
+const TEN_YEARS: f64 = 10.0 * 366.0 * 86_400.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        error::NetworkFault,
+        exchange::{Failure, Fault},
+        time::Stamp,
+    };
+    use http::HeaderMap;
+    use zeroize::Zeroizing;
+
+    fn reply(status: u16, body: &str) -> Exchanged {
+        let body = Zeroizing::new(body.as_bytes().to_vec());
+        Ok(Reply { status, headers: HeaderMap::new(), body, sent_at: Stamp::default() })
+    }
+
+    fn granted(body: &str) -> TokenAnswer {
+        match Verdict::of(&reply(200, body)) {
+            Verdict::Granted(answer) => *answer,
+            other => panic!("{body}: {other:?}"),
+        }
+    }
+
+    /// F-17: odd numbers are read leniently; unknown is never expired.
+    #[test]
+    fn odd_lifetimes_are_read_leniently() {
+        let stated = |s| Some(Lifetime::Stated(Duration::from_secs(s)));
+        for (value, want) in [
+            ("3600", stated(3600)),
+            ("\"3600\"", stated(3600)),
+            ("\" 60 \"", stated(60)),
+            ("60.0", stated(60)),
+            ("0", None),
+            ("-1", None),
+            ("1e20", None),
+            ("null", None),
+            ("\"soon\"", None),
+            ("{}", None),
+            ("true", None),
+        ] {
+            let body = format!(r#"{{"access_token":"a","token_type":"Bearer","expires_in":{value}}}"#);
+            assert_eq!(granted(&body).lifetime, want, "{value}");
+        }
+    }
+
+    /// F-17, T-30: a 200 that is no token response is ambiguous: the refresh token may be spent.
+    #[test]
+    fn an_unreadable_200_is_ambiguous() {
+        for body in [
+            "", "{", "null", "[]", "<html>login</html>", "{}", r#"{"access_token":""}"#, r#"{"access_token":null}"#,
+            r#"{"access_token":7}"#, r#"{"access_token":"a\r\nX: y"}"#, r#"{"access_token":"a","refresh_token":"b\u0000"}"#,
+            r#"{"access_token":"a","token_type":"mac"}"#, r#"{"access_token":"a","token_type":"#,
+        ] {
+            assert!(matches!(Verdict::of(&reply(200, body)), Verdict::Ambiguous { broken: true, .. }), "{body}");
+        }
+    }
+
+    /// F-18: an absent and an empty refresh token are the same, and a JWT's life is a hint only.
+    #[test]
+    fn what_is_omitted_is_absent() {
+        let answer = granted(r#"{"access_token":"a","token_type":"bearer","refresh_token":"","scope":""}"#);
+        assert_eq!((answer.refresh_token, answer.scopes, answer.lifetime), (None, None, None));
+        let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(r#"{"iat":100,"exp":400}"#);
+        let answer = granted(&format!(r#"{{"access_token":"h.{payload}.s"}}"#));
+        assert_eq!(answer.lifetime, Some(Lifetime::Hint(Duration::from_secs(300))));
+    }
+
+    /// F-12, F-15, F-16: which answers are a verdict, and which only a bad moment.
+    #[test]
+    fn only_the_issuers_own_words_are_a_verdict() {
+        let with = |status, body: &str| Verdict::of(&reply(status, body));
+        assert_eq!(with(400, r#"{"error":"invalid_grant"}"#), Verdict::InvalidGrant { named: None });
+        assert_eq!(
+            with(400, r#"{"error":"invalid_grant","error_description":"refresh token already used"}"#),
+            Verdict::InvalidGrant { named: Some(Named::Reuse) }
+        );
+        assert_eq!(with(401, r#"{"error":"invalid_client"}"#), Verdict::InvalidClient);
+        assert_eq!(with(400, r#"{"error":"invalid_scope"}"#), Verdict::Refused { error: "invalid_scope".into() });
+        for (status, body) in [(400, "<html>"), (403, "blocked"), (404, ""), (302, ""), (429, "{}")] {
+            assert!(matches!(with(status, body), Verdict::NotDelivered { .. }), "{status}");
+        }
+        for status in [500, 502, 503, 504] {
+            assert!(matches!(with(status, r#"{"error":"invalid_grant"}"#), Verdict::Ambiguous { .. }), "{status}");
+        }
+    }
+
+    /// F-12: 503 with Retry-After says that nothing was done.
+    #[test]
+    fn a_503_with_retry_after_is_not_delivered() {
+        let mut answer = reply(503, "").unwrap();
+        answer.headers.insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("2"));
+        let Verdict::NotDelivered { retry_after, .. } = Verdict::of(&Ok(answer)) else { panic!() };
+        assert_eq!(retry_after, Some(Duration::from_secs(2)));
+    }
+
+    /// F-12: a failure before the connection stood spends nothing; after that nobody knows.
+    #[test]
+    fn the_connection_decides_the_verdict_on_a_failure() {
+        let failed = |delivery, fault| {
+            Verdict::of(&Err(Failure { delivery, fault, host: "h".into(), sent_at: Stamp::default() }))
+        };
+        let dns = Fault::Network(NetworkFault::Dns);
+        assert!(matches!(failed(Delivery::NotDelivered, dns), Verdict::NotDelivered { .. }));
+        let cut = Fault::Network(NetworkFault::Broken);
+        assert!(matches!(failed(Delivery::Ambiguous, cut), Verdict::Ambiguous { broken: true, .. }));
+        let late = Fault::Deadline(Duration::from_secs(60));
+        assert!(matches!(failed(Delivery::Ambiguous, late), Verdict::Ambiguous { broken: false, .. }));
+    }
+}

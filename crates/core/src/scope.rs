@@ -99,7 +99,8 @@ impl From<Scopes> for Vec<String> {
 ///
 /// The first source that names any scope decides alone: what the person `asked` for, else the challenge (AUTH-50,
 /// AUTH-54), else all of the resource's `scopes_supported` (AUTH-51), else none (AUTH-52). `offline_access` is appended
-/// whenever the authorization server lists it, because without it many issue no refresh token (AUTH-92); it is never
+/// to them where the authorization server lists it, because without it many issue no refresh token (AUTH-92); it never
+/// goes alone, since a request with a scope gets none of the issuer's default ones (RFC 6749 section 3.3); it is never
 /// invented (AUTH-93), and one that only the resource's metadata names goes where the authorization server publishes a
 /// list without it. A person's or a challenge's own `offline_access` stays: those two are authoritative.
 #[must_use]
@@ -119,7 +120,7 @@ pub fn select(
             all.iter().filter(|s| !(unlisted && *s == OFFLINE_ACCESS)).collect()
         }
     };
-    if listed && !chosen.contains(OFFLINE_ACCESS) {
+    if listed && !chosen.is_empty() && !chosen.contains(OFFLINE_ACCESS) {
         chosen.0.push(OFFLINE_ACCESS.to_owned());
     }
     chosen
@@ -168,7 +169,7 @@ mod tests {
         let listing = Some("a offline_access");
         assert_eq!(chosen(Some("c"), None, None, listing), "c offline_access");
         assert_eq!(chosen(None, None, Some("offline_access x"), listing), "offline_access x");
-        assert_eq!(chosen(None, None, None, listing), "offline_access");
+        assert_eq!(chosen(None, None, None, listing), "", "never alone: the issuer's default scopes stay");
         assert_eq!(chosen(Some("c"), None, None, Some("a")), "c");
         assert_eq!(chosen(Some("c"), None, None, None), "c");
         assert_eq!(chosen(None, Some("r offline_access"), None, Some("r")), "r");

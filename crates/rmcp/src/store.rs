@@ -52,9 +52,9 @@ pub trait Persist: Send + Sync + 'static {
     /// counts as unpersisted and is offered again.
     async fn persist(&self, credentials: PersistedCredentials) -> Result<(), PersistError>;
 
-    /// Learns that rmcp has emptied its copy, because the server now trusts another issuer.
+    /// Learns that the copy in memory has been emptied: rmcp does so when the server has changed its issuer.
     ///
-    /// Nothing needs to be deleted: what is persisted stays until the host decides.
+    /// Nothing has to be deleted: what is persisted stays until the host decides.
     async fn cleared(&self);
 }
 
@@ -131,28 +131,27 @@ impl PersistingStore {
         self.shared.offer(true).await
     }
 
-    /// The version that follows from what rmcp saves.
-    fn next(&self, saved: StoredCredentials) -> Result<PersistedCredentials, AuthError> {
+    /// The version that follows on `previous` from what rmcp saves.
+    fn next(&self, saved: StoredCredentials, previous: Option<&PersistedCredentials>) -> Result<PersistedCredentials, AuthError> {
         let mut next = from_rmcp(saved)?;
         let noted = next.token_response.as_ref().and_then(|tokens| self.notes.of_token(&tokens.access_token));
         if let Some((_, sent_at)) = noted {
             next.token_received_at = Some(sent_at.unix_seconds());
         }
         next.client_secret = self.notes.secret_of(&next.client_id);
-        if let Some(previous) = &self.shared.held().newest {
-            let is_login = matches!(noted, Some((Grant::Login, _)));
-            let granted = next.token_response.as_ref().is_some_and(|tokens| tokens.refresh_token.is_some());
-            next.carry_forward(previous);
-            if let Some(tokens) = &mut next.token_response
-                && is_login
-                && !granted
-            {
-                // A new grant that came without a refresh token: the old grant's is not its own.
-                tokens.refresh_token = None;
-            }
-            if next.client_id == previous.client_id {
-                next.extra.clone_from(&previous.extra);
-            }
+        let Some(previous) = previous else { return Ok(next) };
+        let is_login = matches!(noted, Some((Grant::Login, _)));
+        let granted = next.token_response.as_ref().is_some_and(|tokens| tokens.refresh_token.is_some());
+        next.carry_forward(previous);
+        if let Some(tokens) = &mut next.token_response
+            && is_login
+            && !granted
+        {
+            // A new grant that came without a refresh token: the old grant's is not its own.
+            tokens.refresh_token = None;
+        }
+        if next.client_id == previous.client_id {
+            next.extra.clone_from(&previous.extra);
         }
         Ok(next)
     }
@@ -165,9 +164,12 @@ impl CredentialStore for PersistingStore {
     }
 
     async fn save(&self, credentials: StoredCredentials) -> Result<(), AuthError> {
-        let next = self.next(credentials)?;
-        let persists = next.token_response.is_some();
-        self.shared.take(next);
+        let persists = credentials.token_response.is_some();
+        {
+            let mut held = self.shared.held();
+            let next = self.next(credentials, held.newest.as_ref())?;
+            held.put(next);
+        }
         if persists {
             self.shared.forward().await;
         }
@@ -175,7 +177,7 @@ impl CredentialStore for PersistingStore {
     }
 
     async fn clear(&self) -> Result<(), AuthError> {
-        self.shared.empty();
+        self.shared.held().empty();
         self.shared.forward().await;
         Ok(())
     }
@@ -232,26 +234,26 @@ enum Call {
     Cleared,
 }
 
-impl Shared {
+impl Held {
     /// Makes `next` the copy in memory, and lines it up for the host if it has tokens.
-    fn take(&self, next: PersistedCredentials) {
-        let mut held = self.held();
-        held.newest = Some(next.clone());
+    fn put(&mut self, next: PersistedCredentials) {
+        self.newest = Some(next.clone());
         if next.token_response.is_some() {
-            held.versions += 1;
-            let version = Version { number: held.versions, credentials: next };
-            held.unpersisted = Some(version.clone());
-            held.waiting.push_back(Call::Persist(version));
+            self.versions += 1;
+            let version = Version { number: self.versions, credentials: next };
+            self.unpersisted = Some(version.clone());
+            self.waiting.push_back(Call::Persist(version));
         }
     }
 
-    fn empty(&self) {
-        let mut held = self.held();
-        held.newest = None;
-        held.unpersisted = None;
-        held.waiting.push_back(Call::Cleared);
+    fn empty(&mut self) {
+        self.newest = None;
+        self.unpersisted = None;
+        self.waiting.push_back(Call::Cleared);
     }
+}
 
+impl Shared {
     /// Calls the host with everything that waits, in a task of its own: a caller that gives up does not stop it.
     async fn forward(self: &Arc<Self>) {
         let this = Arc::clone(self);

@@ -29,6 +29,7 @@ mod config;
 mod control;
 mod ledger;
 mod metadata;
+mod revoke;
 mod token;
 
 pub use config::{
@@ -131,7 +132,11 @@ impl AuthorizationServer {
     /// Stops every access token and leaves refresh tokens alone; gives the number stopped.
     pub fn revoke_access(&mut self) -> usize {
         let mut stopped = 0;
-        for token in self.access_tokens.values_mut().filter(|token| !token.revoked) {
+        for token in self
+            .access_tokens
+            .values_mut()
+            .filter(|token| !token.revoked)
+        {
             token.revoked = true;
             stopped += 1;
         }
@@ -154,7 +159,8 @@ impl AuthorizationServer {
 
     /// Forgets every client, so that each of them is answered `invalid_client` from now on; gives the number.
     pub fn forget_clients(&mut self) -> usize {
-        self.forgotten.extend(std::mem::take(&mut self.clients).into_keys());
+        self.forgotten
+            .extend(std::mem::take(&mut self.clients).into_keys());
         let documents = self.grants.values().map(|grant| grant.client_id.clone());
         self.forgotten.extend(documents);
         self.forgotten.len()
@@ -236,7 +242,9 @@ impl AuthorizationServer {
                     _ => Response::empty(StatusCode::METHOD_NOT_ALLOWED),
                 }
             }
-            Some(Endpoint::Authorize) if path.ends_with("/decision") => self.decide(now_ms, request),
+            Some(Endpoint::Authorize) if path.ends_with("/decision") => {
+                self.decide(now_ms, request)
+            }
             Some(Endpoint::Authorize) => self.authorize(now_ms, request),
             Some(Endpoint::Token) => self.token(now_ms, request, fault),
             Some(Endpoint::Register) if request.method == Method::POST => {

@@ -157,7 +157,10 @@ async fn send(
         .insert(HOST, host.map_err(FetchError::new)?);
 
     let result = async {
-        let response = sender.send_request(request).await.map_err(FetchError::new)?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(FetchError::new)?;
         let (head, body) = response.into_parts();
         let body = body.collect().await.map_err(FetchError::new)?;
         Ok(Fetched {

@@ -110,7 +110,9 @@ impl fmt::Display for HumanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BadUrl(why) => write!(f, "not a usable URL: {why}"),
-            Self::ErrorPage { status, .. } => write!(f, "the issuer showed an error page ({status})"),
+            Self::ErrorPage { status, .. } => {
+                write!(f, "the issuer showed an error page ({status})")
+            }
             Self::NoForm => write!(f, "the page has no consent form"),
             Self::TooManySteps => write!(f, "too many redirects"),
             Self::Fetch(_) => write!(f, "a page could not be fetched"),

@@ -58,7 +58,10 @@ impl Canaries {
     pub fn find(&self, bytes: &[u8], what: &str) -> Vec<Leak> {
         let mut leaks = Vec::new();
         for canary in &self.canaries {
-            let found = canary.forms.iter().find(|form| contains(bytes, &form.bytes));
+            let found = canary
+                .forms
+                .iter()
+                .find(|form| contains(bytes, &form.bytes));
             if let Some(form) = found {
                 leaks.push(Leak {
                     what: what.to_owned(),
@@ -178,7 +181,10 @@ fn forms(secret: &[u8]) -> Vec<Form> {
             }
         }
     }
-    for encode in [|byte: &u8| format!("{byte:02x}"), |byte: &u8| format!("{byte:02X}")] {
+    for encode in [
+        |byte: &u8| format!("{byte:02x}"),
+        |byte: &u8| format!("{byte:02X}"),
+    ] {
         forms.push(Form {
             encoding: "hex",
             bytes: secret.iter().map(encode).collect::<String>().into_bytes(),
@@ -227,7 +233,10 @@ mod tests {
                 text.clone().into_bytes(),
                 STANDARD.encode(&text).into_bytes(),
                 URL_SAFE_NO_PAD.encode(&text).into_bytes(),
-                text.bytes().map(|b| format!("{b:02x}")).collect::<String>().into_bytes(),
+                text.bytes()
+                    .map(|b| format!("{b:02x}"))
+                    .collect::<String>()
+                    .into_bytes(),
             ] {
                 assert_eq!(canaries.find(&bytes, "text").len(), 1, "{before:?}");
             }

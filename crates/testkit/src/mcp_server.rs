@@ -128,7 +128,11 @@ impl McpServer {
             self.reject_next -= 1;
             return self.unauthorized(true);
         }
-        *self.stats.by_token_tail.entry(tools::tail(&token)).or_default() += 1;
+        *self
+            .stats
+            .by_token_tail
+            .entry(tools::tail(&token))
+            .or_default() += 1;
         match request.method {
             Method::POST => self.post(&request, &token, &facts),
             Method::DELETE => self.delete(&request),

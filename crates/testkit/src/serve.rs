@@ -160,8 +160,8 @@ async fn converse<S: Service + 'static>(stream: TcpStream, shared: Shared<S>) {
     // Answers are small: waiting to fill a packet would only add latency.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| answer(request, shared.clone()));
-    let connection = hyper::server::conn::http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service);
+    let connection =
+        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         // An error is a peer that went away, or `Destroyed`.
@@ -180,7 +180,10 @@ async fn answer<S: Service + 'static>(
         let too_large = Response::empty(StatusCode::PAYLOAD_TOO_LARGE);
         return Ok(into_http(too_large));
     };
-    let path_and_query = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    let path_and_query = head
+        .uri
+        .path_and_query()
+        .map_or("/", |target| target.as_str());
     let request = Request {
         method: head.method,
         path_and_query: path_and_query.to_owned(),

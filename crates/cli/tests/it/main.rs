@@ -9,6 +9,8 @@
 )]
 #![allow(clippy::print_stderr, reason = "a test that did not run must say so")]
 
+mod cli;
+mod cli_store;
 mod peers;
 mod peers_faults;
 mod peers_issuers;
@@ -18,3 +20,4 @@ mod peers_loss;
 mod peers_refused;
 mod peers_steady;
 mod support;
+mod wire;

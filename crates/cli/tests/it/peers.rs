@@ -12,7 +12,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::support::{Home, Outcome, Run, http, instant, read};
+use crate::support::{Home, Outcome, Run, instant, read};
+use crate::wire::http;
 
 /// How many times as long the steady tests run: `./test peers-long` sets the variable.
 pub(crate) fn patience() -> u64 {

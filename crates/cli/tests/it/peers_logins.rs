@@ -93,18 +93,8 @@ fn a_denied_consent_ends_the_login() {
 
 /// One store, one key, one session, and it works.
 fn assert_one_machine(peers: &Peers, home: &Home) {
-    let stores = home
-        .files()
-        .into_iter()
-        .filter(|(_, bytes)| bytes.starts_with(b"SQLite format 3\0"));
-    assert_eq!(stores.count(), 1, "one store");
-    let keys: Vec<_> = home
-        .files()
-        .into_iter()
-        .map(|(path, _)| path)
-        .filter(|path| is_key(path))
-        .collect();
-    assert_eq!(keys.len(), 1, "one key: {keys:?}");
+    assert_eq!(home.stores().len(), 1, "one store");
+    assert_eq!(home.keys().len(), 1, "one key: {:?}", home.keys());
     assert_eq!(home.session()["state"], "ok");
     let code_ok = peers.issuer().code_ok;
     peers.call(home).run().ok();
@@ -114,11 +104,6 @@ fn assert_one_machine(peers: &Peers, home: &Home) {
         "no further login is needed"
     );
     peers.assert_clean(home);
-}
-
-fn is_key(path: &std::path::Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.contains("key") && !name.ends_with(".lock")
 }
 
 /// xorshift64: a round that fails fails again.

@@ -1,9 +1,8 @@
 //! A machine of its own for each test, and `pilotlight` run on it as a person would.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use pilotlight_testkit::Canaries;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -54,20 +54,17 @@ impl Home {
 
     /// Prepares a run of `pilotlight` with nothing of the test's own environment.
     pub(crate) fn pilotlight<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Run {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pilotlight"));
-        command
-            .args(args)
-            .env_clear()
-            .env("HOME", self.folder.path().join("home"))
+        let run = Run {
+            program: env!("CARGO_BIN_EXE_pilotlight").into(),
+            args: args.into_iter().map(|arg| arg.as_ref().into()).collect(),
+            env: Vec::new(),
+            limit: Duration::from_secs(60),
+            said: Some(Arc::clone(&self.said)),
+        };
+        run.env("HOME", self.folder.path().join("home"))
             .env("PILOTLIGHT_HOME", self.data())
             .env("PATH", search_path())
             .env("LANG", "C.UTF-8")
-            .stdin(Stdio::null());
-        Run {
-            command,
-            limit: Duration::from_secs(60),
-            said: Some(Arc::clone(&self.said)),
-        }
     }
 
     /// Runs `pilotlight` and waits for its end.
@@ -113,31 +110,56 @@ impl Home {
         files
     }
 
+    /// The store: what `paths` calls so is for people, a file says itself what it is.
+    pub(crate) fn stores(&self) -> Vec<PathBuf> {
+        let files = self.files().into_iter();
+        let stores = files.filter(|(_, bytes)| bytes.starts_with(b"SQLite format 3\0"));
+        stores.map(|(path, _)| path).collect()
+    }
+
+    /// The key files.
+    pub(crate) fn keys(&self) -> Vec<PathBuf> {
+        let is_key = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.contains("key") && !name.ends_with(".lock")
+        };
+        let paths = self.files().into_iter().map(|(path, _)| path);
+        paths.filter(is_key).collect()
+    }
+
     /// Asserts that no secret was printed by any run so far, nor lies readable in any file (T-09, T-33).
     pub(crate) fn assert_no_leak(&self, secrets: &[String]) {
+        let mut canaries = Canaries::new();
+        for (number, secret) in secrets.iter().enumerate() {
+            canaries.add(format!("secret {number}"), secret);
+        }
+        assert!(!canaries.is_empty(), "there is something to look for");
         let said = self.said.lock().expect("not poisoned");
-        for secret in secrets {
-            // The secret itself stays out of the message: it would end up in CI's log.
-            let tail = &secret[secret.len().saturating_sub(4)..];
-            assert!(!said.contains(secret), "secret ..{tail} was printed");
-            for (path, bytes) in self.files() {
-                let found = contains(&bytes, secret.as_bytes());
-                assert!(!found, "secret ..{tail} lies in {}", path.display());
-            }
+        canaries.assert_absent(said.as_bytes(), "what was printed");
+        for (path, bytes) in self.files() {
+            canaries.assert_absent(bytes, &path.display().to_string());
         }
     }
 }
 
 /// A prepared run of `pilotlight`.
 pub(crate) struct Run {
-    command: Command,
+    program: PathBuf,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
     limit: Duration,
     said: Option<Said>,
 }
 
 impl Run {
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
-        self.command.env(name, value);
+        self.env.push((name.into(), value.as_ref().into()));
+        self
+    }
+
+    /// Runs another program, which gets the same arguments, in its place.
+    pub(crate) fn through(mut self, program: &Path) -> Self {
+        self.program = program.into();
         self
     }
 
@@ -157,10 +179,12 @@ impl Run {
         self.start().wait()
     }
 
-    pub(crate) fn start(mut self) -> Running {
-        let line = format!("{:?}", self.command.get_args().collect::<Vec<_>>());
-        let mut child = self
-            .command
+    pub(crate) fn start(self) -> Running {
+        let mut child = Command::new(&self.program)
+            .args(&self.args)
+            .env_clear()
+            .envs(self.env)
+            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -168,7 +192,7 @@ impl Run {
         Running {
             stdout: Stream::of(child.stdout.take().expect("piped"), self.said.clone()),
             stderr: Stream::of(child.stderr.take().expect("piped"), self.said),
-            line,
+            line: format!("{:?}", self.args),
             child,
             started: Instant::now(),
             limit: self.limit,
@@ -289,7 +313,7 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// Asserts exit 0.
     pub(crate) fn ok(self) -> Self {
-        assert_eq!(self.code, Some(0), "{self:#?}");
+        assert_eq!(self.code, Some(0), "{}: {self:#?}", self.line);
         self
     }
 
@@ -336,35 +360,6 @@ pub(crate) fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Op
         );
         thread::sleep(Duration::from_millis(20));
     }
-}
-
-/// One HTTP request; answers status, the `Location` field and the body.
-pub(crate) fn http(method: &str, url: &str, body: &str) -> (u16, Option<String>, String) {
-    let url = url::Url::parse(url).expect("a URL");
-    let address = url.socket_addrs(|| None).expect("an address")[0];
-    let path = &url[url::Position::BeforePath..url::Position::AfterQuery];
-    let mut socket = TcpStream::connect(address).expect("somebody listens");
-    socket
-        .set_read_timeout(Some(Duration::from_secs(20)))
-        .expect("a time-out");
-    // HTTP/1.0, so that the answer is never chunked.
-    write!(
-        socket,
-        "{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len(),
-    )
-    .expect("the request is sent");
-    let mut answer = Vec::new();
-    socket.read_to_end(&mut answer).expect("an answer");
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a whole answer");
-    let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
-    let location = head
-        .lines()
-        .filter_map(|line| line.split_once(": "))
-        .find(|(name, _)| name.eq_ignore_ascii_case("location"))
-        .map(|(_, value)| value.to_owned());
-    (status.expect("a status"), location, body.to_owned())
 }
 
 /// The seconds that a field in RFC 3339 names.

@@ -32,7 +32,9 @@ impl AuthorizationServer {
             return refusal("The client_id is missing.");
         };
         let Some(client) = self.client(client_id) else {
-            return refusal("The client is not known here. It may have been registered elsewhere, or forgotten.");
+            return refusal(
+                "The client is not known here. It may have been registered elsewhere, or forgotten.",
+            );
         };
         let redirect_uri = match (fields.get("redirect_uri"), &client.redirect_uris[..]) {
             (Some(uri), _) if client.may_redirect_to(uri, self.config.exact_redirect_port) => {
@@ -71,7 +73,9 @@ impl AuthorizationServer {
         match (pending, fields.get("decision")) {
             (Some(pending), Some("allow")) => self.approve(now_ms, &pending),
             (Some(pending), _) => self.deny(&pending),
-            (None, _) => refusal("This page was answered already, or is too old. Start the login again."),
+            (None, _) => {
+                refusal("This page was answered already, or is too old. Start the login again.")
+            }
         }
     }
 
@@ -135,7 +139,10 @@ impl AuthorizationServer {
             };
         };
         if url::Url::parse(resource).is_err() || resource.contains('#') {
-            return Err(("invalid_target", "the resource is not an absolute URI without fragment"));
+            return Err((
+                "invalid_target",
+                "the resource is not an absolute URI without fragment",
+            ));
         }
         match &self.config.allowed_resources {
             Some(allowed) if !allowed.iter().any(|one| one == resource) => {

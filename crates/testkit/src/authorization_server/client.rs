@@ -76,9 +76,7 @@ impl AuthorizationServer {
                     Some(secret.to_owned()),
                     ClientAuthentication::Post,
                 ),
-                (Some(client_id), None) => {
-                    (client_id.to_owned(), None, ClientAuthentication::None)
-                }
+                (Some(client_id), None) => (client_id.to_owned(), None, ClientAuthentication::None),
                 (None, _) => return Err(invalid_client("client_id is missing")),
             },
         };
@@ -133,7 +131,8 @@ impl AuthorizationServer {
                 "redirect URIs must be https, loopback http or a private scheme, without a fragment",
             ));
         }
-        let authentication = self.registered_authentication(&wanted["token_endpoint_auth_method"])?;
+        let authentication =
+            self.registered_authentication(&wanted["token_endpoint_auth_method"])?;
         let client_id = self.mint("client-");
         let secret = (authentication != ClientAuthentication::None).then(|| self.mint("cs-"));
 
@@ -146,7 +145,8 @@ impl AuthorizationServer {
         );
         body.entry("grant_types")
             .or_insert_with(|| json!(["authorization_code"]));
-        body.entry("response_types").or_insert_with(|| json!(["code"]));
+        body.entry("response_types")
+            .or_insert_with(|| json!(["code"]));
         if let Some(secret) = &secret {
             body.insert("client_secret".into(), json!(secret));
             body.insert("client_secret_expires_at".into(), json!(0));
@@ -189,6 +189,12 @@ impl AuthorizationServer {
             "no supported token_endpoint_auth_method",
         ))
     }
+}
+
+/// Gives the client id a request claims, authenticated or not.
+pub(super) fn claimed_client(request: &Request, fields: &Fields) -> Option<String> {
+    let claimed = basic_credentials(request).map(|(client_id, _)| client_id);
+    claimed.or_else(|| fields.get("client_id").map(Into::into))
 }
 
 type Refusal = (&'static str, &'static str);
@@ -285,7 +291,5 @@ fn same_but_loopback_port(registered: &str, presented: &str) -> bool {
         return false;
     }
     // A host that is loopback can always carry a port, so neither call can fail.
-    registered.set_port(None).is_ok()
-        && presented.set_port(None).is_ok()
-        && registered == presented
+    registered.set_port(None).is_ok() && presented.set_port(None).is_ok() && registered == presented
 }

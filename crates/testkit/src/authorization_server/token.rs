@@ -1,4 +1,4 @@
-//! The token and revocation endpoints, and the rules of rotation and reuse.
+//! The token endpoint, and the rules of rotation and reuse.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -6,6 +6,7 @@ use http::{Method, StatusCode};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::client::claimed_client;
 use super::config::{IssueRefreshToken, Rotation};
 use super::ledger::{Kind, Outcome};
 use super::{AccessToken, AuthorizationServer, Grant, RefreshToken, RevokedBy, millis};
@@ -25,7 +26,7 @@ impl AuthorizationServer {
             return Response::empty(StatusCode::METHOD_NOT_ALLOWED);
         }
         let fields = Fields::parse(&request.body);
-        let about = self.about(now_ms, &fields);
+        let about = self.about(now_ms, request, &fields);
         let answer = self
             .authenticate(request, &fields)
             .and_then(|client_id| match about.kind {
@@ -39,7 +40,10 @@ impl AuthorizationServer {
         let (response, outcome) = match answer {
             Ok(response) => (response, Outcome::Ok),
             Err(response) => {
-                let error = response.body_json()["error"].as_str().unwrap_or("").to_owned();
+                let error = response.body_json()["error"]
+                    .as_str()
+                    .unwrap_or("")
+                    .to_owned();
                 (*response, Outcome::Error(error))
             }
         };
@@ -61,52 +65,9 @@ impl AuthorizationServer {
     /// Records a token request that a fault answered.
     pub(super) fn token_not_processed(&mut self, now_ms: u64, request: &Request, fault: &Fault) {
         let fields = Fields::parse(&request.body);
-        let about = self.about(now_ms, &fields);
+        let about = self.about(now_ms, request, &fields);
         let outcome = Outcome::Fault(fault.name().into());
         about.write_to(self.entry(now_ms, about.kind, request, outcome));
-    }
-
-    /// Processes a revocation request (RFC 7009).
-    pub(super) fn revoke(&mut self, now_ms: u64, request: &Request) -> Response {
-        if request.method != Method::POST {
-            return Response::empty(StatusCode::METHOD_NOT_ALLOWED);
-        }
-        let fields = Fields::parse(&request.body);
-        let token = fields.get("token").unwrap_or_default();
-        let family = self.refresh_tokens.get(token).map(|found| found.family);
-        let result = self.authenticate(request, &fields).and_then(|client_id| {
-            if token.is_empty() {
-                return Err(bad("invalid_request", "the token is missing"));
-            }
-            let holder = family.or(self.access_tokens.get(token).map(|found| found.family));
-            let owner = holder.and_then(|family| self.grants.get(&family));
-            if owner.is_some_and(|grant| grant.client_id != client_id) {
-                return Err(bad("invalid_request", "the token belongs to another client"));
-            }
-            Ok(client_id)
-        });
-        let (response, outcome) = match result {
-            Ok(_) => {
-                if let Some(family) = family {
-                    self.revoke_family(family, RevokedBy::Request);
-                } else if let Some(access) = self.access_tokens.get_mut(token) {
-                    access.revoked = true;
-                }
-                // An unknown token is no error (section 2.2).
-                self.stats.revocations += 1;
-                (Response::empty(StatusCode::OK).no_store(), Outcome::Ok)
-            }
-            Err(response) => {
-                let error = response.body_json()["error"].as_str().unwrap_or("").to_owned();
-                *self.stats.by_error.entry(error.clone()).or_default() += 1;
-                (*response, Outcome::Error(error))
-            }
-        };
-        let entry = self.entry(now_ms, Kind::Revoke, request, outcome);
-        entry.client_id = fields.get("client_id").map(Into::into);
-        entry.refresh_token = family.map(|_| fingerprint(token));
-        entry.family = family;
-        response
     }
 
     fn exchange_code(&mut self, now_ms: u64, client_id: &str, fields: &Fields) -> Answer {
@@ -120,7 +81,10 @@ impl AuthorizationServer {
             return Err(bad("invalid_grant", "the code was used before"));
         }
         if found.client_id != client_id {
-            return Err(bad("invalid_grant", "the code was issued to another client"));
+            return Err(bad(
+                "invalid_grant",
+                "the code was issued to another client",
+            ));
         }
         if now_ms >= found.expires_at_ms {
             return Err(bad("invalid_grant", "the code has expired"));
@@ -131,7 +95,10 @@ impl AuthorizationServer {
             None => !found.redirect_uri_named,
         };
         if !same_redirect {
-            return Err(bad("invalid_grant", "redirect_uri differs from the authorization request"));
+            return Err(bad(
+                "invalid_grant",
+                "redirect_uri differs from the authorization request",
+            ));
         }
         let verifier = fields.get("code_verifier").unwrap_or_default();
         if URL_SAFE_NO_PAD.encode(Sha256::digest(verifier)) != found.code_challenge {
@@ -177,7 +144,10 @@ impl AuthorizationServer {
             return Err(bad("invalid_grant", NOT_VALID));
         };
         if grant.client_id != client_id {
-            return Err(bad("invalid_grant", "the refresh token was issued to another client"));
+            return Err(bad(
+                "invalid_grant",
+                "the refresh token was issued to another client",
+            ));
         }
         if let Some(by) = grant.revoked {
             return Err(bad("invalid_grant", self.explain(by)));
@@ -310,7 +280,7 @@ impl AuthorizationServer {
     }
 
     /// Reads from a token request what the ledger needs, before anything changes.
-    fn about(&mut self, now_ms: u64, fields: &Fields) -> About {
+    fn about(&mut self, now_ms: u64, request: &Request, fields: &Fields) -> About {
         let kind = match fields.get("grant_type") {
             Some("authorization_code") => Kind::Code,
             Some("refresh_token") => Kind::Refresh,
@@ -322,7 +292,7 @@ impl AuthorizationServer {
         let found = presented.and_then(|token| self.refresh_tokens.get(token));
         let about = About {
             kind,
-            client_id: fields.get("client_id").map(Into::into),
+            client_id: claimed_client(request, fields),
             refresh_token: presented.map(fingerprint),
             spent_before: found
                 .and_then(|token| token.spent.as_ref())
@@ -382,6 +352,6 @@ type Answer = Result<Pair, Box<Response>>;
 
 const NOT_VALID: &str = "the refresh token is not valid";
 
-fn bad(error: &str, description: &str) -> Box<Response> {
+pub(super) fn bad(error: &str, description: &str) -> Box<Response> {
     Box::new(oauth_error(StatusCode::BAD_REQUEST, error, description))
 }

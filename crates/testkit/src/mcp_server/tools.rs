@@ -29,12 +29,7 @@ pub(super) fn list() -> Value {
             json!({ "text": { "type": "string" } }),
             &["text"]
         ),
-        tool(
-            "whoami",
-            "Tells what the access token is.",
-            json!({}),
-            &[]
-        ),
+        tool("whoami", "Tells what the access token is.", json!({}), &[]),
         tool(
             "slow",
             "Answers after a number of milliseconds.",

@@ -12,7 +12,13 @@ impl McpServer {
     /// Answers an authenticated POST.
     pub(super) fn post(&mut self, request: &Request, token: &str, facts: &TokenFacts) -> Response {
         let Ok(message) = serde_json::from_slice::<Value>(&request.body) else {
-            return failure(StatusCode::BAD_REQUEST, &Value::Null, -32700, "not JSON", None);
+            return failure(
+                StatusCode::BAD_REQUEST,
+                &Value::Null,
+                -32700,
+                "not JSON",
+                None,
+            );
         };
         if !message.is_object() || message["jsonrpc"] != "2.0" {
             let text = "not a single JSON-RPC message";
@@ -22,8 +28,11 @@ impl McpServer {
         if method.starts_with("tools/") {
             self.stats.tools += 1;
         }
-        let marked_modern = message["params"]["_meta"].get(META_VERSION).is_some();
-        let modern = marked_modern || method == "server/discover";
+        // Notifications need no `_meta`; the header field tells, as there is no session.
+        let modern = message["params"]["_meta"].get(META_VERSION).is_some()
+            || method == "server/discover"
+            || (request.header(VERSION) == Some(MODERN_VERSION)
+                && !request.headers.contains_key(SESSION));
         let modern_only = !self.config.wires.legacy();
         if self.config.wires.modern() && (modern || modern_only) {
             self.modern(request, &message, method, token, facts)
@@ -165,7 +174,9 @@ impl McpServer {
         let params = &message["params"];
         let meta = &params["_meta"];
         let header = request.header(VERSION);
-        let Some(version) = meta[META_VERSION].as_str() else {
+        let is_request = message.get("id").is_some();
+        let told = meta[META_VERSION].as_str();
+        let Some(version) = told.or(header.filter(|_| !is_request)) else {
             // An old client, to be told what is spoken here.
             if method == "initialize" {
                 return unsupported(params["protocolVersion"].as_str().unwrap_or_default());
@@ -179,7 +190,7 @@ impl McpServer {
         if version != MODERN_VERSION {
             return unsupported(version);
         }
-        if message.get("id").is_some() && !meta[META_CAPABILITIES].is_object() {
+        if is_request && !meta[META_CAPABILITIES].is_object() {
             return bad(-32602, "clientCapabilities are missing in _meta", None);
         }
         if self.config.check_headers {
@@ -267,13 +278,7 @@ fn session_not_found(id: &Value) -> Response {
     failure(StatusCode::NOT_FOUND, id, -32001, "session not found", None)
 }
 
-fn failure(
-    status: StatusCode,
-    id: &Value,
-    code: i64,
-    text: &str,
-    data: Option<Value>,
-) -> Response {
+fn failure(status: StatusCode, id: &Value, code: i64, text: &str, data: Option<Value>) -> Response {
     let mut error = json!({ "code": code, "message": text });
     if let Some(data) = data {
         error["data"] = data;

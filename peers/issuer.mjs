@@ -1,8 +1,8 @@
 // The authorization server that Pilotlight's tests log in to: the oidc-provider package, configured to
 // rotate, to forget and to fail on demand. Every switch is an environment variable (README.md lists them).
+import { control, flag, ready, seconds, serve, word } from './peer.mjs';
 import Provider from 'oidc-provider';
 import { exportJWK, generateKeyPair } from 'jose';
-import { control, flag, ready, seconds, serve, word } from './peer.mjs';
 
 const accessTtl = seconds('ACCESS_TTL', 20);
 const refreshTtl = seconds('REFRESH_TTL', 3600);

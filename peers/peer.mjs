@@ -1,6 +1,9 @@
 // What the two servers share: switches, a loopback socket, control endpoints, the ready line and the way to end.
 import http from 'node:http';
 
+// Standard output carries the ready line and nothing else; its reader may hang up after it.
+console.log = console.info = console.error;
+
 export const flag = (name, otherwise = false) => ({ 1: true, 0: false })[process.env[name]] ?? otherwise;
 
 export function seconds(name, otherwise) {
@@ -54,4 +57,4 @@ function reply(response, status, value) {
   response.end(JSON.stringify(value));
 }
 
-export const ready = (facts) => console.log(JSON.stringify({ ready: true, ...facts }));
+export const ready = (facts) => process.stdout.write(`${JSON.stringify({ ready: true, ...facts })}\n`);

@@ -396,10 +396,10 @@ impl Cell {
     async fn join(self: &Arc<Self>, want: Want) -> Result<Gain, Error> {
         let limit = self.inner.limits.caller_wait;
         let waited = tokio::time::timeout(limit, async {
-            // A flight that was under way for a milder reason may end without what this caller wants: then one more.
+            // A flight that was under way for a milder reason may end well without what this caller wants: then one more.
             let (flight, started) = self.flight(want);
             let gain = flight.await;
-            if started || self.content(want) { gain } else { self.flight(want).0.await }
+            if started || gain.is_err() || self.content(want) { gain } else { self.flight(want).0.await }
         });
         waited.await.unwrap_or(Err(Error::Timeout { waited_for: Waited::Refresh, limit }))
     }

@@ -296,10 +296,10 @@ impl Sessions {
         let Some(credential) = store.read(credential_key).await?.and_then(|record| record.credential) else { return Ok(None) };
         let covered = request.scopes.as_ref().is_none_or(|scopes| credential.scopes_requested.covers(scopes))
             && request.client.as_ref().is_none_or(|client| client.id == credential.client.id);
-        if !covered {
+        let status = self.inner.status(&binding).await?;
+        if !covered || status.state.error().is_some() {
             return Ok(None);
         }
-        let status = self.inner.status(&binding).await?;
         let token_host = credential.pins.token_endpoint.host_str().unwrap_or_default().to_owned();
         Ok(Some(LoggedIn { status, adopted: true, token_host, offline_access_offered: false }))
     }

@@ -230,7 +230,7 @@ struct Version {
 }
 
 enum Call {
-    Persist(Version),
+    Persist(Box<Version>),
     Cleared,
 }
 
@@ -242,7 +242,7 @@ impl Held {
             self.versions += 1;
             let version = Version { number: self.versions, credentials: next };
             self.unpersisted = Some(version.clone());
-            self.waiting.push_back(Call::Persist(version));
+            self.waiting.push_back(Call::Persist(Box::new(version)));
         }
     }
 
@@ -278,7 +278,7 @@ impl Shared {
             match call {
                 Some(Call::Persist(version)) => {
                     again = false;
-                    outcome = self.call(version).await;
+                    outcome = self.call(*version).await;
                 }
                 Some(Call::Cleared) => self.persist.cleared().await,
                 None if again => {

@@ -49,7 +49,7 @@ impl Machine {
             .script("browser", &format!("echo \"$1\" >>'{}'", note.display()));
         let browser = browser.to_str().unwrap();
         let args = ["login", self.url(), "--browser-command", browser, "--json"];
-        self.home.pilotlight(args.iter().chain(more))
+        self.home.pilotlight(args).with(more)
     }
 
     /// Waits for the next URL that a browser was sent to, and opens it.
@@ -207,7 +207,17 @@ fn a_denied_consent() {
     machine.assert_nothing_lost();
 }
 
-/// F-03: the browser was closed, nobody answers, the person presses Ctrl-C.
+/// The browser was closed: the person's time runs out.
+#[test]
+fn a_closed_browser_ends_the_login_when_its_time_is_over() {
+    let machine = Machine::new();
+    machine.login(&[]);
+    let login = machine.start_login(&["--timeout", "1s"]);
+    login.run().refused(3, "login.abandoned");
+    machine.assert_nothing_lost();
+}
+
+/// F-03: nobody answers, the person presses Ctrl-C.
 #[test]
 fn ctrl_c_while_the_browser_is_open() {
     let machine = Machine::new();
@@ -253,8 +263,8 @@ fn two_logins_at_once() {
         (machine.waiting_browsers() == 1).then_some(())
     });
     let error = machine
-        .start_login(&["--no-interactive"])
-        .run()
+        .home
+        .run(["login", machine.url(), "--no-interactive", "--json"])
         .refused(75, "unavailable.login_in_progress");
     let pid = first.pid().to_string();
     assert!(

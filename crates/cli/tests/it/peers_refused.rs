@@ -34,7 +34,7 @@ fn six_processes_at_once_after_the_token_is_taken_back_share_one_refresh() {
     assert_one_refresh(&peers, &home);
 }
 
-/// AUTH-84, I-13: a process in the middle of its work meets the refusal.
+/// F-02, AUTH-84, I-13: six at once in the middle of the work of one process, the MCP session long open.
 #[test]
 fn a_running_loop_outlives_a_token_that_is_taken_back() {
     let Some(peers) = Peers::start(LONG) else {
@@ -42,12 +42,13 @@ fn a_running_loop_outlives_a_token_that_is_taken_back() {
     };
     let home = Home::new();
     peers.login(&home);
-    let running = peers.calls(&home, "loop", 6).start();
+    let six = peers.calls(&home, "loop", 6).with(&["--parallel", "6"]);
+    let running = six.start();
     until("ten calls", seconds(10), || {
         (peers.server().tool_calls >= 10).then_some(())
     });
     peers.revoke_access();
-    Calls::all_answered(running.wait(), 20);
+    Calls::all_answered(running.wait(), 60);
     assert_one_refresh(&peers, &home);
 }
 

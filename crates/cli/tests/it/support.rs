@@ -157,6 +157,11 @@ impl Run {
         self
     }
 
+    pub(crate) fn with(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(OsString::from));
+        self
+    }
+
     /// Runs another program, which gets the same arguments, in its place.
     pub(crate) fn through(mut self, program: &Path) -> Self {
         self.program = program.into();

@@ -49,6 +49,12 @@ impl Lookup {
     }
 }
 
+impl std::fmt::Debug for Lookup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lookup([redacted])")
+    }
+}
+
 /// HMAC-SHA256 under a key.
 #[expect(clippy::expect_used, reason = "HMAC takes keys of every length")]
 pub(super) fn hmac(key: &[u8; 32]) -> Hmac<Sha256> {

@@ -18,9 +18,16 @@
 //! 9. *Sealed*: nothing that a store writes shows a token, secret, URL, name or account in the clear.
 //! 10. *Unreadable is not absent*: damage is an error, never an empty answer.
 
+#[cfg(feature = "sqlite")]
 mod key;
+mod lookup;
 mod memory;
+#[cfg(feature = "sqlite")]
+mod place;
+mod rules;
+#[cfg(feature = "sqlite")]
 mod seal;
+#[cfg(feature = "sqlite")]
 mod spool;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -53,6 +60,9 @@ pub trait Store: Send + Sync + Debug + 'static {
 
     /// The id that a binding is stored and locked under.
     fn binding_id(&self, key: &BindingKey) -> BindingId;
+
+    /// The id that registering at an issuer is locked under.
+    fn issuer_id(&self, issuer: &Issuer) -> [u8; 32];
 
     /// Whether this program may write (`min_writer`); a program that may not serves and never refreshes.
     fn writable(&self) -> bool;
@@ -169,6 +179,8 @@ impl Lease {
 pub struct QueuedRevocation {
     /// What to revoke.
     pub credential: Credential,
+    /// Its registration, to delete as well, where no other login uses it.
+    pub unshared: Option<Registration>,
     /// Since when it waits; it is given up after seven days.
     pub queued_at: Wall,
 }
@@ -186,4 +198,9 @@ pub struct LoginOutcome {
 #[must_use]
 pub fn binding_key(url: &Resource, account: &Account) -> BindingKey {
     BindingKey::new(url.clone(), account.clone())
+}
+
+/// What [`Store::put_binding`] answers where the name is another binding's.
+fn name_taken() -> Error {
+    Error::ConfigValue { what: "name".into(), why: "another server has this name".into() }
 }

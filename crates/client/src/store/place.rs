@@ -73,6 +73,11 @@ impl Folder {
         Self::open_at(&self.fd, Path::new(name), path.clone(), Others::Nothing)?.ok_or_else(|| vanished(&path))
     }
 
+    /// Opens a folder in this one; `None` where there is none.
+    pub(super) fn existing_sub(&self, name: &str) -> Result<Option<Self>, Error> {
+        Self::open_at(&self.fd, Path::new(name), self.path.join(name), Others::Nothing)
+    }
+
     fn open_at(at: impl AsFd, name: &Path, path: PathBuf, others: Others) -> Result<Option<Self>, Error> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = match rustix::fs::openat(at, name, flags, Mode::empty()) {
@@ -85,7 +90,8 @@ impl Folder {
         };
         let stat = rustix::fs::fstat(&fd).map_err(|e| failed(&path, e))?;
         let own = stat.st_uid == rustix::process::geteuid().as_raw();
-        if !own && !(others == Others::Look && stat.st_uid == 0) {
+        let roots = others == Others::Look && stat.st_uid == 0;
+        if !(own || roots) {
             return Err(refused(&path, "the folder belongs to another user"));
         }
         let unwanted = Mode::from_raw_mode(stat.st_mode) & others.unwanted();
@@ -308,8 +314,7 @@ fn check(path: &Path, stat: &Stat) -> Result<bool, Error> {
     Ok(open)
 }
 
-#[expect(clippy::allow_attributes, reason = "which of the casts is needless depends on the platform")]
-#[allow(clippy::useless_conversion, clippy::unnecessary_cast, reason = "the fields' types depend on the platform")]
+#[allow(clippy::unnecessary_cast, reason = "the fields' types depend on the platform")]
 fn entry(stat: &Stat) -> Entry {
     Entry {
         id: FileId { device: stat.st_dev as u64, inode: stat.st_ino as u64 },

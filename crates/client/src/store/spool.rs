@@ -234,7 +234,7 @@ fn parse(head: &[u8; HEAD]) -> Option<(u64, u64, [u8; 32])> {
 
 fn half(sequence: u64, envelope: &[u8]) -> Vec<u8> {
     let length = u32::try_from(envelope.len()).unwrap_or(u32::MAX).to_be_bytes();
-    [MAGIC, &sequence.to_be_bytes(), &length, &checksum(sequence, envelope), envelope].concat()
+    [MAGIC.as_slice(), &sequence.to_be_bytes(), &length, &checksum(sequence, envelope), envelope].concat()
 }
 
 fn checksum(sequence: u64, envelope: &[u8]) -> [u8; 32] {

@@ -32,6 +32,7 @@ enum Failure {
 impl Persist for Arc<Host> {
     async fn persist(&self, credentials: PersistedCredentials) -> Result<(), PersistError> {
         let _alone = self.busy.try_lock().expect("called twice at once");
+        tokio::task::yield_now().await;
         if let Some(gate) = &self.gate {
             gate.notified().await;
         }

@@ -333,6 +333,8 @@ fn a_server_without_public_clients_refuses_them() {
     world.client_id = "fixed".into();
     let code = world.code();
     assert_eq!(error_of(&world.exchange(&code, &[])), "invalid_client");
+    let wrong = world.exchange(&code, &[("client_secret", "a guess")]);
+    assert_eq!(error_of(&wrong), "invalid_client");
     let secret = ("client_secret", "a secret of the fixed client");
     assert_eq!(world.exchange(&code, &[secret]).status, StatusCode::OK);
 }

@@ -1,0 +1,368 @@
+//! What can be typed: commands, flags, and the small values that flags take.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
+use url::Url;
+
+/// Log in once, stay connected: keeps the OAuth sessions of MCP clients alive.
+#[derive(Debug, Parser)]
+#[command(name = "pilotlight", version, max_term_width = 100, arg_required_else_help = true, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Global {
+    /// Print one JSON object on stdout, and errors as one JSON line on stderr
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Which of several logins to the same server
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) account: Option<String>,
+    /// Say nothing but results and errors
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Say more; twice or three times for still more
+    #[arg(long, short, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
+    pub(crate) verbose: u8,
+    /// The configuration file to read
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+    /// The folder of the store
+    #[arg(long, global = true, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub(crate) store: Option<PathBuf>,
+    /// The file with the store's key
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) key_file: Option<PathBuf>,
+    /// A private network that servers may lead to, as 10.0.0.0/8; may be repeated
+    #[arg(long, global = true, value_name = "CIDR")]
+    pub(crate) allow_private: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Log in to servers, with a browser or a pasted redirect
+    Login(Login),
+    /// List the logins
+    List,
+    /// Show where the logins stand, at a glance
+    Status(Status),
+    /// List the tools of a server
+    Tools(Tools),
+    /// Call a tool of a server
+    Call(Call),
+    /// Print an access token that is valid now
+    Token(Token),
+    /// Refresh what is due
+    Refresh(Refresh),
+    /// End a login: revoke it at its issuer and forget it
+    Logout(Logout),
+    /// Tell the history of a login, and why it was lost
+    Why(Why),
+    /// Give a login another name
+    Rename(Rename),
+    /// Print every location, and where each setting came from
+    Paths,
+    /// Watch three processes keep one login alive through every mishap; needs no account and no network
+    Demo(Demo),
+    /// Print a completion script for a shell
+    Completions(Completions),
+    /// Print the version
+    Version,
+    /// One process of the demo
+    #[command(hide = true, name = "demo-worker")]
+    DemoWorker(DemoWorker),
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Login {
+    /// Names or URLs of servers
+    #[arg(required_unless_present = "all", value_name = "TARGET")]
+    pub(crate) targets: Vec<String>,
+    /// Every login that needs a person
+    #[arg(long, conflicts_with = "targets")]
+    pub(crate) all: bool,
+    /// The local name of the login
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// The ID of a client that was registered by hand
+    #[arg(long, value_name = "ID")]
+    pub(crate) client_id: Option<String>,
+    /// The file that holds that client's secret
+    #[arg(long, value_name = "FILE", requires = "client_id", conflicts_with = "client_secret_stdin", value_hint = ValueHint::FilePath)]
+    pub(crate) client_secret_file: Option<PathBuf>,
+    /// Read that client's secret from stdin
+    #[arg(long, requires = "client_id")]
+    pub(crate) client_secret_stdin: bool,
+    /// The URL of a hosted client ID metadata document
+    #[arg(long, value_name = "URL")]
+    pub(crate) client_metadata_url: Option<Url>,
+    /// A scope to ask for, instead of those that the server names; may be repeated
+    #[arg(long, value_name = "SCOPE")]
+    pub(crate) scope: Vec<String>,
+    /// The port that the redirect arrives at
+    #[arg(long, value_name = "PORT")]
+    pub(crate) callback_port: Option<u16>,
+    /// The host name in the redirect
+    #[arg(long, value_name = "HOST", value_parser = ["127.0.0.1", "localhost"])]
+    pub(crate) callback_host: Option<String>,
+    /// How long the person has
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10m")]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) way: Way,
+}
+
+/// How the person is reached; each flag only narrows what is tried.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Way {
+    /// Open the browser, wherever this runs
+    #[arg(long, conflicts_with_all = ["paste", "no_interactive"])]
+    pub(crate) browser: bool,
+    /// The program that opens a URL
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["paste", "no_interactive"], value_hint = ValueHint::ExecutablePath)]
+    pub(crate) browser_command: Option<PathBuf>,
+    /// Only print the URL, and read the redirect from the terminal
+    #[arg(long, conflicts_with = "no_interactive")]
+    pub(crate) paste: bool,
+    /// Ask nobody
+    #[arg(long)]
+    pub(crate) no_interactive: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Status {
+    /// A name or URL
+    pub(crate) target: Option<String>,
+    /// End with exit code 3 if a login needs a person
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Tools {
+    /// A name or URL
+    pub(crate) target: String,
+    /// The revision of MCP to speak
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) wire: Wire,
+    /// How long to wait for an answer
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Call {
+    /// A name or URL
+    pub(crate) target: String,
+    /// The tool; without it, the tools are listed
+    pub(crate) tool: Option<String>,
+    /// One JSON object, or key=value (key:=JSON for what is no text), or @FILE
+    pub(crate) arguments: Vec<String>,
+    /// Call again and again, this often
+    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "during")]
+    pub(crate) every: Option<Duration>,
+    /// For this long
+    #[arg(long = "for", id = "during", value_name = "DURATION", value_parser = duration, requires = "every")]
+    pub(crate) during: Option<Duration>,
+    /// This many at once
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) parallel: Option<u16>,
+    /// The revision of MCP to speak
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) wire: Wire,
+    /// How long to wait for an answer
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// Which revision of MCP is spoken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Wire {
+    /// Whichever the server speaks
+    #[default]
+    Auto,
+    /// 2026-07-28: each request stands alone
+    Modern,
+    /// 2025-11-25 and before: `initialize` opens a session
+    Legacy,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Token {
+    /// A name or URL
+    pub(crate) target: String,
+    /// How to print it
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<TokenFormat>,
+    /// How long it must be valid at least
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) min_valid: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TokenFormat {
+    /// The token and nothing else
+    Bare,
+    /// The whole header line
+    Header,
+    /// A JSON object of header names and values, for clients that run a program for it
+    Headers,
+    /// A JSON object with the token and when it ends
+    Json,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Refresh {
+    /// A name or URL
+    #[arg(conflicts_with = "all")]
+    pub(crate) target: Option<String>,
+    /// Every login
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Also what is not due
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Logout {
+    /// A name or URL
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub(crate) target: Option<String>,
+    /// Every login
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Forget it here and tell the issuer nothing
+    #[arg(long)]
+    pub(crate) local: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Why {
+    /// A name or URL; not needed where there is only one login
+    pub(crate) target: Option<String>,
+    /// How many of the newest events to tell
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub(crate) limit: usize,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Rename {
+    /// The login
+    pub(crate) old: String,
+    /// Its new name
+    pub(crate) new: String,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Demo {
+    /// For how many seconds
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(5..=86_400))]
+    pub(crate) seconds: u64,
+    /// For how many seconds the issuer repeats its answer to a spent refresh token
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub(crate) grace: u64,
+    /// Click Allow yourself, in a browser
+    #[arg(long)]
+    pub(crate) browser: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DemoWorker {
+    /// The server
+    #[arg(long)]
+    pub(crate) url: String,
+    /// Milliseconds between two calls
+    #[arg(long, default_value_t = 200)]
+    pub(crate) every_ms: u64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Reads `200ms`, `75s`, `5m`, `1h30m`, `7d`; a bare number counts seconds.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is no duration; write 200ms, 75s, 5m, 1h30m or 2d");
+    let mut rest = text.trim();
+    if rest.is_empty() {
+        return Err(bad());
+    }
+    let mut whole = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
+        let (number, tail) = rest.split_at(digits);
+        let unit_end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_end);
+        let number: f64 = number.parse().map_err(|_| bad())?;
+        let seconds = match unit.trim() {
+            "ms" => 0.001,
+            "" | "s" => 1.0,
+            "m" | "min" => 60.0,
+            "h" => 3600.0,
+            "d" => 86_400.0,
+            _ => return Err(bad()),
+        };
+        let part = Duration::try_from_secs_f64(number * seconds).map_err(|_| bad())?;
+        whole = whole.checked_add(part).ok_or_else(bad)?;
+        rest = tail;
+    }
+    Ok(whole)
+}
+
+const EXIT_CODES: &str = "\
+TARGET is a name, a URL, or the beginning of one that fits a single login; NAME@ACCOUNT where there are several.
+
+Exit codes: 0 done, 1 the answer is no, 2 fix the command or its settings, 3 a person must log in, 4 refused,
+5 the server is at fault, 6 the store is damaged, 70 a bug, 75 try again later, 130 interrupted (nothing is lost).";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_read_as_people_write_them() {
+        for (text, ms) in [("200ms", 200), ("75s", 75_000), ("5m", 300_000), ("1h30m", 5_400_000), ("90", 90_000), ("0.5s", 500)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["", "s", "5 parsecs", "-1s", "1e9", "..", "99999999999999999999999d"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    /// No secret can be given as an argument: other users see those.
+    #[test]
+    fn no_flag_takes_a_secret() {
+        for command in Cli::command().get_subcommands() {
+            for argument in command.get_arguments() {
+                let name = argument.get_id().as_str();
+                let takes_value = argument.get_action().takes_values();
+                let reference = name.ends_with("_file") || name.ends_with("_stdin");
+                assert!(!(name.contains("secret") && takes_value && !reference), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_loop_needs_both_a_pace_and_an_end() {
+        let parse = |args: &[&str]| Cli::try_parse_from([&["pilotlight", "call", "x", "echo"], args].concat()).is_ok();
+        assert!(parse(&["text=a", "--every", "200ms", "--for", "75s", "--json"]));
+        assert!(!parse(&["--every", "200ms"]) && !parse(&["--for", "75s"]));
+        assert!(parse(&["--parallel", "6"]) && !parse(&["--parallel", "0"]));
+    }
+}

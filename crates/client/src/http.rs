@@ -1,0 +1,358 @@
+//! The one HTTP stack: every leg of OAuth, and the client that MCP traffic goes through.
+//!
+//! The life of an exchange:
+//!
+//! 1. the URL's scheme and literal address are checked ([`crate::egress`]);
+//! 2. a connection is made: names go through our resolver, TLS through the system's roots (loaded at the first
+//!    handshake) and the configured extra ones;
+//! 3. the request leaves, once: no redirect is followed by the stack, nothing is retried, nothing is decompressed;
+//! 4. the answer is read up to [`BODY_LIMIT`], all within the leg's deadline;
+//! 5. a metadata request that is redirected starts over at 1, at most three times, within its origin (T-13).
+//!
+//! A failure says whether the request can have been delivered (F-12). That is decided by *when* it failed: before the
+//! connection stood, nothing was delivered; afterwards nobody knows. The legs that carry secrets use connections of
+//! their own that are never reused, so that a connection found dead is never mistaken for a request that was lost, and
+//! a path that has died is found within ten seconds: by TCP keep-alive and user time-out, and by HTTP/2 pings.
+
+mod classify;
+mod proxy;
+mod tls;
+
+use std::{
+    fmt::{self, Debug},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+use pilotlight_core::{
+    Error,
+    error::NetworkFault,
+    exchange::{BODY_LIMIT, Delivery, Exchange, Exchanged, Failure, Fault, Leg, Reply},
+    time::Now,
+};
+use url::{Host, Url};
+use zeroize::Zeroizing;
+
+use crate::{
+    clock::Clock,
+    egress::{Egress, Forbidden, Lookup, Resolver, SystemLookup},
+};
+use classify::Ended;
+
+pub use proxy::Proxy;
+
+/// Makes HTTP exchanges. A role, so that tests and hosts bring their own.
+#[async_trait]
+pub trait Http: Send + Sync + Debug + 'static {
+    /// Makes one exchange: sends it once, follows no redirect but those of its [`Leg`], keeps its deadline.
+    ///
+    /// Not cancel-safe in what matters: dropping the future of a [`Leg::Token`] exchange may lose an answer that the
+    /// issuer has given, so a refresh runs in a task of its own.
+    async fn send(&self, exchange: Exchange) -> Exchanged;
+}
+
+/// How the HTTP stack is set up. Nothing of it is read from the environment.
+#[derive(Debug, Clone, Default)]
+pub struct HttpConfig {
+    /// Which addresses may be talked to.
+    pub egress: Egress,
+    /// Certificates (PEM, one or more in each) that are trusted beside the system's.
+    pub extra_ca: Vec<Vec<u8>>,
+    /// The proxy, if any.
+    pub proxy: Proxy,
+    /// What `User-Agent` says; empty for the library's own name and version.
+    pub user_agent: String,
+}
+
+impl HttpConfig {
+    /// Starts from a policy, with no proxy and the system's roots.
+    #[must_use]
+    pub fn new(egress: Egress) -> Self {
+        Self { egress, ..Self::default() }
+    }
+
+    /// Trusts the certificates in a PEM file beside the system's.
+    #[must_use]
+    pub fn with_extra_ca(mut self, pem: Vec<u8>) -> Self {
+        self.extra_ca.push(pem);
+        self
+    }
+
+    /// Goes through a proxy.
+    #[must_use]
+    pub fn with_proxy(mut self, proxy: Proxy) -> Self {
+        self.proxy = proxy;
+        self
+    }
+
+    /// Says something else in `User-Agent`.
+    #[must_use]
+    pub fn with_user_agent(mut self, user_agent: impl Into<String>) -> Self {
+        self.user_agent = user_agent.into();
+        self
+    }
+}
+
+/// The HTTP stack of one server's session. Its inner clients are made when they are first needed.
+pub struct HttpClient {
+    config: HttpConfig,
+    clock: Arc<dyn Clock>,
+    lookup: Arc<dyn Lookup>,
+    tls: tls::Tls,
+    /// Metadata, registration, revocation, challenge.
+    plain: OnceLock<reqwest::Client>,
+    /// The token endpoint.
+    token: OnceLock<reqwest::Client>,
+    mcp: OnceLock<reqwest::Client>,
+}
+
+impl HttpClient {
+    /// Sets the stack up; opens nothing and loads no system roots yet.
+    ///
+    /// # Errors
+    /// `config.value` where an extra certificate cannot be read.
+    pub fn new(config: HttpConfig, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        let tls = tls::Tls::new(&config.extra_ca)?;
+        Ok(Self {
+            config,
+            clock,
+            lookup: Arc::new(SystemLookup),
+            tls,
+            plain: OnceLock::new(),
+            token: OnceLock::new(),
+            mcp: OnceLock::new(),
+        })
+    }
+
+    /// Looks names up with `lookup` instead of the operating system's resolver; what it answers is filtered all the same.
+    #[must_use]
+    pub fn with_lookup(mut self, lookup: Arc<dyn Lookup>) -> Self {
+        self.lookup = lookup;
+        self
+    }
+
+    /// The egress policy.
+    #[must_use]
+    pub fn egress(&self) -> &Egress {
+        &self.config.egress
+    }
+
+    /// The client for MCP traffic: pooled and streaming, no total deadline, no redirects, the same TLS, proxy and
+    /// address filter. A literal address in a URL that is not the server's own has to be checked by the caller
+    /// ([`Egress::check_literal`]): a connector never sees literals.
+    ///
+    /// # Errors
+    /// `config.value` where the TLS library cannot be set up.
+    pub fn mcp(&self) -> Result<&reqwest::Client, Error> {
+        made(&self.mcp, || {
+            self.builder()
+                .connect_timeout(MCP_CONNECT_TIMEOUT)
+                .pool_idle_timeout(Duration::from_secs(60))
+                .tcp_keepalive(Duration::from_secs(15))
+                .http2_keep_alive_interval(Duration::from_secs(20))
+                .http2_keep_alive_timeout(Duration::from_secs(20))
+        })
+    }
+
+    fn client(&self, leg: Leg) -> Result<&reqwest::Client, Error> {
+        if leg == Leg::Token {
+            made(&self.token, || quick_to_notice(self.builder()).connect_timeout(CONNECT_TIMEOUT).pool_max_idle_per_host(0))
+        } else {
+            made(&self.plain, || {
+                quick_to_notice(self.builder())
+                    .connect_timeout(CONNECT_TIMEOUT)
+                    .pool_idle_timeout(Duration::from_secs(5))
+                    .pool_max_idle_per_host(2)
+            })
+        }
+    }
+
+    /// What every client has in common.
+    fn builder(&self) -> reqwest::ClientBuilder {
+        let agent = match self.config.user_agent.as_str() {
+            "" => concat!("pilotlight/", env!("CARGO_PKG_VERSION")),
+            own => own,
+        };
+        let builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(self.tls.config())
+            .dns_resolver(self.resolver())
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .user_agent(agent);
+        match self.config.proxy.reqwest() {
+            Some(proxy) => builder.proxy(proxy),
+            None => builder,
+        }
+    }
+
+    fn resolver(&self) -> Resolver {
+        Resolver::new(self.config.egress.clone(), self.lookup.clone(), self.config.proxy.hosts())
+    }
+
+    /// Checks a URL before anything is sent to it.
+    async fn admit(&self, url: &Url) -> Result<(), Forbidden> {
+        self.config.egress.check_literal(url)?;
+        if let (Some(Host::Domain(name)), Some(_)) = (url.host(), self.config.proxy.of(url)) {
+            let check = self.resolver();
+            // A name that does not resolve here in time is one that only the proxy knows.
+            return tokio::time::timeout(LOCAL_LOOKUP_TIMEOUT, check.check_proxied(name)).await.unwrap_or(Ok(()));
+        }
+        Ok(())
+    }
+
+    /// Sends the request and, for metadata, its redirected forms.
+    async fn follow(&self, exchange: Exchange, sent_at: &mut Now) -> Result<Reply, Ended> {
+        let Exchange { leg, method, mut url, origin, headers, mut body } = exchange;
+        let client = self.client(leg).map_err(|_| Ended::before(Fault::Network(NetworkFault::Tls)))?;
+        // The bytes stay in their wiping container until the last copy is dropped.
+        let body = Bytes::from_owner(std::mem::take(&mut body));
+        for hop in 0.. {
+            self.admit(&url).await.map_err(|forbidden| Ended::forbidden(forbidden, origin))?;
+            if url.scheme() == "https" {
+                self.tls.load().await;
+            }
+            let mut request = client.request(method.clone(), url.clone()).headers(headers.clone());
+            if !body.is_empty() || method == Method::POST {
+                request = request.body(body.clone());
+            }
+            *sent_at = self.clock.now();
+            let response = request.send().await.map_err(|error| Ended::sending(error, origin))?;
+            if hop == leg.redirects() && leg.redirects() > 0 && redirected(&response).is_some() {
+                return Err(Ended::after(Fault::Network(NetworkFault::Redirect)));
+            }
+            let next = if leg.redirects() > 0 && method == Method::GET { redirected(&response) } else { None };
+            let Some(location) = next else { return read(response, *sent_at).await };
+            url = within_origin(&url, location).ok_or(Ended::after(Fault::Network(NetworkFault::Redirect)))?;
+        }
+        Err(Ended::after(Fault::Network(NetworkFault::Redirect)))
+    }
+}
+
+#[async_trait]
+impl Http for HttpClient {
+    async fn send(&self, exchange: Exchange) -> Exchanged {
+        let (leg, host) = (exchange.leg, exchange.host());
+        let mut sent_at = self.clock.now();
+        // Boxed: the future of a whole exchange is large, and is held by every flow.
+        let answer = tokio::time::timeout(leg.deadline(), Box::pin(self.follow(exchange, &mut sent_at))).await;
+        let ended = match answer {
+            Ok(Ok(reply)) => return Ok(reply),
+            Ok(Err(ended)) => ended,
+            Err(_) => Ended::after(Fault::Deadline(leg.deadline())),
+        };
+        tracing::debug!(?leg, host, delivery = ?ended.delivery, fault = ?ended.fault, "exchange failed");
+        Err(Failure { delivery: ended.delivery, fault: ended.fault, host, sent_at })
+    }
+}
+
+impl Debug for HttpClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpClient").field("egress", &self.config.egress).finish_non_exhaustive()
+    }
+}
+
+/// Gives the client in `cell`, building it first where it is not there yet.
+fn made(cell: &OnceLock<reqwest::Client>, builder: impl FnOnce() -> reqwest::ClientBuilder) -> Result<&reqwest::Client, Error> {
+    if let Some(client) = cell.get() {
+        return Ok(client);
+    }
+    let client = builder()
+        .build()
+        .map_err(|error| Error::ConfigValue { what: "the HTTP client".into(), why: error.without_url().to_string() })?;
+    Ok(cell.get_or_init(|| client))
+}
+
+/// Sets the timers by which a dead path is found within ten seconds while a live slow peer is waited for: TCP probes
+/// after 3, 5, 7 and 9 s of silence, of which the kernel gives up at the first that finds 8 s unanswered; a ping of
+/// HTTP/2 every 4 s that has 5 s for its answer.
+fn quick_to_notice(builder: reqwest::ClientBuilder) -> reqwest::ClientBuilder {
+    let builder = builder
+        .tcp_keepalive(Duration::from_secs(3))
+        .tcp_keepalive_interval(Duration::from_secs(2))
+        .tcp_keepalive_retries(3)
+        .http2_keep_alive_interval(Duration::from_secs(4))
+        .http2_keep_alive_timeout(Duration::from_secs(5))
+        .http2_keep_alive_while_idle(true);
+    #[cfg(target_os = "linux")]
+    let builder = builder.tcp_user_timeout(Duration::from_secs(8));
+    builder
+}
+
+/// Where an answer redirects to, if it does.
+fn redirected(response: &reqwest::Response) -> Option<&str> {
+    let redirects = matches!(
+        response.status(),
+        StatusCode::MOVED_PERMANENTLY
+            | StatusCode::FOUND
+            | StatusCode::SEE_OTHER
+            | StatusCode::TEMPORARY_REDIRECT
+            | StatusCode::PERMANENT_REDIRECT
+    );
+    if !redirects {
+        return None;
+    }
+    response.headers().get(http::header::LOCATION).map(|location| location.to_str().unwrap_or("\0"))
+}
+
+/// The URL that a redirect leads to, if it is of the same origin (T-13); so https stays https.
+fn within_origin(from: &Url, location: &str) -> Option<Url> {
+    let mut to = from.join(location).ok()?;
+    to.set_fragment(None);
+    let plain = to.username().is_empty() && to.password().is_none();
+    (plain && to.origin().is_tuple() && to.origin() == from.origin()).then_some(to)
+}
+
+/// Reads an answer whole, up to the limit (T-14).
+async fn read(mut response: reqwest::Response, sent_at: Now) -> Result<Reply, Ended> {
+    let too_large = || Ended::after(Fault::Network(NetworkFault::TooLarge));
+    let announced = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+    if announced > BODY_LIMIT {
+        return Err(too_large());
+    }
+    let status = response.status().as_u16();
+    let headers: HeaderMap = std::mem::take(response.headers_mut());
+    let mut body = Zeroizing::new(Vec::with_capacity(announced.max(4096)));
+    while let Some(chunk) = response.chunk().await.map_err(Ended::reading)? {
+        if body.len() + chunk.len() > BODY_LIMIT {
+            return Err(too_large());
+        }
+        append(&mut body, &chunk);
+    }
+    Ok(Reply { status, headers, body, sent_at })
+}
+
+/// Appends without ever leaving an unwiped copy behind, as a growing vector would.
+fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
+    let needed = body.len() + chunk.len();
+    if needed > body.capacity() {
+        let mut larger = Zeroizing::new(Vec::with_capacity(needed.max(2 * body.capacity())));
+        larger.extend_from_slice(body);
+        *body = larger;
+    }
+    body.extend_from_slice(chunk);
+}
+
+impl Ended {
+    fn before(fault: Fault) -> Self {
+        Self { delivery: Delivery::NotDelivered, fault }
+    }
+
+    fn after(fault: Fault) -> Self {
+        Self { delivery: Delivery::Ambiguous, fault }
+    }
+
+    fn forbidden(forbidden: Forbidden, origin: &str) -> Self {
+        Self::before(Fault::Forbidden { address: forbidden.address, field: origin.to_owned() })
+    }
+}
+
+/// Name, TCP, proxy and TLS together; shorter than any leg's deadline, so that running into the deadline always means
+/// that the connection stood.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const MCP_CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+const LOCAL_LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);

@@ -1,0 +1,310 @@
+//! What happens to a login: read, commit, burial, revocation. Each is one transaction; the spool is beside it.
+
+use pilotlight_core::{
+    Error,
+    credential::{Credential, CredentialId, CredentialKey, Version},
+    event::Event,
+    flow::{Buried, Commit, Committed, Registration},
+    record::{Fact, Record, Spooled},
+    registration::ClientSource,
+    time::Wall,
+};
+use rusqlite::{Connection, OptionalExtension as _};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Inner,
+    error::sql,
+    lock,
+    rows::{self, Stored},
+    tables::{self, TakenName},
+};
+use crate::store::{
+    LockName, QueuedRevocation,
+    place::Folder,
+    rules::{Admission, Held},
+    seal::{Kind, Place, hex},
+    spool::{Entry, Slot},
+};
+
+impl Inner {
+    pub(super) fn read(&self, key: &CredentialKey) -> Result<Option<Record>, Error> {
+        let id = self.keys.lookup.credential(key);
+        let spooled = self.spooled(id)?;
+        let stored = self.reading(|connection| rows::load(connection, &self.keys, id))?;
+        let held = stored.held();
+        let spooled = newest(spooled, held).map(|credential| {
+            let spooled = Some(Spooled { follows: held.version() });
+            // What is known of forced refreshes outlives a version; the other facts belong to the one that is stored.
+            let forced = match &stored {
+                Stored::Login(record, version) if version.incarnation == credential.version.incarnation => record.forced.clone(),
+                _ => None,
+            };
+            Record { credential: Some(credential), spooled, forced, ..Record::default() }
+        });
+        Ok(match (spooled, stored) {
+            (Some(record), _) => Some(record),
+            (None, Stored::Login(record, _)) => Some(*record),
+            (None, Stored::Buried(_)) => Some(Record::default()),
+            (None, Stored::Nothing) => None,
+        })
+    }
+
+    pub(super) fn note(&self, key: &CredentialKey, version: Version, facts: &[Fact], event: Option<&Event>) -> Result<bool, Error> {
+        let id = self.keys.lookup.credential(key);
+        self.writing(|transaction| {
+            let noted = rows::note(transaction, &self.keys, id, version, facts)?;
+            if let (true, Some(event)) = (noted, event) {
+                rows::add_event(transaction, &self.keys, id, event)?;
+            }
+            Ok(noted)
+        })
+    }
+
+    pub(super) fn commit(&self, commit: &Commit) -> Result<Committed, Error> {
+        let new = &commit.credential;
+        let id = self.keys.lookup.credential(&new.key);
+        let entries = self.spooled_if_readable(id);
+        let (committed, length) = self.writing(|transaction| {
+            let stored = rows::load(transaction, &self.keys, id)?;
+            let held = stored.held();
+            let spooled = entries.first().filter(|entry| counts(entry, held)).map(|entry| entry.credential.version);
+            let (superseded, length) = match held.admits(spooled, commit.expects, new.version) {
+                Admission::Moved => return Ok((Committed::Moved, None)),
+                Admission::Already => (None, None),
+                Admission::Write => {
+                    let length = rows::save(transaction, &self.keys, id, new, commit.forced.as_ref())?;
+                    (superseded(stored, entries, new.version), Some(length))
+                }
+            };
+            if let Some(binding) = &commit.binding {
+                tables::put_binding(transaction, &self.keys, binding, TakenName::Number)?;
+            }
+            rows::add_event(transaction, &self.keys, id, &commit.event)?;
+            Ok((Committed::Done { superseded }, length))
+        })?;
+        if let Some(length) = length {
+            self.make_room(id, length);
+        }
+        Ok(committed)
+    }
+
+    pub(super) fn prepare_spool(&self, key: &CredentialKey) -> Result<(), Error> {
+        self.admit_writer()?;
+        let id = self.keys.lookup.credential(key);
+        let locks = self.folder.sub(super::LOCKS)?;
+        lock::prepare(&locks, &lock::file_name(LockName::Refresh(id)))?;
+        let folder = self.folder.sub(SPOOL)?;
+        slot(&folder, id).reserve(0)
+    }
+
+    pub(super) fn spool(&self, follows: Option<Version>, credential: &Credential) -> Result<(), Error> {
+        self.admit_writer()?;
+        let id = self.keys.lookup.credential(&credential.key);
+        let mut after = vec![follows];
+        // What follows a spooled version also follows what that one followed: neither may have reached the store.
+        if let Some(newest) = self.spooled_if_readable(id).into_iter().next()
+            && follows == Some(newest.credential.version)
+        {
+            after.extend(newest.after.into_iter().take(CHAIN - 1));
+        }
+        let entry = Entry { after, credential: credential.clone() };
+        let envelope = self.keys.seal(&spool_place(&id.0), &entry)?;
+        let folder = self.folder.sub(SPOOL)?;
+        slot(&folder, id).write(&envelope)?;
+        self.count_change();
+        Ok(())
+    }
+
+    pub(super) fn bury(&self, key: &CredentialKey, event: &Event, revoke: bool) -> Result<Option<Buried>, Error> {
+        let id = self.keys.lookup.credential(key);
+        let entries = self.spooled_if_readable(id);
+        let now = self.clock.now().wall;
+        let buried = self.writing(|transaction| {
+            let stored = rows::load(transaction, &self.keys, id)?;
+            let spooled = newest(entries, stored.held());
+            let credential = match (spooled, stored) {
+                (Some(credential), _) => credential,
+                (None, Stored::Login(record, _)) => match record.credential {
+                    Some(credential) => credential,
+                    None => return Ok(None),
+                },
+                (None, Stored::Buried(_) | Stored::Nothing) => return Ok(None),
+            };
+            rows::entomb(transaction, &self.keys, id, credential.version, now)?;
+            let unshared = self.take_unshared_registration(transaction, id, &credential)?;
+            let buried = Buried { credential, unshared };
+            if revoke {
+                self.queue(transaction, id, &buried, now)?;
+            }
+            rows::add_event(transaction, &self.keys, id, event)?;
+            forget_old(transaction, now)?;
+            Ok(Some(buried))
+        })?;
+        if buried.is_some() {
+            let wiped = self.folder.sub(SPOOL).and_then(|folder| slot(&folder, id).wipe());
+            if let Err(error) = wiped {
+                tracing::warn!(%error, "the spool slot of a login that was ended could not be wiped");
+            }
+            if !revoke {
+                self.empty_the_log();
+            }
+        }
+        Ok(buried)
+    }
+
+    pub(super) fn revocations(&self) -> Result<Vec<QueuedRevocation>, Error> {
+        self.reading(|connection| {
+            let mut statement = connection
+                .prepare_cached("SELECT id, login, queued_at, sealed FROM revocation ORDER BY queued_at, seq")
+                .map_err(|e| sql(&e))?;
+            let rows = statement
+                .query_map((), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+                .map_err(|e| sql(&e))?;
+            rows.map(|row| self.open_revocation(row.map_err(|e| sql(&e))?)).collect()
+        })
+    }
+
+    pub(super) fn revoked(&self, key: &CredentialKey) -> Result<(), Error> {
+        let id = self.keys.lookup.credential(key);
+        self.writing(|transaction| {
+            transaction.execute("DELETE FROM revocation WHERE login = ?1", [id.0]).map_err(|e| sql(&e)).map(drop)
+        })?;
+        self.empty_the_log();
+        Ok(())
+    }
+
+    /// Takes out the registration that only this login used and that this program made.
+    fn take_unshared_registration(
+        &self,
+        transaction: &Connection,
+        id: CredentialId,
+        credential: &Credential,
+    ) -> Result<Option<Registration>, Error> {
+        if credential.client.source != ClientSource::Dynamic {
+            return Ok(None);
+        }
+        let client = self.keys.lookup.client(&credential.key.issuer, &credential.client.id);
+        let shared = transaction
+            .query_row("SELECT 1 FROM credential WHERE client = ?1 AND id <> ?2 LIMIT 1", (client, id.0), |_| Ok(()))
+            .optional()
+            .map_err(|e| sql(&e))?;
+        if shared.is_some() { Ok(None) } else { tables::take_registration(transaction, &self.keys, &client) }
+    }
+
+    fn queue(&self, transaction: &Connection, id: CredentialId, buried: &Buried, now: Wall) -> Result<(), Error> {
+        let (record, queued_at): ([u8; 32], i64) = (crate::crypto::random(), rows::instant(now));
+        let clear: [&[u8]; 2] = [&id.0, &queued_at.to_be_bytes()];
+        let place = Place { kind: Kind::Revocation, record: &record, version: None, clear: &clear };
+        let queued = Queued { credential: buried.credential.clone(), unshared: buried.unshared.clone() };
+        let sealed = self.keys.seal(&place, &queued)?;
+        transaction
+            .execute(
+                "INSERT INTO revocation (id, login, queued_at, sealed) VALUES (?1, ?2, ?3, ?4)",
+                (record, id.0, queued_at, sealed),
+            )
+            .map_err(|e| sql(&e))
+            .map(drop)
+    }
+
+    fn open_revocation(&self, row: ([u8; 32], [u8; 32], i64, Vec<u8>)) -> Result<QueuedRevocation, Error> {
+        let (id, login, at, sealed) = row;
+        let clear: [&[u8]; 2] = [&login, &at.to_be_bytes()];
+        let place = Place { kind: Kind::Revocation, record: &id, version: None, clear: &clear };
+        let Queued { credential, unshared } = self.keys.open(&place, &sealed)?;
+        Ok(QueuedRevocation { credential, unshared, queued_at: Wall(u64::try_from(at).unwrap_or_default()) })
+    }
+
+    /// What the slot holds, newest first.
+    fn spooled(&self, id: CredentialId) -> Result<Vec<Entry>, Error> {
+        let Some(folder) = self.folder.existing_sub(SPOOL)? else { return Ok(Vec::new()) };
+        let envelopes = slot(&folder, id).read()?;
+        envelopes.iter().map(|envelope| self.keys.open(&spool_place(&id.0), envelope)).collect()
+    }
+
+    /// The same for writers, whom a damaged slot must not stop: the store's own rules still hold, and a login or a
+    /// logout is how a person gets out of the damage.
+    fn spooled_if_readable(&self, id: CredentialId) -> Vec<Entry> {
+        self.spooled(id).unwrap_or_else(|error| {
+            tracing::warn!(%error, "a spool slot cannot be read");
+            Vec::new()
+        })
+    }
+
+    /// Grows the slot ahead of the next refresh, whose record will be about as long as this one.
+    fn make_room(&self, id: CredentialId, length: usize) {
+        let grown = self.folder.existing_sub(SPOOL).and_then(|folder| match folder {
+            Some(folder) if slot(&folder, id).exists()? => slot(&folder, id).reserve(length + ENTRY_EXTRA),
+            _ => Ok(()),
+        });
+        if let Err(error) = grown {
+            tracing::warn!(%error, "the spool slot of a login could not be made larger");
+        }
+    }
+
+    /// Moves the log into the file and empties it, so that what was deleted is nowhere. As well as it can be done: while
+    /// another process reads, the log is emptied by a later call.
+    fn empty_the_log(&self) {
+        let connection = self.connection();
+        if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(())) {
+            tracing::warn!(%error, "the log of the store could not be emptied");
+        }
+    }
+}
+
+/// What a row of the revocation queue holds.
+#[derive(Serialize, Deserialize)]
+struct Queued {
+    credential: Credential,
+    unshared: Option<Registration>,
+}
+
+/// The spooled version that counts, if one does: only the newest, since it was written knowing the other.
+fn newest(entries: Vec<Entry>, held: Held) -> Option<Credential> {
+    entries.into_iter().next().filter(|entry| counts(entry, held)).map(|entry| entry.credential)
+}
+
+fn counts(entry: &Entry, held: Held) -> bool {
+    held.is_followed_by(&entry.after, entry.credential.version)
+}
+
+/// The newest version of another incarnation that a commit replaces; where a login is spooled over a refresh that never
+/// reached the store, that version lies in the other half.
+fn superseded(stored: Stored, entries: Vec<Entry>, new: Version) -> Option<Box<Credential>> {
+    let held = stored.held();
+    let Stored::Login(record, version) = stored else { return None };
+    if version.incarnation == new.incarnation {
+        return None;
+    }
+    let spooled = entries
+        .into_iter()
+        .filter(|entry| counts(entry, held) && entry.credential.version.succeeds(&version))
+        .map(|entry| entry.credential)
+        .max_by_key(|credential| credential.version.generation);
+    spooled.or(record.credential).map(Box::new)
+}
+
+/// Forgets tombstones with their history, and revocations that nobody managed, after thirty days.
+pub(super) fn forget_old(transaction: &Connection, now: Wall) -> Result<(), Error> {
+    let before = rows::instant(Wall(now.0.saturating_sub(THIRTY_DAYS_MS)));
+    let forget = |what: &str| transaction.execute(what, [before]).map_err(|e| sql(&e));
+    forget("DELETE FROM event WHERE login IN (SELECT id FROM credential WHERE buried_at < ?1)")?;
+    forget("DELETE FROM credential WHERE buried_at < ?1")?;
+    forget("DELETE FROM revocation WHERE queued_at < ?1")?;
+    Ok(())
+}
+
+fn slot(folder: &Folder, id: CredentialId) -> Slot<'_> {
+    Slot::new(folder, &hex(&id.0))
+}
+
+fn spool_place(id: &[u8; 32]) -> Place<'_> {
+    Place { kind: Kind::Spool, record: id, version: None, clear: &[] }
+}
+
+const SPOOL: &str = "spool";
+/// How many versions a chain of spooled ones may name.
+const CHAIN: usize = 32;
+/// How much longer a spooled record can be than a stored one.
+const ENTRY_EXTRA: usize = 1024;
+const THIRTY_DAYS_MS: u64 = 30 * 86_400 * 1000;

@@ -1,0 +1,3 @@
+//! The integration tests of the client, in one binary.
+
+mod sessions;

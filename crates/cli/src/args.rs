@@ -263,7 +263,7 @@ pub(crate) struct Rename {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Demo {
     /// For how many seconds
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(5..=86_400))]
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(20..=86_400))]
     pub(crate) seconds: u64,
     /// For how many seconds the issuer repeats its answer to a spent refresh token
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3600))]

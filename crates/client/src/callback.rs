@@ -53,17 +53,29 @@ impl Listener {
     /// `config.callback_port` where the wanted port is taken (it never silently takes another: the redirect URI is
     /// registered); `config.value` for a host or path that a loopback redirect cannot have.
     pub async fn open(spec: &Callback) -> Result<Self, Error> {
-        let bad = |why: &str| Error::ConfigValue { what: "login redirect".into(), why: why.into() };
+        let bad = |why: &str| Error::ConfigValue {
+            what: "login redirect".into(),
+            why: why.into(),
+        };
         let (v4, v6) = match spec.host.as_str() {
             "127.0.0.1" => (true, false),
             "[::1]" | "::1" => (false, true),
             "localhost" => (true, true),
             _ => return Err(bad("the host must be 127.0.0.1, [::1] or localhost")),
         };
-        if !spec.path.starts_with('/') || !spec.path.bytes().all(|b| b.is_ascii_graphic() && !b"?#\"<>\\".contains(&b)) {
+        if !spec.path.starts_with('/')
+            || !spec
+                .path
+                .bytes()
+                .all(|b| b.is_ascii_graphic() && !b"?#\"<>\\".contains(&b))
+        {
             return Err(bad("the path must be an absolute URL path"));
         }
-        let host = if spec.host == "::1" { "[::1]".to_owned() } else { spec.host.clone() };
+        let host = if spec.host == "::1" {
+            "[::1]".to_owned()
+        } else {
+            spec.host.clone()
+        };
         let wanted = spec.port.filter(|port| *port != 0);
         // The other family's socket of a port that happens to be free on one may be taken.
         let mut tries = if wanted.is_some() { 1 } else { FREE_PORT_TRIES };
@@ -72,13 +84,23 @@ impl Listener {
             let error = match bind(v4, v6, wanted.unwrap_or(0)) {
                 Ok((sockets, port)) => {
                     let (path, connections) = (spec.path.clone(), Connections::default());
-                    return Ok(Self { host, port, path, sockets, connections, accepted: None });
+                    return Ok(Self {
+                        host,
+                        port,
+                        path,
+                        sockets,
+                        connections,
+                        accepted: None,
+                    });
                 }
                 Err(error) => error,
             };
             match wanted {
                 _ if error.kind() != io::ErrorKind::AddrInUse => {
-                    return Err(bad(&format!("cannot listen: {}", clean(&error.to_string()))));
+                    return Err(bad(&format!(
+                        "cannot listen: {}",
+                        clean(&error.to_string())
+                    )));
                 }
                 Some(port) => return Err(Error::ConfigCallbackPort { port }),
                 None if tries == 0 => return Err(bad("no port is free")),
@@ -143,11 +165,19 @@ impl Listener {
             Ok(parameters) => {
                 let refused = parameters.iter().any(|(name, _)| name == "error");
                 self.accepted = Some(parameters);
-                (if refused { Page::Refused } else { Page::LoggedIn }, true)
+                (
+                    if refused {
+                        Page::Refused
+                    } else {
+                        Page::LoggedIn
+                    },
+                    true,
+                )
             }
             Err(page) => (page, false),
         };
-        self.connections.push(|id| write_answer(id, stream, page, accepted).boxed());
+        self.connections
+            .push(|id| write_answer(id, stream, page, accepted).boxed());
     }
 }
 
@@ -215,7 +245,10 @@ async fn read_head(id: u64, mut stream: TcpStream) -> (u64, Event) {
         Some(Received::Whole(head))
     };
     let received = timeout(HEAD_TIMEOUT, reading).await.ok().flatten();
-    (id, received.map_or(Event::Closed, |received| Event::Head(stream, received)))
+    (
+        id,
+        received.map_or(Event::Closed, |received| Event::Head(stream, received)),
+    )
 }
 
 async fn write_answer(id: u64, mut stream: TcpStream, page: Page, accepted: bool) -> (u64, Event) {
@@ -263,7 +296,11 @@ fn bind(v4: bool, v6: bool, port: u16) -> io::Result<(Vec<TcpListener>, u16)> {
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     // On Unix this only lets a port be used again while its last login's connections are fading; it never shares a
     // port with a listener. On Windows it would (T-06).
     #[cfg(unix)]

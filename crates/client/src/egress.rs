@@ -25,8 +25,8 @@ use pilotlight_core::resource::{Resource, is_loopback};
 use url::{Host, Url};
 
 pub use cidr::Cidr;
-pub use resolver::{Lookup, SystemLookup};
 pub(crate) use resolver::Resolver;
+pub use resolver::{Lookup, SystemLookup};
 
 use address::{Place, place, unmapped};
 
@@ -53,16 +53,24 @@ impl Egress {
             _ if resource.is_loopback() => Opened::Loopback,
             Some(Host::Ipv4(ip)) => Opened::private_address(ip.into()),
             Some(Host::Ipv6(ip)) => Opened::private_address(ip.into()),
-            Some(Host::Domain(name)) if address::is_local_name(name) => Opened::Name(address::plain(name)),
+            Some(Host::Domain(name)) if address::is_local_name(name) => {
+                Opened::Name(address::plain(name))
+            }
             _ => Opened::Nothing,
         };
-        Self { opened, allow: allow.to_vec() }
+        Self {
+            opened,
+            allow: allow.to_vec(),
+        }
     }
 
     /// Makes the policy that opens the public internet and what is allowed explicitly.
     #[must_use]
     pub fn public(allow: &[Cidr]) -> Self {
-        Self { opened: Opened::Nothing, allow: allow.to_vec() }
+        Self {
+            opened: Opened::Nothing,
+            allow: allow.to_vec(),
+        }
     }
 
     /// Checks what can be told from a URL without a look-up: the scheme, IP literals, `localhost` and the names of cloud
@@ -74,13 +82,21 @@ impl Egress {
     pub fn check_literal(&self, url: &Url) -> Result<(), Forbidden> {
         let refuse = |address: String| Err(Forbidden { address });
         if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(url)) {
-            return refuse(format!("{}:{}", url.scheme(), url.host_str().unwrap_or_default()));
+            return refuse(format!(
+                "{}:{}",
+                url.scheme(),
+                url.host_str().unwrap_or_default()
+            ));
         }
         match url.host() {
             Some(Host::Ipv4(ip)) => self.check(None, ip.into()),
             Some(Host::Ipv6(ip)) => self.check(None, ip.into()),
-            Some(Host::Domain(_)) if is_loopback(url) => self.check(None, Ipv4Addr::LOCALHOST.into()),
-            Some(Host::Domain(name)) if address::is_metadata_name(name) && !self.opens_a_guarded_address() => {
+            Some(Host::Domain(_)) if is_loopback(url) => {
+                self.check(None, Ipv4Addr::LOCALHOST.into())
+            }
+            Some(Host::Domain(name))
+                if address::is_metadata_name(name) && !self.opens_a_guarded_address() =>
+            {
                 refuse(address::plain(name))
             }
             Some(Host::Domain(_)) => Ok(()),
@@ -92,7 +108,8 @@ impl Egress {
     pub(crate) fn check(&self, name: Option<&str>, ip: IpAddr) -> Result<(), Forbidden> {
         let allowed = |exactly: bool| {
             self.allow.iter().any(|range| {
-                (range.contains(ip) || range.contains(unmapped(ip))) && (range.is_single() || !exactly)
+                (range.contains(ip) || range.contains(unmapped(ip)))
+                    && (range.is_single() || !exactly)
             })
         };
         let open = match place(ip) {
@@ -101,11 +118,19 @@ impl Egress {
             Place::Private => self.opened.is_own(name, ip) || allowed(false),
             Place::Guarded => allowed(true),
         };
-        if open { Ok(()) } else { Err(Forbidden { address: unmapped(ip).to_string() }) }
+        if open {
+            Ok(())
+        } else {
+            Err(Forbidden {
+                address: unmapped(ip).to_string(),
+            })
+        }
     }
 
     fn opens_a_guarded_address(&self) -> bool {
-        self.allow.iter().any(|range| range.is_single() && place(range.first()) == Place::Guarded)
+        self.allow
+            .iter()
+            .any(|range| range.is_single() && place(range.first()) == Place::Guarded)
     }
 }
 
@@ -121,7 +146,11 @@ enum Opened {
 
 impl Opened {
     fn private_address(ip: IpAddr) -> Self {
-        if place(ip) == Place::Private { Self::Address(unmapped(ip)) } else { Self::Nothing }
+        if place(ip) == Place::Private {
+            Self::Address(unmapped(ip))
+        } else {
+            Self::Nothing
+        }
     }
 
     fn is_own(&self, name: Option<&str>, ip: IpAddr) -> bool {

@@ -26,7 +26,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use pilotlight_core::{
     Error,
     error::NetworkFault,
@@ -71,7 +71,10 @@ impl HttpConfig {
     /// Starts from a policy, with no proxy and the system's roots.
     #[must_use]
     pub fn new(egress: Egress) -> Self {
-        Self { egress, ..Self::default() }
+        Self {
+            egress,
+            ..Self::default()
+        }
     }
 
     /// Trusts the certificates in a PEM file beside the system's.
@@ -159,7 +162,11 @@ impl HttpClient {
 
     fn client(&self, leg: Leg) -> Result<&reqwest::Client, Error> {
         if leg == Leg::Token {
-            made(&self.token, || quick_to_notice(self.builder()).connect_timeout(CONNECT_TIMEOUT).pool_max_idle_per_host(0))
+            made(&self.token, || {
+                quick_to_notice(self.builder())
+                    .connect_timeout(CONNECT_TIMEOUT)
+                    .pool_max_idle_per_host(0)
+            })
         } else {
             made(&self.plain, || {
                 quick_to_notice(self.builder())
@@ -191,7 +198,11 @@ impl HttpClient {
     }
 
     fn resolver(&self) -> Resolver {
-        Resolver::new(self.config.egress.clone(), self.lookup.clone(), self.config.proxy.hosts())
+        Resolver::new(
+            self.config.egress.clone(),
+            self.lookup.clone(),
+            self.config.proxy.hosts(),
+        )
     }
 
     /// Checks a URL before anything is sent to it.
@@ -200,36 +211,57 @@ impl HttpClient {
         if let (Some(Host::Domain(name)), Some(_)) = (url.host(), self.config.proxy.of(url)) {
             let check = self.resolver();
             // A name that does not resolve here in time is one that only the proxy knows.
-            return tokio::time::timeout(LOCAL_LOOKUP_TIMEOUT, check.check_proxied(name)).await.unwrap_or(Ok(()));
+            return tokio::time::timeout(LOCAL_LOOKUP_TIMEOUT, check.check_proxied(name))
+                .await
+                .unwrap_or(Ok(()));
         }
         Ok(())
     }
 
     /// Sends the request and, for metadata, its redirected forms.
     async fn follow(&self, exchange: Exchange, sent_at: &mut Now) -> Result<Reply, Ended> {
-        let Exchange { leg, method, mut url, origin, headers, mut body } = exchange;
-        let client = self.client(leg).map_err(|_| Ended::before(Fault::Network(NetworkFault::Tls)))?;
+        let Exchange {
+            leg,
+            method,
+            mut url,
+            origin,
+            headers,
+            mut body,
+        } = exchange;
+        let client = self
+            .client(leg)
+            .map_err(|_| Ended::before(Fault::Network(NetworkFault::Tls)))?;
         // The bytes stay in their wiping container until the last copy is dropped.
         let body = Bytes::from_owner(std::mem::take(&mut body));
-        for hop in 0.. {
-            self.admit(&url).await.map_err(|forbidden| Ended::forbidden(forbidden, origin))?;
+        let refused = || Ended::after(Fault::Network(NetworkFault::Redirect));
+        let mut hops_left = leg.redirects();
+        loop {
+            self.admit(&url)
+                .await
+                .map_err(|forbidden| Ended::forbidden(forbidden, origin))?;
             if url.scheme() == "https" {
                 self.tls.load().await;
             }
-            let mut request = client.request(method.clone(), url.clone()).headers(headers.clone());
+            let mut request = client
+                .request(method.clone(), url.clone())
+                .headers(headers.clone());
             if !body.is_empty() || method == Method::POST {
                 request = request.body(body.clone());
             }
             *sent_at = self.clock.now();
-            let response = request.send().await.map_err(|error| Ended::sending(error, origin))?;
-            if hop == leg.redirects() && leg.redirects() > 0 && redirected(&response).is_some() {
-                return Err(Ended::after(Fault::Network(NetworkFault::Redirect)));
-            }
-            let next = if leg.redirects() > 0 && method == Method::GET { redirected(&response) } else { None };
-            let Some(location) = next else { return read(response, *sent_at).await };
-            url = within_origin(&url, location).ok_or(Ended::after(Fault::Network(NetworkFault::Redirect)))?;
+            let response = request
+                .send()
+                .await
+                .map_err(|error| Ended::sending(error, origin))?;
+            // A leg that follows none gives the redirect as its answer.
+            let location =
+                redirected(&response).filter(|_| leg.redirects() > 0 && method == Method::GET);
+            let Some(location) = location else {
+                return read(response, *sent_at).await;
+            };
+            hops_left = hops_left.checked_sub(1).ok_or_else(refused)?;
+            url = within_origin(&url, location).ok_or_else(refused)?;
         }
-        Err(Ended::after(Fault::Network(NetworkFault::Redirect)))
     }
 }
 
@@ -239,31 +271,46 @@ impl Http for HttpClient {
         let (leg, host) = (exchange.leg, exchange.host());
         let mut sent_at = self.clock.now();
         // Boxed: the future of a whole exchange is large, and is held by every flow.
-        let answer = tokio::time::timeout(leg.deadline(), Box::pin(self.follow(exchange, &mut sent_at))).await;
+        let answer = tokio::time::timeout(
+            leg.deadline(),
+            Box::pin(self.follow(exchange, &mut sent_at)),
+        )
+        .await;
         let ended = match answer {
             Ok(Ok(reply)) => return Ok(reply),
             Ok(Err(ended)) => ended,
             Err(_) => Ended::after(Fault::Deadline(leg.deadline())),
         };
         tracing::debug!(?leg, host, delivery = ?ended.delivery, fault = ?ended.fault, "exchange failed");
-        Err(Failure { delivery: ended.delivery, fault: ended.fault, host, sent_at })
+        Err(Failure {
+            delivery: ended.delivery,
+            fault: ended.fault,
+            host,
+            sent_at,
+        })
     }
 }
 
 impl Debug for HttpClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpClient").field("egress", &self.config.egress).finish_non_exhaustive()
+        f.debug_struct("HttpClient")
+            .field("egress", &self.config.egress)
+            .finish_non_exhaustive()
     }
 }
 
 /// Gives the client in `cell`, building it first where it is not there yet.
-fn made(cell: &OnceLock<reqwest::Client>, builder: impl FnOnce() -> reqwest::ClientBuilder) -> Result<&reqwest::Client, Error> {
+fn made(
+    cell: &OnceLock<reqwest::Client>,
+    builder: impl FnOnce() -> reqwest::ClientBuilder,
+) -> Result<&reqwest::Client, Error> {
     if let Some(client) = cell.get() {
         return Ok(client);
     }
-    let client = builder()
-        .build()
-        .map_err(|error| Error::ConfigValue { what: "the HTTP client".into(), why: error.without_url().to_string() })?;
+    let client = builder().build().map_err(|error| Error::ConfigValue {
+        what: "the HTTP client".into(),
+        why: error.without_url().to_string(),
+    })?;
     Ok(cell.get_or_init(|| client))
 }
 
@@ -284,7 +331,7 @@ fn quick_to_notice(builder: reqwest::ClientBuilder) -> reqwest::ClientBuilder {
 }
 
 /// Where an answer redirects to, if it does.
-fn redirected(response: &reqwest::Response) -> Option<&str> {
+fn redirected(response: &reqwest::Response) -> Option<&HeaderValue> {
     let redirects = matches!(
         response.status(),
         StatusCode::MOVED_PERMANENTLY
@@ -293,15 +340,16 @@ fn redirected(response: &reqwest::Response) -> Option<&str> {
             | StatusCode::TEMPORARY_REDIRECT
             | StatusCode::PERMANENT_REDIRECT
     );
-    if !redirects {
-        return None;
+    if redirects {
+        response.headers().get(http::header::LOCATION)
+    } else {
+        None
     }
-    response.headers().get(http::header::LOCATION).map(|location| location.to_str().unwrap_or("\0"))
 }
 
 /// The URL that a redirect leads to, if it is of the same origin (T-13); so https stays https.
-fn within_origin(from: &Url, location: &str) -> Option<Url> {
-    let mut to = from.join(location).ok()?;
+fn within_origin(from: &Url, location: &HeaderValue) -> Option<Url> {
+    let mut to = from.join(location.to_str().ok()?).ok()?;
     to.set_fragment(None);
     let plain = to.username().is_empty() && to.password().is_none();
     (plain && to.origin().is_tuple() && to.origin() == from.origin()).then_some(to)
@@ -310,7 +358,10 @@ fn within_origin(from: &Url, location: &str) -> Option<Url> {
 /// Reads an answer whole, up to the limit (T-14).
 async fn read(mut response: reqwest::Response, sent_at: Now) -> Result<Reply, Ended> {
     let too_large = || Ended::after(Fault::Network(NetworkFault::TooLarge));
-    let announced = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+    let announced = response
+        .content_length()
+        .and_then(|length| usize::try_from(length).ok())
+        .unwrap_or(0);
     if announced > BODY_LIMIT {
         return Err(too_large());
     }
@@ -323,7 +374,12 @@ async fn read(mut response: reqwest::Response, sent_at: Now) -> Result<Reply, En
         }
         append(&mut body, &chunk);
     }
-    Ok(Reply { status, headers, body, sent_at })
+    Ok(Reply {
+        status,
+        headers,
+        body,
+        sent_at,
+    })
 }
 
 /// Appends without ever leaving an unwiped copy behind, as a growing vector would.
@@ -339,15 +395,24 @@ fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
 
 impl Ended {
     fn before(fault: Fault) -> Self {
-        Self { delivery: Delivery::NotDelivered, fault }
+        Self {
+            delivery: Delivery::NotDelivered,
+            fault,
+        }
     }
 
     fn after(fault: Fault) -> Self {
-        Self { delivery: Delivery::Ambiguous, fault }
+        Self {
+            delivery: Delivery::Ambiguous,
+            fault,
+        }
     }
 
     fn forbidden(forbidden: Forbidden, origin: &str) -> Self {
-        Self::before(Fault::Forbidden { address: forbidden.address, field: origin.to_owned() })
+        Self::before(Fault::Forbidden {
+            address: forbidden.address,
+            field: origin.to_owned(),
+        })
     }
 }
 

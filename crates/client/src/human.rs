@@ -73,7 +73,11 @@ impl Terminal {
     /// Shows URLs by `say`, which is given whole paragraphs without a final line break.
     #[must_use]
     pub fn new(say: Arc<dyn Fn(&str) + Send + Sync>) -> Self {
-        Self { say, browser: None, lines: None }
+        Self {
+            say,
+            browser: None,
+            lines: None,
+        }
     }
 
     /// Opens the URL too.
@@ -92,12 +96,25 @@ impl Terminal {
 
     fn explain(&self, prompt: &Prompt, opened: bool) -> String {
         let mut text = format!("To log in to {}, ", clean(&prompt.resource));
-        text.push_str(if opened { "approve in the browser. If none has opened, open this URL:" } else { "open this URL in a browser:" });
+        text.push_str(if opened {
+            "approve in the browser. If none has opened, open this URL:"
+        } else {
+            "open this URL in a browser:"
+        });
         // The serialised form of a URL is printable ASCII: a terminal has nothing to obey in it.
-        let _ = write!(text, "\n\n  {}\n\nTokens come from {}.", prompt.url, clean(&prompt.token_host));
+        let _ = write!(
+            text,
+            "\n\n  {}\n\nTokens come from {}.",
+            prompt.url,
+            clean(&prompt.token_host)
+        );
         let scopes: Vec<&str> = prompt.scopes.iter().collect();
         if !scopes.is_empty() {
-            let _ = write!(text, " Permissions asked for: {}.", clean(&scopes.join(" ")));
+            let _ = write!(
+                text,
+                " Permissions asked for: {}.",
+                clean(&scopes.join(" "))
+            );
         }
         if self.lines.is_some() {
             text.push_str("\nIs that browser on another machine? Paste the address that it ends at, or the code, here.");
@@ -107,7 +124,9 @@ impl Terminal {
 
     /// Reads lines until one brings the redirect; for ever where there are none (any more).
     async fn pasted(&self, prompt: &Prompt) -> Vec<(String, String)> {
-        let Some(lines) = &self.lines else { return std::future::pending().await };
+        let Some(lines) = &self.lines else {
+            return std::future::pending().await;
+        };
         let mut lines = lines.lock().await;
         while let Some(line) = lines.recv().await {
             match paste::read(&line, &prompt.state) {
@@ -118,7 +137,9 @@ impl Terminal {
                     "That address belongs to another login (its state differs). Open the URL above and paste where it ends.",
                 ),
                 Pasted::Unreadable => {
-                    (self.say)("That is neither the address that the browser ended at nor a code. Paste it whole, on one line.");
+                    (self.say)(
+                        "That is neither the address that the browser ended at nor a code. Paste it whole, on one line.",
+                    );
                 }
             }
         }
@@ -133,7 +154,10 @@ impl Human for Terminal {
     }
 
     async fn approve(&self, prompt: &Prompt) -> Result<Vec<(String, String)>, Error> {
-        let opened = self.browser.as_ref().is_some_and(|browser| browser.open(prompt));
+        let opened = self
+            .browser
+            .as_ref()
+            .is_some_and(|browser| browser.open(prompt));
         (self.say)(&self.explain(prompt, opened));
         Ok(self.pasted(prompt).await)
     }
@@ -141,6 +165,9 @@ impl Human for Terminal {
 
 impl fmt::Debug for Terminal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Terminal").field("browser", &self.browser).field("reads", &self.lines.is_some()).finish_non_exhaustive()
+        f.debug_struct("Terminal")
+            .field("browser", &self.browser)
+            .field("reads", &self.lines.is_some())
+            .finish_non_exhaustive()
     }
 }

@@ -16,6 +16,7 @@ mod drive;
 pub mod egress;
 pub mod http;
 pub mod human;
+mod login;
 mod session;
 mod sessions;
 mod slot;

@@ -6,7 +6,8 @@ use rmcp::{
     RoleClient,
     model::ProtocolVersion,
     service::{
-        ClientInitializeError, ClientLifecycleMode, ClientServiceExt, RunningService, Service, ServiceError,
+        ClientInitializeError, ClientLifecycleMode, ClientServiceExt, RunningService, Service,
+        ServiceError,
     },
     transport::{
         DynamicTransportError,
@@ -47,7 +48,10 @@ pub enum ConnectError {
 ///
 /// # Errors
 /// [`ConnectError::Session`] where the session ended the attempt, else [`ConnectError::Protocol`].
-pub async fn connect<H: Service<RoleClient>>(session: Session, handler: H) -> Result<RunningService<RoleClient, H>, ConnectError> {
+pub async fn connect<H: Service<RoleClient>>(
+    session: Session,
+    handler: H,
+) -> Result<RunningService<RoleClient, H>, ConnectError> {
     connect_on(Wire::Auto, session, handler).await
 }
 
@@ -63,9 +67,11 @@ pub async fn connect_on<H: Service<RoleClient>>(
     session.header().await.map_err(ConnectError::Session)?;
     let transport = Transport::new(session);
     let running = handler.serve_with_lifecycle(transport.clone().start(), wire.lifecycle());
-    Box::pin(running).await.map_err(|error| match cause(&error).cloned().or_else(|| transport.last_error()) {
-        Some(error) => ConnectError::Session(error),
-        None => ConnectError::Protocol(Box::new(error)),
+    Box::pin(running).await.map_err(|error| {
+        match cause(&error).cloned().or_else(|| transport.last_error()) {
+            Some(error) => ConnectError::Session(error),
+            None => ConnectError::Protocol(Box::new(error)),
+        }
     })
 }
 
@@ -85,7 +91,9 @@ pub fn cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Err
     if let Some(error) = error.downcast_ref::<ClientInitializeError>() {
         return match error {
             ClientInitializeError::TransportError { error, .. } => cause(error),
-            ClientInitializeError::LegacyFallbackFailed { discover, fallback } => cause(&**fallback).or_else(|| cause(&**discover)),
+            ClientInitializeError::LegacyFallbackFailed { discover, fallback } => {
+                cause(&**fallback).or_else(|| cause(&**discover))
+            }
             _ => None,
         };
     }

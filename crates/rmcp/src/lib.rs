@@ -10,6 +10,29 @@
 //!   `CredentialStore` that makes rmcp refresh in time after a restart too, and loses no rotated token on the way to
 //!   the host's [`Persist`]. [`NotingHttpClient`] beside it notes when a token's request left.
 //!
+//! ```no_run
+//! # async fn call(session: pilotlight::Session) -> Result<(), Box<dyn std::error::Error>> {
+//! let client = pilotlight_rmcp::connect(session, ()).await?;
+//! for tool in client.list_all_tools().await? {
+//!     let _ = tool.name;
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! ```no_run
+//! # use std::sync::Arc;
+//! # use pilotlight_rmcp::{PersistedCredentials, PersistingStore, Persist};
+//! # use rmcp::transport::{AuthError, AuthorizationManager};
+//! # async fn start(url: &str, loaded: Option<PersistedCredentials>, keychain: impl Persist) -> Result<(), AuthError> {
+//! let store = PersistingStore::new(loaded, keychain);
+//! let http = store.http_client(Arc::new(rmcp::transport::auth::default_oauth_http_client()?));
+//! let mut manager = AuthorizationManager::new_with_oauth_http_client(url, Arc::new(http)).await?;
+//! if !store.install(&mut manager).await? {
+//!     // a person logs in, by rmcp's `AuthorizationSession`
+//! }
+//! # Ok(()) }
+//! ```
+//!
 //! The major version follows rmcp's.
 
 mod connect;

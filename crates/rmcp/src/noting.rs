@@ -32,7 +32,11 @@ pub struct NotingHttpClient {
 
 impl NotingHttpClient {
     pub(crate) fn new(inner: Arc<dyn OAuthHttpClient>, notes: Notes) -> Self {
-        Self { inner, notes, clock: Arc::new(SystemClock) }
+        Self {
+            inner,
+            notes,
+            clock: Arc::new(SystemClock),
+        }
     }
 
     /// Tells the time by another clock than the system's.
@@ -78,11 +82,12 @@ pub(crate) enum Grant {
 impl Grant {
     /// Reads `grant_type` of a form; neither value needs decoding.
     fn of(form: &[u8]) -> Option<Self> {
-        form.split(|byte| *byte == b'&').find_map(|field| match field {
-            b"grant_type=authorization_code" => Some(Self::Login),
-            b"grant_type=refresh_token" => Some(Self::Refresh),
-            _ => None,
-        })
+        form.split(|byte| *byte == b'&')
+            .find_map(|field| match field {
+                b"grant_type=authorization_code" => Some(Self::Login),
+                b"grant_type=refresh_token" => Some(Self::Refresh),
+                _ => None,
+            })
     }
 }
 
@@ -100,12 +105,26 @@ struct Noted {
 impl Notes {
     /// Tells by which grant an access token came, and when that request left.
     pub(crate) fn of_token(&self, token: &AccessToken) -> Option<(Grant, Wall)> {
-        self.with(|noted| noted.tokens.iter().rev().find(|(known, ..)| known == token).map(|(_, grant, at)| (*grant, *at)))
+        self.with(|noted| {
+            noted
+                .tokens
+                .iter()
+                .rev()
+                .find(|(known, ..)| known == token)
+                .map(|(_, grant, at)| (*grant, *at))
+        })
     }
 
     /// Tells the secret that a registration brought for a client.
     pub(crate) fn secret_of(&self, client_id: &str) -> Option<ClientSecret> {
-        self.with(|noted| noted.secrets.iter().rev().find(|(id, _)| id == client_id).map(|(_, secret)| secret.clone()))
+        self.with(|noted| {
+            noted
+                .secrets
+                .iter()
+                .rev()
+                .find(|(id, _)| id == client_id)
+                .map(|(_, secret)| secret.clone())
+        })
     }
 
     fn token(&self, body: &[u8], grant: Grant, sent_at: Wall) {
@@ -114,7 +133,10 @@ impl Notes {
             access_token: String,
         }
         let answer = serde_json::from_slice::<Answer>(body);
-        if let Some(token) = answer.ok().and_then(|answer| AccessToken::new(answer.access_token).ok()) {
+        if let Some(token) = answer
+            .ok()
+            .and_then(|answer| AccessToken::new(answer.access_token).ok())
+        {
             self.with(|noted| push(&mut noted.tokens, (token, grant, sent_at)));
         }
     }
@@ -125,7 +147,9 @@ impl Notes {
             client_id: String,
             client_secret: String,
         }
-        let Ok(answer) = serde_json::from_slice::<Answer>(body) else { return };
+        let Ok(answer) = serde_json::from_slice::<Answer>(body) else {
+            return;
+        };
         // An empty secret is none: some issuers send one for public clients.
         if let Ok(secret) = ClientSecret::new(answer.client_secret) {
             self.with(|noted| push(&mut noted.secrets, (answer.client_id, secret)));
@@ -153,8 +177,14 @@ mod tests {
     /// Only the two lasting grants are noted; a registration or a discovery request is none.
     #[test]
     fn the_grant_is_read_from_the_form() {
-        assert_eq!(Grant::of(b"code=x&grant_type=authorization_code&resource=y"), Some(Grant::Login));
-        assert_eq!(Grant::of(b"grant_type=refresh_token&refresh_token=r"), Some(Grant::Refresh));
+        assert_eq!(
+            Grant::of(b"code=x&grant_type=authorization_code&resource=y"),
+            Some(Grant::Login)
+        );
+        assert_eq!(
+            Grant::of(b"grant_type=refresh_token&refresh_token=r"),
+            Some(Grant::Refresh)
+        );
         assert_eq!(Grant::of(b"grant_type=client_credentials"), None);
         assert_eq!(Grant::of(br#"{"grant_types":["refresh_token"]}"#), None);
     }
@@ -176,7 +206,11 @@ mod tests {
     fn only_the_newest_notes_are_kept() {
         let notes = Notes::default();
         for n in 0..20 {
-            notes.token(format!(r#"{{"access_token":"t{n}"}}"#).as_bytes(), Grant::Refresh, Wall(n));
+            notes.token(
+                format!(r#"{{"access_token":"t{n}"}}"#).as_bytes(),
+                Grant::Refresh,
+                Wall(n),
+            );
         }
         let token = |n: u64| AccessToken::new(format!("t{n}")).unwrap();
         assert_eq!(notes.of_token(&token(11)), None);

@@ -22,12 +22,7 @@
 //!
 //! What this seat cannot do is what rmcp decides outside it: see `docs/design/0001-origin.md`.
 
-use std::{
-    collections::VecDeque,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::Duration,
-};
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use pilotlight::clock::{Clock, SystemClock};
@@ -36,12 +31,15 @@ use pilotlight_core::{
     scope::Scopes,
 };
 use rmcp::transport::{
-    AuthError, AuthorizationManager, CredentialRefreshGuard, CredentialStore, OAuthHttpClient, StoredCredentials,
-    auth::OAuthClientConfig,
+    AuthError, AuthorizationManager, CredentialRefreshGuard, CredentialStore, OAuthHttpClient,
+    StoredCredentials, auth::OAuthClientConfig,
 };
-use tokio::runtime::Handle;
 
-use crate::noting::{Grant, NotingHttpClient, Notes};
+use crate::noting::{Grant, Notes, NotingHttpClient};
+
+mod forward;
+
+use forward::Shared;
 
 /// The host's secure storage, as the store sees it.
 #[async_trait]
@@ -74,13 +72,11 @@ impl PersistingStore {
     /// A record without tokens is of use too: it brings the secret of a client that was registered before.
     #[must_use]
     pub fn new(loaded: Option<PersistedCredentials>, persist: impl Persist) -> Self {
-        let shared = Shared {
-            persist: Box::new(persist),
-            held: Mutex::new(Held { newest: loaded, ..Held::default() }),
-            writing: tokio::sync::Mutex::new(()),
-            refreshing: Arc::default(),
-        };
-        Self { shared: Arc::new(shared), notes: Notes::default() }
+        let shared = Shared::new(loaded, persist);
+        Self {
+            shared: Arc::new(shared),
+            notes: Notes::default(),
+        }
     }
 
     /// Wraps the host's OAuth HTTP client, so that the store knows when token requests left and what secrets
@@ -103,9 +99,15 @@ impl PersistingStore {
         if !manager.initialize_from_store().await? {
             return Ok(false);
         }
-        if let Some(PersistedCredentials { client_id, client_secret: Some(secret), .. }) = self.credentials() {
+        if let Some(PersistedCredentials {
+            client_id,
+            client_secret: Some(secret),
+            ..
+        }) = self.credentials()
+        {
             // A refresh has no redirect URI; rmcp's configuration merely wants one.
-            let config = OAuthClientConfig::new(client_id, UNUSED_REDIRECT).with_client_secret(secret.expose());
+            let config = OAuthClientConfig::new(client_id, UNUSED_REDIRECT)
+                .with_client_secret(secret.expose());
             manager.configure_client(config)?;
         }
         Ok(true)
@@ -120,7 +122,11 @@ impl PersistingStore {
     /// The newest version, if the host has not yet confirmed that it is persisted.
     #[must_use]
     pub fn unpersisted(&self) -> Option<PersistedCredentials> {
-        self.shared.held().unpersisted.as_ref().map(|version| version.credentials.clone())
+        self.shared
+            .held()
+            .unpersisted
+            .as_ref()
+            .map(|version| version.credentials.clone())
     }
 
     /// Offers what is unpersisted to the host once more, now.
@@ -132,16 +138,28 @@ impl PersistingStore {
     }
 
     /// The version that follows on `previous` from what rmcp saves.
-    fn next(&self, saved: StoredCredentials, previous: Option<&PersistedCredentials>) -> Result<PersistedCredentials, AuthError> {
+    fn next(
+        &self,
+        saved: StoredCredentials,
+        previous: Option<&PersistedCredentials>,
+    ) -> Result<PersistedCredentials, AuthError> {
         let mut next = from_rmcp(saved)?;
-        let noted = next.token_response.as_ref().and_then(|tokens| self.notes.of_token(&tokens.access_token));
+        let noted = next
+            .token_response
+            .as_ref()
+            .and_then(|tokens| self.notes.of_token(&tokens.access_token));
         if let Some((_, sent_at)) = noted {
             next.token_received_at = Some(sent_at.unix_seconds());
         }
         next.client_secret = self.notes.secret_of(&next.client_id);
-        let Some(previous) = previous else { return Ok(next) };
+        let Some(previous) = previous else {
+            return Ok(next);
+        };
         let is_login = matches!(noted, Some((Grant::Login, _)));
-        let granted = next.token_response.as_ref().is_some_and(|tokens| tokens.refresh_token.is_some());
+        let granted = next
+            .token_response
+            .as_ref()
+            .is_some_and(|tokens| tokens.refresh_token.is_some());
         next.carry_forward(previous);
         if let Some(tokens) = &mut next.token_response
             && is_login
@@ -205,135 +223,6 @@ pub fn unix_now() -> u64 {
     SystemClock.now().wall.unix_seconds()
 }
 
-struct Shared {
-    persist: Box<dyn Persist>,
-    held: Mutex<Held>,
-    /// Held while the host is called: one call at a time, in the order of `Held::waiting`.
-    writing: tokio::sync::Mutex<()>,
-    refreshing: Arc<tokio::sync::Mutex<()>>,
-}
-
-#[derive(Default)]
-struct Held {
-    newest: Option<PersistedCredentials>,
-    /// What the host has not been called with yet, oldest first.
-    waiting: VecDeque<Call>,
-    unpersisted: Option<Version>,
-    versions: u64,
-    retrying: bool,
-}
-
-#[derive(Clone)]
-struct Version {
-    number: u64,
-    credentials: PersistedCredentials,
-}
-
-enum Call {
-    Persist(Box<Version>),
-    Cleared,
-}
-
-impl Held {
-    /// Makes `next` the copy in memory, and lines it up for the host if it has tokens.
-    fn put(&mut self, next: PersistedCredentials) {
-        self.newest = Some(next.clone());
-        if next.token_response.is_some() {
-            self.versions += 1;
-            let version = Version { number: self.versions, credentials: next };
-            self.unpersisted = Some(version.clone());
-            self.waiting.push_back(Call::Persist(Box::new(version)));
-        }
-    }
-
-    fn empty(&mut self) {
-        self.newest = None;
-        self.unpersisted = None;
-        self.waiting.push_back(Call::Cleared);
-    }
-}
-
-impl Shared {
-    /// Calls the host with everything that waits, in a task of its own: a caller that gives up does not stop it.
-    async fn forward(self: &Arc<Self>) {
-        let this = Arc::clone(self);
-        let offered = async move { this.offer(false).await };
-        let persisted = match Handle::try_current() {
-            Ok(runtime) => matches!(runtime.spawn(offered).await, Ok(Ok(()))),
-            Err(_) => offered.await.is_ok(),
-        };
-        if !persisted {
-            tracing::warn!("the host did not persist refreshed credentials; kept in memory, trying again");
-            self.retry();
-        }
-    }
-
-    /// Calls the host in order, and `again` with the newest version if it was refused before.
-    async fn offer(&self, again: bool) -> Result<(), PersistError> {
-        let _one_at_a_time = self.writing.lock().await;
-        let mut outcome = Ok(());
-        let mut again = again;
-        loop {
-            let call = self.held().waiting.pop_front();
-            match call {
-                Some(Call::Persist(version)) => {
-                    again = false;
-                    outcome = self.call(*version).await;
-                }
-                Some(Call::Cleared) => self.persist.cleared().await,
-                None if again => {
-                    again = false;
-                    let refused = self.held().unpersisted.clone();
-                    if let Some(version) = refused {
-                        outcome = self.call(version).await;
-                    }
-                }
-                None => return outcome,
-            }
-        }
-    }
-
-    async fn call(&self, version: Version) -> Result<(), PersistError> {
-        self.persist.persist(version.credentials).await?;
-        let mut held = self.held();
-        if held.unpersisted.as_ref().is_some_and(|newest| newest.number == version.number) {
-            held.unpersisted = None;
-        }
-        Ok(())
-    }
-
-    /// Starts the one task that tries again, unless it runs.
-    fn retry(self: &Arc<Self>) {
-        let Ok(runtime) = Handle::try_current() else { return };
-        let mut held = self.held();
-        if held.unpersisted.is_some() && !held.retrying {
-            held.retrying = true;
-            runtime.spawn(retry(Arc::downgrade(self)));
-        }
-    }
-
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-async fn retry(shared: Weak<Shared>) {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        tokio::time::sleep(pause).await;
-        let Some(shared) = shared.upgrade() else { return };
-        // A task of its own, so that a callback that panics does not end the trying.
-        let this = Arc::clone(&shared);
-        let _ = tokio::spawn(async move { this.offer(true).await.is_ok() }).await;
-        let mut held = shared.held();
-        if held.unpersisted.is_none() {
-            held.retrying = false;
-            return;
-        }
-        pause = LONGEST_PAUSE.min(pause * 2);
-    }
-}
-
 fn from_rmcp(saved: StoredCredentials) -> Result<PersistedCredentials, AuthError> {
     let tokens = saved.token_response.as_ref().map(|tokens| {
         let value = serde_json::to_value(tokens)?;
@@ -348,19 +237,26 @@ fn from_rmcp(saved: StoredCredentials) -> Result<PersistedCredentials, AuthError
 }
 
 fn to_rmcp(held: PersistedCredentials) -> Result<StoredCredentials, AuthError> {
-    let tokens = held.token_response.as_ref().map(|tokens| serde_json::from_value(serde_json::to_value(tokens)?));
+    let tokens = held
+        .token_response
+        .as_ref()
+        .map(|tokens| serde_json::from_value(serde_json::to_value(tokens)?));
     let tokens = tokens.transpose().map_err(unreadable)?;
     let scopes = held.granted_scopes.into();
-    Ok(StoredCredentials::new(held.client_id, tokens, scopes, held.token_received_at).with_issuer(held.issuer))
+    Ok(
+        StoredCredentials::new(held.client_id, tokens, scopes, held.token_received_at)
+            .with_issuer(held.issuer),
+    )
 }
 
 /// The error without its words, which may quote a token.
 fn unreadable(error: serde_json::Error) -> AuthError {
-    AuthError::CredentialStoreError(format!("the token response cannot be stored ({:?})", error.classify()))
+    AuthError::CredentialStoreError(format!(
+        "the token response cannot be stored ({:?})",
+        error.classify()
+    ))
 }
 
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 const UNUSED_REDIRECT: &str = "http://127.0.0.1/callback";
 
 #[cfg(test)]

@@ -33,8 +33,8 @@ use rmcp::{
         StreamableHttpClientTransport,
         common::http_header::{HEADER_LAST_EVENT_ID, HEADER_SESSION_ID},
         streamable_http_client::{
-            SseError, StreamableHttpClient, StreamableHttpClientTransportConfig, StreamableHttpError,
-            StreamableHttpPostResponse, StreamableHttpResponseLimits,
+            SseError, StreamableHttpClient, StreamableHttpClientTransportConfig,
+            StreamableHttpError, StreamableHttpPostResponse, StreamableHttpResponseLimits,
         },
     },
 };
@@ -73,7 +73,10 @@ impl Transport {
     /// Makes a transport of a session.
     #[must_use]
     pub fn new(session: Session) -> Self {
-        Self { session, state: Arc::default() }
+        Self {
+            session,
+            state: Arc::default(),
+        }
     }
 
     /// Starts rmcp's worker over it, at the session's own URL and with rmcp's defaults. [`connect`](crate::connect) does
@@ -83,7 +86,10 @@ impl Transport {
     #[must_use]
     pub fn start(self) -> StreamableHttpClientTransport<Self> {
         let url = self.session.url().url().to_string();
-        StreamableHttpClientTransport::with_client(self, StreamableHttpClientTransportConfig::with_uri(url))
+        StreamableHttpClientTransport::with_client(
+            self,
+            StreamableHttpClientTransportConfig::with_uri(url),
+        )
     }
 
     /// The last error of the session that a request of this transport ended with: rmcp does not pass on every one.
@@ -92,18 +98,30 @@ impl Transport {
         self.state().last_error.clone()
     }
 
-    async fn send(&self, request: Builder, headers: HashMap<HeaderName, HeaderValue>, body: Bytes) -> Result<Response<Body>, Failure> {
+    async fn send(
+        &self,
+        request: Builder,
+        headers: HashMap<HeaderName, HeaderValue>,
+        body: Bytes,
+    ) -> Result<Response<Body>, Failure> {
         let mut request = request.body(body).map_err(|_| unusable("a header"))?;
         for (name, value) in headers {
             refuse_reserved(&name)?;
             request.headers_mut().insert(name, value);
         }
         let host = request.uri().host().unwrap_or_default().to_owned();
-        let response = self.session.send(request).await.and_then(|response| match response.status() {
-            StatusCode::NOT_MODIFIED => Ok(response),
-            status if status.is_redirection() => Err(Error::Network { host, why: NetworkFault::Redirect }),
-            _ => Ok(response),
-        });
+        let response =
+            self.session
+                .send(request)
+                .await
+                .and_then(|response| match response.status() {
+                    StatusCode::NOT_MODIFIED => Ok(response),
+                    status if status.is_redirection() => Err(Error::Network {
+                        host,
+                        why: NetworkFault::Redirect,
+                    }),
+                    _ => Ok(response),
+                });
         response.map_err(|error| {
             self.state().last_error = Some(error.clone());
             StreamableHttpError::Client(error)
@@ -111,15 +129,27 @@ impl Transport {
     }
 
     /// Reads an SSE body; a stream with an event that is too large is never resumed, or it would come again and again.
-    fn events<B: sse::Bytestream>(&self, body: B, session: Option<Arc<str>>, last_event: Option<String>, limit: usize) -> Events {
+    fn events<B: sse::Bytestream>(
+        &self,
+        body: B,
+        session: Option<Arc<str>>,
+        last_event: Option<String>,
+        limit: usize,
+    ) -> Events {
         let state = Arc::clone(&self.state);
         sse::events(body, last_event, limit, move |last_event| {
-            tracing::warn!(limit, "an event is larger than allowed; its stream is not resumed");
+            tracing::warn!(
+                limit,
+                "an event is larger than allowed; its stream is not resumed"
+            );
             let ended = &mut lock(&state).ended;
             if ended.len() == ENDED_KEPT {
                 ended.pop_front();
             }
-            ended.push_back(Stream { session, last_event });
+            ended.push_back(Stream {
+                session,
+                last_event,
+            });
         })
     }
 
@@ -140,7 +170,15 @@ impl StreamableHttpClient for Transport {
         custom_headers: HashMap<HeaderName, HeaderValue>,
     ) -> Result<StreamableHttpPostResponse, Failure> {
         let limits = StreamableHttpResponseLimits::default();
-        self.post_message_with_response_limits(uri, message, session_id, auth_header, custom_headers, limits).await
+        self.post_message_with_response_limits(
+            uri,
+            message,
+            session_id,
+            auth_header,
+            custom_headers,
+            limits,
+        )
+        .await
     }
 
     async fn post_message_with_max_sse_event_size(
@@ -154,7 +192,15 @@ impl StreamableHttpClient for Transport {
     ) -> Result<StreamableHttpPostResponse, Failure> {
         let mut limits = StreamableHttpResponseLimits::default();
         limits.max_sse_event_size = max_sse_event_size;
-        self.post_message_with_response_limits(uri, message, session_id, auth_header, custom_headers, limits).await
+        self.post_message_with_response_limits(
+            uri,
+            message,
+            session_id,
+            auth_header,
+            custom_headers,
+            limits,
+        )
+        .await
     }
 
     async fn post_message_with_response_limits(
@@ -174,7 +220,10 @@ impl StreamableHttpClient for Transport {
         }
         let body = serde_json::to_vec(&message)?.into();
         let response = self.send(request, custom_headers, body).await?;
-        let question = answer::Question { message: &message, in_session: session_id.is_some() };
+        let question = answer::Question {
+            message: &message,
+            in_session: session_id.is_some(),
+        };
         let answer = answer::of(question, response, limits).await?;
         Ok(answer.into_rmcp(|body| self.events(body, session_id, None, limits.max_sse_event_size)))
     }
@@ -186,10 +235,13 @@ impl StreamableHttpClient for Transport {
         _auth_header: Option<String>,
         custom_headers: HashMap<HeaderName, HeaderValue>,
     ) -> Result<(), Failure> {
-        let request = Request::delete(uri.as_ref()).header(HEADER_SESSION_ID, session_header(&session_id)?);
+        let request =
+            Request::delete(uri.as_ref()).header(HEADER_SESSION_ID, session_header(&session_id)?);
         let response = self.send(request, custom_headers, Bytes::new()).await?;
         match response.status() {
-            StatusCode::METHOD_NOT_ALLOWED => Err(StreamableHttpError::ServerDoesNotSupportDeleteSession),
+            StatusCode::METHOD_NOT_ALLOWED => {
+                Err(StreamableHttpError::ServerDoesNotSupportDeleteSession)
+            }
             status if status.is_success() => Ok(()),
             status => Err(answer::unexpected(status, "")),
         }
@@ -204,7 +256,15 @@ impl StreamableHttpClient for Transport {
         custom_headers: HashMap<HeaderName, HeaderValue>,
     ) -> Result<Events, Failure> {
         let limit = StreamableHttpResponseLimits::default().max_sse_event_size;
-        self.get_stream_with_max_sse_event_size(uri, session_id, last_event_id, auth_header, custom_headers, limit).await
+        self.get_stream_with_max_sse_event_size(
+            uri,
+            session_id,
+            last_event_id,
+            auth_header,
+            custom_headers,
+            limit,
+        )
+        .await
     }
 
     async fn get_stream_with_max_sse_event_size(
@@ -216,7 +276,10 @@ impl StreamableHttpClient for Transport {
         custom_headers: HashMap<HeaderName, HeaderValue>,
         max_sse_event_size: usize,
     ) -> Result<Events, Failure> {
-        let stream = Stream { session: session_id.clone(), last_event: last_event_id.clone() };
+        let stream = Stream {
+            session: session_id.clone(),
+            last_event: last_event_id.clone(),
+        };
         if self.state().ended.contains(&stream) {
             // Of rmcp's errors the one that ends its attempts.
             return Err(StreamableHttpError::ServerDoesNotSupportSse);
@@ -236,7 +299,9 @@ impl StreamableHttpClient for Transport {
 
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transport").field("url", &self.session.url().as_str()).finish_non_exhaustive()
+        f.debug_struct("Transport")
+            .field("url", &self.session.url().as_str())
+            .finish_non_exhaustive()
     }
 }
 
@@ -253,9 +318,19 @@ fn session_header(session: &str) -> Result<HeaderValue, Failure> {
 
 /// Refuses what the transport itself sets, as rmcp's reqwest client does, and `Authorization`.
 fn refuse_reserved(name: &HeaderName) -> Result<(), Failure> {
-    let reserved = [ACCEPT.as_str(), AUTHORIZATION.as_str(), HEADER_SESSION_ID, HEADER_LAST_EVENT_ID];
-    if reserved.iter().any(|own| name.as_str().eq_ignore_ascii_case(own)) {
-        return Err(StreamableHttpError::ReservedHeaderConflict(name.to_string()));
+    let reserved = [
+        ACCEPT.as_str(),
+        AUTHORIZATION.as_str(),
+        HEADER_SESSION_ID,
+        HEADER_LAST_EVENT_ID,
+    ];
+    if reserved
+        .iter()
+        .any(|own| name.as_str().eq_ignore_ascii_case(own))
+    {
+        return Err(StreamableHttpError::ReservedHeaderConflict(
+            name.to_string(),
+        ));
     }
     Ok(())
 }

@@ -77,6 +77,11 @@ impl Environment {
         self.variables.get(name)?.to_str().filter(|value| !value.is_empty())
     }
 
+    /// All of it, for a role that picks what a program needs.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (OsString, OsString)> + '_ {
+        self.variables.iter().map(|(name, value)| (name.into(), value.clone()))
+    }
+
     /// The folders: `PILOTLIGHT_HOME` moves all of them, else the XDG base directories decide.
     pub(super) fn places(&self) -> Result<Places, Error> {
         if let Some(all) = self.path("PILOTLIGHT_HOME") {

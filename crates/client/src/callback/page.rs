@@ -31,8 +31,16 @@ impl Page {
             Self::BadRequest => ("400 Bad Request", NOT_FOUND),
             Self::TooLarge => ("431 Request Header Fields Too Large", NOT_FOUND),
         };
-        let allow = if self == Self::WrongMethod { "Allow: GET\r\n" } else { "" };
-        format!("HTTP/1.1 {status}\r\n{HEADERS}{allow}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+        let allow = if self == Self::WrongMethod {
+            "Allow: GET\r\n"
+        } else {
+            ""
+        };
+        format!(
+            "HTTP/1.1 {status}\r\n{HEADERS}{allow}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes()
     }
 }
 
@@ -65,9 +73,18 @@ h1{font-size:1.5rem;margin:0}p{margin:.5rem 0;opacity:.75}",
 }
 
 const LOGGED_IN: &str = page!("You are logged in.", "You can close this window.");
-const REFUSED: &str = page!("The login was not completed.", "The program that began it says why. You can close this window.");
-const NOT_THIS_LOGIN: &str = page!("This is not the login that is waited for.", "Go back to the program and open its link again.");
-const NOT_FOUND: &str = page!("There is nothing here.", "This address only takes the end of a login.");
+const REFUSED: &str = page!(
+    "The login was not completed.",
+    "The program that began it says why. You can close this window."
+);
+const NOT_THIS_LOGIN: &str = page!(
+    "This is not the login that is waited for.",
+    "Go back to the program and open its link again."
+);
+const NOT_FOUND: &str = page!(
+    "There is nothing here.",
+    "This address only takes the end of a login."
+);
 
 #[cfg(test)]
 mod tests {
@@ -80,8 +97,17 @@ mod tests {
     #[test]
     fn the_policy_names_the_hash_of_the_style() {
         for page in [LOGGED_IN, REFUSED, NOT_THIS_LOGIN, NOT_FOUND] {
-            let style = page.split_once("<style>").unwrap().1.split_once("</style>").unwrap().0;
-            let hash = format!("style-src 'sha256-{}'", STANDARD.encode(Sha256::digest(style)));
+            let style = page
+                .split_once("<style>")
+                .unwrap()
+                .1
+                .split_once("</style>")
+                .unwrap()
+                .0;
+            let hash = format!(
+                "style-src 'sha256-{}'",
+                STANDARD.encode(Sha256::digest(style))
+            );
             assert!(HEADERS.contains(&hash), "{hash}");
         }
     }

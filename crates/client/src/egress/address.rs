@@ -52,7 +52,10 @@ fn place_v4(ip: Ipv4Addr) -> Place {
         Place::Guarded
     } else if ip.is_loopback() {
         Place::Loopback
-    } else if PRIVATE_V4.iter().any(|(net, bits)| shares_prefix(&ip.octets(), &net.octets(), *bits)) {
+    } else if PRIVATE_V4
+        .iter()
+        .any(|(net, bits)| shares_prefix(&ip.octets(), &net.octets(), *bits))
+    {
         Place::Private
     } else {
         Place::Public
@@ -75,7 +78,10 @@ fn place_v6(ip: Ipv6Addr) -> Place {
         return Place::Public;
     }
     let tunnel_to_private = is_isatap(ip) && inside != [Place::Public];
-    if !within(ip, GLOBAL_UNICAST) || PRIVATE_V6.iter().any(|range| within(ip, *range)) || tunnel_to_private {
+    if !within(ip, GLOBAL_UNICAST)
+        || PRIVATE_V6.iter().any(|range| within(ip, *range))
+        || tunnel_to_private
+    {
         return Place::Private;
     }
     Place::Public
@@ -89,11 +95,19 @@ fn embedded(ip: Ipv6Addr) -> Vec<Ipv4Addr> {
         vec![last]
     } else if within(ip, LOCAL_NAT64) {
         // RFC 6052 section 2.2: where the address stands depends on the length of the prefix in use.
-        vec![last, Ipv4Addr::new(o[6], o[7], o[9], o[10]), Ipv4Addr::new(o[7], o[9], o[10], o[11]), Ipv4Addr::new(o[9], o[10], o[11], o[12])]
+        vec![
+            last,
+            Ipv4Addr::new(o[6], o[7], o[9], o[10]),
+            Ipv4Addr::new(o[7], o[9], o[10], o[11]),
+            Ipv4Addr::new(o[9], o[10], o[11], o[12]),
+        ]
     } else if within(ip, SIX_TO_FOUR) {
         vec![Ipv4Addr::new(o[2], o[3], o[4], o[5])]
     } else if within(ip, TEREDO) {
-        vec![Ipv4Addr::new(o[4], o[5], o[6], o[7]), Ipv4Addr::new(!o[12], !o[13], !o[14], !o[15])]
+        vec![
+            Ipv4Addr::new(o[4], o[5], o[6], o[7]),
+            Ipv4Addr::new(!o[12], !o[13], !o[14], !o[15]),
+        ]
     } else {
         Vec::new()
     }
@@ -156,8 +170,11 @@ const PRIVATE_V4: [(Ipv4Addr, u32); 13] = [
 ];
 
 /// Metadata services outside 169.254.0.0/16: Alibaba, Azure, Oracle.
-const METADATA_V4: [Ipv4Addr; 3] =
-    [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(192, 0, 0, 192)];
+const METADATA_V4: [Ipv4Addr; 3] = [
+    Ipv4Addr::new(100, 100, 100, 200),
+    Ipv4Addr::new(168, 63, 129, 16),
+    Ipv4Addr::new(192, 0, 0, 192),
+];
 
 /// Metadata services outside fe80::/10: Amazon (instance, DNS, time, container), Google, Oracle's and Scaleway's.
 const METADATA_V6: [Ipv6Addr; 7] = [
@@ -180,8 +197,17 @@ const METADATA_NAMES: [&str; 7] = [
     "instance-data.ec2.internal",
 ];
 
-const LOCAL_SUFFIXES: [&str; 9] =
-    [".local", ".internal", ".lan", ".home", ".home.arpa", ".corp", ".intranet", ".private", ".test"];
+const LOCAL_SUFFIXES: [&str; 9] = [
+    ".local",
+    ".internal",
+    ".lan",
+    ".home",
+    ".home.arpa",
+    ".corp",
+    ".intranet",
+    ".private",
+    ".test",
+];
 
 #[cfg(test)]
 mod tests {

@@ -18,8 +18,12 @@ impl Cidr {
     #[must_use]
     pub fn contains(&self, ip: IpAddr) -> bool {
         match (self.first, ip) {
-            (IpAddr::V4(net), IpAddr::V4(ip)) => shares_prefix(&ip.octets(), &net.octets(), self.bits),
-            (IpAddr::V6(net), IpAddr::V6(ip)) => shares_prefix(&ip.octets(), &net.octets(), self.bits),
+            (IpAddr::V4(net), IpAddr::V4(ip)) => {
+                shares_prefix(&ip.octets(), &net.octets(), self.bits)
+            }
+            (IpAddr::V6(net), IpAddr::V6(ip)) => {
+                shares_prefix(&ip.octets(), &net.octets(), self.bits)
+            }
             _ => false,
         }
     }
@@ -41,17 +45,24 @@ impl FromStr for Cidr {
 
     /// Reads `ADDRESS/BITS`, or an address alone.
     fn from_str(text: &str) -> Result<Self, Error> {
-        let bad = |why: &str| Error::ConfigValue { what: format!("address range {}", clean(text)), why: why.into() };
+        let bad = |why: &str| Error::ConfigValue {
+            what: format!("address range {}", clean(text)),
+            why: why.into(),
+        };
         let (address, bits) = match text.trim().split_once('/') {
             Some((address, bits)) => (address, Some(bits)),
             None => (text.trim(), None),
         };
-        let first: IpAddr = address.parse().map_err(|_| bad("it is not an IP address with an optional /LENGTH"))?;
+        let first: IpAddr = address
+            .parse()
+            .map_err(|_| bad("it is not an IP address with an optional /LENGTH"))?;
         let bits = match bits {
             None => width(first),
-            Some(bits) if !bits.is_empty() && bits.bytes().all(|b| b.is_ascii_digit()) => {
-                bits.parse().ok().filter(|bits| *bits <= width(first)).ok_or_else(|| bad("the length is too large"))?
-            }
+            Some(bits) if !bits.is_empty() && bits.bytes().all(|b| b.is_ascii_digit()) => bits
+                .parse()
+                .ok()
+                .filter(|bits| *bits <= width(first))
+                .ok_or_else(|| bad("the length is too large"))?,
             Some(_) => return Err(bad("the length is not a number")),
         };
         Ok(Self { first, bits })
@@ -76,14 +87,29 @@ mod tests {
     #[test]
     fn ranges_are_read_and_hold_their_addresses() {
         let range: Cidr = "10.1.0.0/16".parse().unwrap();
-        assert!(range.contains("10.1.255.255".parse().unwrap()) && !range.contains("10.2.0.0".parse().unwrap()));
+        assert!(
+            range.contains("10.1.255.255".parse().unwrap())
+                && !range.contains("10.2.0.0".parse().unwrap())
+        );
         assert!(!range.contains("::ffff:10.1.0.1".parse().unwrap()));
         let one: Cidr = "fd00::1".parse().unwrap();
         assert!(one.is_single() && one.to_string() == "fd00::1/128");
         let all: Cidr = "0.0.0.0/0".parse().unwrap();
         assert!(all.contains("255.1.2.3".parse().unwrap()));
-        for bad in ["", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/+8", "10.0/8", "::/129", "localhost", "1.2.3.4/8/8"] {
-            assert!(matches!(bad.parse::<Cidr>(), Err(Error::ConfigValue { .. })), "{bad}");
+        for bad in [
+            "",
+            "10.0.0.0/33",
+            "10.0.0.0/",
+            "10.0.0.0/+8",
+            "10.0/8",
+            "::/129",
+            "localhost",
+            "1.2.3.4/8/8",
+        ] {
+            assert!(
+                matches!(bad.parse::<Cidr>(), Err(Error::ConfigValue { .. })),
+                "{bad}"
+            );
         }
     }
 }

@@ -26,7 +26,10 @@ pub struct SystemLookup;
 #[async_trait]
 impl Lookup for SystemLookup {
     async fn lookup(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        Ok(tokio::net::lookup_host((name, 0)).await?.map(|address| address.ip()).collect())
+        Ok(tokio::net::lookup_host((name, 0))
+            .await?
+            .map(|address| address.ip())
+            .collect())
     }
 }
 
@@ -41,17 +44,28 @@ pub(crate) struct Resolver {
 
 impl Resolver {
     pub(crate) fn new(egress: Egress, lookup: Arc<dyn Lookup>, exempt: Vec<String>) -> Self {
-        Self { egress, lookup, exempt: exempt.into() }
+        Self {
+            egress,
+            lookup,
+            exempt: exempt.into(),
+        }
     }
 
     /// Checks a name that a proxy will resolve: refused where it is known here and any of its addresses is forbidden;
     /// the rest is the proxy's policy.
     pub(crate) async fn check_proxied(&self, name: &str) -> Result<(), Forbidden> {
-        let Ok(found) = self.find(name).await else { return Ok(()) };
-        found.into_iter().try_for_each(|ip| self.egress.check(Some(name), ip))
+        let Ok(found) = self.find(name).await else {
+            return Ok(());
+        };
+        found
+            .into_iter()
+            .try_for_each(|ip| self.egress.check(Some(name), ip))
     }
 
-    async fn permitted(&self, name: &str) -> Result<Vec<IpAddr>, Box<dyn std::error::Error + Send + Sync>> {
+    async fn permitted(
+        &self,
+        name: &str,
+    ) -> Result<Vec<IpAddr>, Box<dyn std::error::Error + Send + Sync>> {
         let found = self.find(name).await?;
         if self.exempt.contains(&address::plain(name)) {
             return Ok(found);
@@ -66,7 +80,9 @@ impl Resolver {
         }
         match refused {
             Some(forbidden) if permitted.is_empty() => Err(forbidden.into()),
-            _ if permitted.is_empty() => Err(io::Error::new(io::ErrorKind::NotFound, "no address").into()),
+            _ if permitted.is_empty() => {
+                Err(io::Error::new(io::ErrorKind::NotFound, "no address").into())
+            }
             _ => Ok(permitted),
         }
     }

@@ -21,8 +21,14 @@ impl Ended {
         let error = error.without_url();
         let chain = Chain::of(&error);
         if let Some(Forbidden { address }) = chain.forbidden {
-            let fault = Fault::Forbidden { address: address.clone(), field: origin.to_owned() };
-            return Self { delivery: Delivery::NotDelivered, fault };
+            let fault = Fault::Forbidden {
+                address: address.clone(),
+                field: origin.to_owned(),
+            };
+            return Self {
+                delivery: Delivery::NotDelivered,
+                fault,
+            };
         }
         if error.is_connect() || error.is_builder() {
             let fault = if error.is_dns() {
@@ -32,17 +38,30 @@ impl Ended {
             } else {
                 NetworkFault::Connect
             };
-            return Self { delivery: Delivery::NotDelivered, fault: Fault::Network(fault) };
+            return Self {
+                delivery: Delivery::NotDelivered,
+                fault: Fault::Network(fault),
+            };
         }
         // The peer vouches that it did nothing (RFC 9113 section 8.7).
-        let delivery = if chain.refused_stream { Delivery::NotDelivered } else { Delivery::Ambiguous };
-        Self { delivery, fault: Fault::Network(broken(&error, &chain)) }
+        let delivery = if chain.refused_stream {
+            Delivery::NotDelivered
+        } else {
+            Delivery::Ambiguous
+        };
+        Self {
+            delivery,
+            fault: Fault::Network(broken(&error, &chain)),
+        }
     }
 
     /// Classifies an error while the answer's body was read.
     pub(super) fn reading(error: reqwest::Error) -> Self {
         let chain = Chain::of(&error);
-        Self { delivery: Delivery::Ambiguous, fault: Fault::Network(broken(&error, &chain)) }
+        Self {
+            delivery: Delivery::Ambiguous,
+            fault: Fault::Network(broken(&error, &chain)),
+        }
     }
 }
 
@@ -51,7 +70,9 @@ impl Ended {
 fn broken(error: &reqwest::Error, chain: &Chain<'_>) -> NetworkFault {
     use io::ErrorKind::{HostUnreachable, NetworkDown, NetworkUnreachable, TimedOut};
     match chain.io {
-        Some(TimedOut | HostUnreachable | NetworkUnreachable | NetworkDown) => NetworkFault::DeadPath,
+        Some(TimedOut | HostUnreachable | NetworkUnreachable | NetworkDown) => {
+            NetworkFault::DeadPath
+        }
         _ if error.is_timeout() => NetworkFault::DeadPath,
         _ if chain.tls => NetworkFault::Tls,
         _ => NetworkFault::Broken,
@@ -83,7 +104,8 @@ impl<'a> Chain<'a> {
         }
         self.tls |= error.is::<rustls::Error>();
         if let Some(h2) = error.downcast_ref::<h2::Error>() {
-            self.refused_stream |= h2.is_reset() && h2.is_remote() && h2.reason() == Some(h2::Reason::REFUSED_STREAM);
+            self.refused_stream |=
+                h2.is_reset() && h2.is_remote() && h2.reason() == Some(h2::Reason::REFUSED_STREAM);
             if let Some(io) = h2.get_io() {
                 self.walk(io, depth + 1);
             }

@@ -30,17 +30,34 @@ impl Proxy {
     /// The proxy that a URL is fetched through, if any.
     #[must_use]
     pub fn of(&self, url: &Url) -> Option<&Url> {
-        let Self::Explicit { https, http, no_proxy } = self else { return None };
+        let Self::Explicit {
+            https,
+            http,
+            no_proxy,
+        } = self
+        else {
+            return None;
+        };
         if is_loopback(url) || bypasses(no_proxy, url) {
             return None;
         }
-        if url.scheme() == "https" { https.as_ref() } else { http.as_ref() }
+        if url.scheme() == "https" {
+            https.as_ref()
+        } else {
+            http.as_ref()
+        }
     }
 
     /// The proxies' own hosts.
     pub(super) fn hosts(&self) -> Vec<String> {
-        let Self::Explicit { https, http, .. } = self else { return Vec::new() };
-        let host = |proxy: &Url| proxy.host_str().map(|host| host.trim_end_matches('.').to_ascii_lowercase());
+        let Self::Explicit { https, http, .. } = self else {
+            return Vec::new();
+        };
+        let host = |proxy: &Url| {
+            proxy
+                .host_str()
+                .map(|host| host.trim_end_matches('.').to_ascii_lowercase())
+        };
         https.iter().chain(http).filter_map(host).collect()
     }
 
@@ -67,15 +84,29 @@ fn bypasses(no_proxy: &str, url: &Url) -> bool {
         Some(Host::Ipv6(ip)) => Some(ip.into()),
         _ => None,
     };
-    let host = url.host_str().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase();
-    no_proxy.split([',', ' ']).map(str::trim).filter(|entry| !entry.is_empty()).any(|entry| {
-        let name = entry.trim_start_matches("*.").trim_matches('.').to_ascii_lowercase();
-        match ip {
-            _ if entry == "*" => true,
-            Some(ip) => entry.trim_matches(['[', ']']).parse::<Cidr>().is_ok_and(|range| range.contains(ip)),
-            None => !name.is_empty() && (host == name || host.ends_with(&format!(".{name}"))),
-        }
-    })
+    let host = url
+        .host_str()
+        .unwrap_or_default()
+        .trim_end_matches('.')
+        .to_ascii_lowercase();
+    no_proxy
+        .split([',', ' '])
+        .map(str::trim)
+        .filter(|entry| !entry.is_empty())
+        .any(|entry| {
+            let name = entry
+                .trim_start_matches("*.")
+                .trim_matches('.')
+                .to_ascii_lowercase();
+            match ip {
+                _ if entry == "*" => true,
+                Some(ip) => entry
+                    .trim_matches(['[', ']'])
+                    .parse::<Cidr>()
+                    .is_ok_and(|range| range.contains(ip)),
+                None => !name.is_empty() && (host == name || host.ends_with(&format!(".{name}"))),
+            }
+        })
 }
 
 #[cfg(test)]
@@ -103,7 +134,11 @@ mod tests {
             ("https://localhost/", false),
             ("http://other.org/", false),
         ] {
-            assert_eq!(proxy.of(&Url::parse(url).unwrap()).is_some(), through, "{url}");
+            assert_eq!(
+                proxy.of(&Url::parse(url).unwrap()).is_some(),
+                through,
+                "{url}"
+            );
         }
         assert_eq!(format!("{proxy:?}"), "Proxy(proxy.corp)");
     }

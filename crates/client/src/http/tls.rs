@@ -21,7 +21,10 @@ pub(super) struct Tls {
 impl Tls {
     /// Reads the extra certificates; the system's stay on disk.
     pub(super) fn new(extra_ca: &[Vec<u8>]) -> Result<Self, Error> {
-        let bad = |why: String| Error::ConfigValue { what: "extra CA certificate".into(), why };
+        let bad = |why: String| Error::ConfigValue {
+            what: "extra CA certificate".into(),
+            why,
+        };
         let mut extra = Vec::new();
         for pem in extra_ca {
             let before = extra.len();
@@ -34,13 +37,22 @@ impl Tls {
         }
         let mut trial = rustls::RootCertStore::empty();
         for certificate in &extra {
-            trial.add(certificate.clone()).map_err(|error| bad(error.to_string()))?;
+            trial
+                .add(certificate.clone())
+                .map_err(|error| bad(error.to_string()))?;
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let roots = Arc::new(LazyRoots { provider: provider.clone(), extra, verifier: OnceLock::new() });
+        let roots = Arc::new(LazyRoots {
+            provider: provider.clone(),
+            extra,
+            verifier: OnceLock::new(),
+        });
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| Error::ConfigValue { what: "TLS".into(), why: error.to_string() })?
+            .map_err(|error| Error::ConfigValue {
+                what: "TLS".into(),
+                why: error.to_string(),
+            })?
             .dangerous()
             .with_custom_certificate_verifier(roots.clone())
             .with_no_client_auth();
@@ -73,7 +85,9 @@ struct LazyRoots {
 impl LazyRoots {
     fn verifier(&self) -> Result<&Verifier, rustls::Error> {
         self.verifier
-            .get_or_init(|| Verifier::new_with_extra_roots(self.extra.iter().cloned(), self.provider.clone()))
+            .get_or_init(|| {
+                Verifier::new_with_extra_roots(self.extra.iter().cloned(), self.provider.clone())
+            })
             .as_ref()
             .map_err(Clone::clone)
     }
@@ -88,7 +102,13 @@ impl ServerCertVerifier for LazyRoots {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        self.verifier()?.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        self.verifier()?.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        )
     }
 
     fn verify_tls12_signature(
@@ -110,6 +130,8 @@ impl ServerCertVerifier for LazyRoots {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

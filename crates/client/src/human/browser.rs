@@ -34,7 +34,10 @@ impl Browser {
     /// nothing else of it, so no secret (T-34). Without this it gets an empty one.
     #[must_use]
     pub fn with_environment(mut self, all: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        self.environment = all.into_iter().filter(|(name, _)| name.to_str().is_some_and(passes)).collect();
+        self.environment = all
+            .into_iter()
+            .filter(|(name, _)| name.to_str().is_some_and(passes))
+            .collect();
         self
     }
 
@@ -44,7 +47,9 @@ impl Browser {
     /// Has to be called within a tokio runtime, which reaps the program when it ends.
     pub(super) fn open(&self, prompt: &Prompt) -> bool {
         let local = Resource::parse(&prompt.resource).is_ok_and(|server| server.is_loopback());
-        let Some(url) = openable(&prompt.url, local) else { return false };
+        let Some(url) = openable(&prompt.url, local) else {
+            return false;
+        };
         let started = self.start(&url);
         if let Err(error) = &started {
             tracing::debug!(%error, "no browser was opened");
@@ -59,8 +64,15 @@ impl Browser {
             None => (PLATFORM_OPENER.0.into(), PLATFORM_OPENER.1),
         };
         let mut command = tokio::process::Command::new(program);
-        command.args(arguments).arg(url).env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .args(arguments)
+            .arg(url)
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         // Ctrl-C at the terminal is for us, not for the person's browser.
         #[cfg(unix)]
         command.process_group(0);
@@ -70,7 +82,9 @@ impl Browser {
 
 impl std::fmt::Debug for Browser {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Browser").field("command", &self.command).finish_non_exhaustive()
+        f.debug_struct("Browser")
+            .field("command", &self.command)
+            .finish_non_exhaustive()
     }
 }
 
@@ -79,17 +93,25 @@ impl std::fmt::Debug for Browser {
 fn openable(url: &Url, local: bool) -> Option<String> {
     let scheme = url.scheme() == "https" || (url.scheme() == "http" && local && is_loopback(url));
     let host = match url.host()? {
-        Host::Domain(name) => name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
+        Host::Domain(name) => name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
         Host::Ipv4(_) | Host::Ipv6(_) => true,
     };
     let text = url.as_str();
-    let plain = url.username().is_empty() && url.password().is_none() && text.bytes().all(|b| b.is_ascii_graphic());
-    (scheme && host && plain && text.len() <= LONGEST_URL && !text.starts_with('-')).then(|| text.to_owned())
+    let plain = url.username().is_empty()
+        && url.password().is_none()
+        && text.bytes().all(|b| b.is_ascii_graphic());
+    (scheme && host && plain && text.len() <= LONGEST_URL && !text.starts_with('-'))
+        .then(|| text.to_owned())
 }
 
 /// Whether a variable is one that a browser needs.
 fn passes(name: &str) -> bool {
-    PASSED.contains(&name) || PASSED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    PASSED.contains(&name)
+        || PASSED_PREFIXES
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
 }
 
 #[cfg(target_os = "macos")]
@@ -135,11 +157,22 @@ mod tests {
     /// T-02: only https, and http for loopback at a loopback server.
     #[test]
     fn only_web_addresses_are_opened() {
-        let may = |text: &str, local| Url::parse(text).is_ok_and(|url| openable(&url, local).is_some());
-        assert!(may("https://as.example/authorize?x=1", false) && may("https://[2606:4700::1]/", false));
-        assert!(may("http://127.0.0.1:9/authorize", true) && may("http://localhost:9/authorize", true));
+        let may =
+            |text: &str, local| Url::parse(text).is_ok_and(|url| openable(&url, local).is_some());
+        assert!(
+            may("https://as.example/authorize?x=1", false) && may("https://[2606:4700::1]/", false)
+        );
+        assert!(
+            may("http://127.0.0.1:9/authorize", true) && may("http://localhost:9/authorize", true)
+        );
         assert!(!may("http://127.0.0.1:9/authorize", false) && !may("http://as.example/", true));
-        for text in ["file:///etc/passwd", "javascript:alert(1)", "smb://evil/x", "ms-msdt:/id", "https://u:p@as.example/"] {
+        for text in [
+            "file:///etc/passwd",
+            "javascript:alert(1)",
+            "smb://evil/x",
+            "ms-msdt:/id",
+            "https://u:p@as.example/",
+        ] {
             assert!(!may(text, true), "{text}");
         }
     }
@@ -147,9 +180,21 @@ mod tests {
     /// T-34: of the environment only what a browser needs is passed on.
     #[test]
     fn secrets_in_the_environment_stay_here() {
-        let all = ["PATH", "DISPLAY", "XDG_RUNTIME_DIR", "LC_ALL", "GITHUB_TOKEN", "PILOTLIGHT_KEY_FILE", "AWS_SECRET_ACCESS_KEY"];
+        let all = [
+            "PATH",
+            "DISPLAY",
+            "XDG_RUNTIME_DIR",
+            "LC_ALL",
+            "GITHUB_TOKEN",
+            "PILOTLIGHT_KEY_FILE",
+            "AWS_SECRET_ACCESS_KEY",
+        ];
         let browser = Browser::new().with_environment(all.map(|name| (name.into(), "x".into())));
-        let kept: Vec<_> = browser.environment.iter().map(|(name, _)| name.to_str().unwrap()).collect();
+        let kept: Vec<_> = browser
+            .environment
+            .iter()
+            .map(|(name, _)| name.to_str().unwrap())
+            .collect();
         assert_eq!(kept, ["PATH", "DISPLAY", "XDG_RUNTIME_DIR", "LC_ALL"]);
     }
 }

@@ -28,15 +28,25 @@ pub(super) fn read(line: &str, state: &StateParameter) -> Pasted {
         return Pasted::Nothing;
     }
     if text.contains("://") {
-        let Ok(url) = Url::parse(text) else { return Pasted::Unreadable };
-        return url.query().map_or(Pasted::Unreadable, |query| redirect(query, state));
+        let Ok(url) = Url::parse(text) else {
+            return Pasted::Unreadable;
+        };
+        return url
+            .query()
+            .map_or(Pasted::Unreadable, |query| redirect(query, state));
     }
     let query = text.trim_start_matches('?');
-    if ["code=", "state=", "error="].iter().any(|name| query.starts_with(name) || query.contains(&format!("&{name}"))) {
+    if ["code=", "state=", "error="]
+        .iter()
+        .any(|name| query.starts_with(name) || query.contains(&format!("&{name}")))
+    {
         return redirect(query, state);
     }
     if let Some((code, sent)) = text.split_once('#') {
-        return redirect_of(vec![("code".into(), code.into()), ("state".into(), sent.into())], state);
+        return redirect_of(
+            vec![("code".into(), code.into()), ("state".into(), sent.into())],
+            state,
+        );
     }
     // A word that somebody typed is not a code; no issuer gives out one that short.
     if text.len() < SHORTEST_CODE || text.contains(char::is_whitespace) {
@@ -49,11 +59,19 @@ pub(super) fn read(line: &str, state: &StateParameter) -> Pasted {
 /// this login but that a person at this terminal pasted it, and PKCE, without which the issuer will not take it. There is
 /// no `iss` either, so a login at an issuer that promises one still fails, as it must.
 pub(super) fn unproven(code: AuthorizationCode, state: &StateParameter) -> Vec<(String, String)> {
-    vec![("code".into(), code.expose().to_owned()), ("state".into(), state.expose().to_owned())]
+    vec![
+        ("code".into(), code.expose().to_owned()),
+        ("state".into(), state.expose().to_owned()),
+    ]
 }
 
 fn redirect(query: &str, state: &StateParameter) -> Pasted {
-    redirect_of(form_urlencoded::parse(query.as_bytes()).into_owned().collect(), state)
+    redirect_of(
+        form_urlencoded::parse(query.as_bytes())
+            .into_owned()
+            .collect(),
+        state,
+    )
 }
 
 fn redirect_of(parameters: Vec<(String, String)>, state: &StateParameter) -> Pasted {
@@ -92,11 +110,19 @@ mod tests {
         ] {
             assert_eq!(read(other, &state), Pasted::AnotherLogin, "{other}");
         }
-        for odd in ["https://as.example/done", "http://[", "yes", "what is this", "caf\u{e9}caf\u{e9}"] {
+        for odd in [
+            "https://as.example/done",
+            "http://[",
+            "yes",
+            "what is this",
+            "caf\u{e9}caf\u{e9}",
+        ] {
             assert_eq!(read(odd, &state), Pasted::Unreadable, "{odd}");
         }
         assert_eq!(read(" \r\n", &state), Pasted::Nothing);
-        let Pasted::Code(code) = read("SplxlOBeZQQYbYS6WxSbIA\n", &state) else { panic!("a bare code") };
+        let Pasted::Code(code) = read("SplxlOBeZQQYbYS6WxSbIA\n", &state) else {
+            panic!("a bare code")
+        };
         assert_eq!(unproven(code, &state)[1], ("state".into(), "right".into()));
     }
 }

@@ -30,10 +30,22 @@ mod tests {
     fn one_obstacle_is_enough() {
         assert!(Surroundings::default().browser_is_likely());
         for obstacle in [
-            Surroundings { ssh: true, ..Surroundings::default() },
-            Surroundings { container: true, ..Surroundings::default() },
-            Surroundings { wsl_without_interop: true, ..Surroundings::default() },
-            Surroundings { no_display: true, ..Surroundings::default() },
+            Surroundings {
+                ssh: true,
+                ..Surroundings::default()
+            },
+            Surroundings {
+                container: true,
+                ..Surroundings::default()
+            },
+            Surroundings {
+                wsl_without_interop: true,
+                ..Surroundings::default()
+            },
+            Surroundings {
+                no_display: true,
+                ..Surroundings::default()
+            },
         ] {
             assert!(!obstacle.browser_is_likely(), "{obstacle:?}");
         }

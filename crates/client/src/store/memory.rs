@@ -52,7 +52,8 @@ struct State {
 #[derive(Debug, Default)]
 struct Login {
     stored: Stored,
-    spooled: Option<(Vec<Option<Version>>, Credential)>,
+    /// The two halves of a slot, newest first: the versions that each may follow, and the version.
+    spooled: Vec<(Vec<Option<Version>>, Credential)>,
     events: Vec<Event>,
 }
 
@@ -106,8 +107,22 @@ impl Login {
 
     /// The spooled version, if it counts.
     fn counting(&self) -> Option<&Credential> {
-        let (after, credential) = self.spooled.as_ref()?;
-        self.held().is_followed_by(after, credential.version).then_some(credential)
+        self.spooled.first().filter(|spooled| self.counts(spooled)).map(|(_, credential)| credential)
+    }
+
+    fn counts(&self, (after, credential): &(Vec<Option<Version>>, Credential)) -> bool {
+        self.held().is_followed_by(after, credential.version)
+    }
+
+    /// The newest version of the stored login, in store or spool, where `new` is of another.
+    fn superseded_by(&self, new: Version) -> Option<Box<Credential>> {
+        let Stored::Login(record, version) = &self.stored else { return None };
+        if version.incarnation == new.incarnation {
+            return None;
+        }
+        let spooled = self.spooled.iter().filter(|spooled| self.counts(spooled)).map(|(_, credential)| credential);
+        let newest = spooled.filter(|c| c.version.succeeds(version)).max_by_key(|c| c.version.generation);
+        newest.or(record.credential.as_ref()).cloned().map(Box::new)
     }
 
     fn read(&self) -> Option<Record> {
@@ -230,14 +245,9 @@ impl Store for MemoryStore {
             Admission::Moved => return Ok(Committed::Moved),
             Admission::Already => {}
             Admission::Write => {
-                let newest = login.counting().filter(|spooled| spooled.version.incarnation != new.version.incarnation).cloned();
+                superseded = login.superseded_by(new.version);
                 let record = Record { credential: Some(new.clone()), forced: commit.forced.clone(), ..Record::default() };
-                let before = std::mem::replace(&mut login.stored, Stored::Login(Box::new(record), new.version));
-                if let Stored::Login(record, version) = before
-                    && version.incarnation != new.version.incarnation
-                {
-                    superseded = newest.filter(|spooled| spooled.version.succeeds(&version)).or(record.credential).map(Box::new);
-                }
+                login.stored = Stored::Login(Box::new(record), new.version);
             }
         }
         login.add(&commit.event);
@@ -264,12 +274,13 @@ impl Store for MemoryStore {
         let mut state = self.changing();
         let login = state.logins.entry(id).or_default();
         let mut after = vec![follows];
-        if let Some((before, spooled)) = login.spooled.take()
+        if let Some((before, spooled)) = login.spooled.first()
             && follows == Some(spooled.version)
         {
             after.extend(before);
         }
-        login.spooled = Some((after, credential.clone()));
+        login.spooled.insert(0, (after, credential.clone()));
+        login.spooled.truncate(2);
         Ok(())
     }
 
@@ -279,7 +290,7 @@ impl Store for MemoryStore {
         let Some(login) = state.logins.get_mut(&id) else { return Ok(None) };
         let Some(credential) = login.read().and_then(|record| record.credential) else { return Ok(None) };
         login.stored = Stored::Buried(credential.version);
-        login.spooled = None;
+        login.spooled.clear();
         login.add(event);
         let unshared = state.take_unshared(id, &credential);
         if revoke {

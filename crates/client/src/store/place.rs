@@ -185,6 +185,7 @@ impl Folder {
             Ok(fd) => fd,
             Err(Errno::NOENT) => return Err(Refusal::Absent),
             Err(Errno::LOOP) => return Err(Refusal::Error(refused(&path, "it is a symbolic link"))),
+            Err(Errno::ISDIR | Errno::NXIO) => return Err(Refusal::Error(refused(&path, "it is no plain file"))),
             Err(error) => return Err(Refusal::Error(failed(&path, error))),
         };
         let stat = rustix::fs::fstat(&fd).map_err(|e| Refusal::Error(failed(&path, e)))?;

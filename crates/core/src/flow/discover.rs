@@ -67,6 +67,8 @@ enum State {
 #[derive(Debug, Clone)]
 struct Asked {
     status: u16,
+    /// Whether the challenge says where the resource's metadata is: no server of 2025-03-26 does.
+    announced: bool,
     challenged: Option<Scopes>,
 }
 
@@ -98,12 +100,17 @@ impl Discover {
             return Turn::Done(Err(error));
         }
         let demand = Demand::from_headers(&reply.headers);
+        let announced = demand.resource_metadata.is_some();
         let mut left = match demand.resource_metadata {
+            // A server that has a login cannot send it elsewhere for its metadata (T-15).
+            Some(url) if self.task.known_issuer.is_some() && url.origin() != self.task.server.url().origin() => {
+                return Turn::Done(Err(unusable("resource_metadata", "it leads to another host than the server's")));
+            }
             Some(url) => vec![url],
             None => resource_metadata_urls(&self.task.server),
         };
         left.reverse();
-        let asked = Asked { status: reply.status, challenged: demand.scope };
+        let asked = Asked { status: reply.status, announced, challenged: demand.scope };
         self.ask_resource(asked, left)
     }
 
@@ -137,7 +144,9 @@ impl Discover {
         let known = self.task.known_issuer.as_ref();
         let issuers = &metadata.authorization_servers;
         let issuer = known.filter(|known| issuers.contains(known)).or_else(|| issuers.first()).cloned();
-        let Some(issuer) = issuer else { return self.unpublished(asked) };
+        let Some(issuer) = issuer else {
+            return Turn::Done(Err(unusable("authorization_servers", "it names none")));
+        };
         let found = Found {
             resource_parameter: Some(metadata.resource.as_str().to_owned()),
             resource: metadata.resource,
@@ -151,6 +160,9 @@ impl Discover {
 
     /// No resource metadata anywhere: an old server that is its own authorization server, or one without OAuth.
     fn unpublished(self, asked: Asked) -> Turn<Self> {
+        if asked.announced {
+            return Turn::Done(Err(unusable("document", "there is none where the server says that it is")));
+        }
         if asked.status != 401 || self.task.known_issuer.is_some() {
             return Turn::Done(Err(Error::NoOauth { status: asked.status }));
         }
@@ -206,7 +218,7 @@ impl Discover {
         }
         match ServerMetadata::parse(&reply.body, &found.issuer) {
             Ok(server) => Turn::Done(server.require_pkce_s256().map(|()| discovered(found, server))),
-            Err(Error::MetadataInvalid { .. }) if is_page(&reply) && (found.guessed || !left.is_empty()) => {
+            Err(Error::MetadataInvalid { .. }) if is_page(&reply) && !left.is_empty() => {
                 self.ask_server(found, left)
             }
             Err(error) => Turn::Done(Err(error)),
@@ -237,6 +249,10 @@ impl Flow for Discover {
     }
 }
 
+fn unusable(field: &'static str, why: &'static str) -> Error {
+    Error::MetadataInvalid { document: "protected resource metadata", field, why }
+}
+
 fn discovered(found: Found, server: ServerMetadata) -> Discovered {
     Discovered {
         resource: found.resource,
@@ -259,7 +275,7 @@ fn challenge_request(server: &Resource) -> Exchange {
 
 /// A completed answer that says: there is no such document here.
 fn absent(reply: &Reply) -> bool {
-    matches!(reply.status, 400..=428 | 430..=499)
+    matches!(reply.status, 400..=499) && server_failed(reply).is_none()
 }
 
 /// An answer that says nothing about documents.
@@ -267,7 +283,8 @@ fn server_failed(reply: &Reply) -> Option<Error> {
     let retry_after = reply.retry_after();
     match reply.status {
         429 => Some(Error::RateLimited { retry_after }),
-        500.. => Some(Error::ServerError { status: reply.status, retry_after }),
+        // 408 and 425 are time-outs in other words (T-16).
+        408 | 425 | 500.. => Some(Error::ServerError { status: reply.status, retry_after }),
         _ => None,
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!  discover -> registrations -> callback open -> (register, under its lock) -> spool ready
 //!     -> show the URL, wait for the redirect -> state, then iss, then error or code
-//!     -> exchange -> read -> spool -> lock -> read -> commit as a new incarnation -> unlock
+//!     -> exchange -> read -> spool -> lock -> commit as a new incarnation, whatever is there -> unlock
 //! ```
 //!
 //! The callback is open before anything is registered or shown, since its redirect URI must exist first. No lock is held
@@ -25,14 +25,16 @@ use crate::{
     },
     grant::{AuthorizationRequest, Grant, token_request},
     issuer::Issuer,
+    metadata::ServerMetadata,
     pkce::{Pkce, state_from_entropy},
     registration::{
-        Client, ClientMetadata, ClientSource, Way, authentication_to_ask, choose, parse_refusal, parse_registration,
+        Client, ClientMetadata, ClientSource, Way, authentication_to_ask, choose, choose_authentication, parse_refusal,
+        parse_registration,
     },
     resource::is_loopback,
     scope::{self, Scopes},
     secret::{AuthorizationCode, StateParameter},
-    time::Now,
+    time::{Mono, Now},
     token::{TokenAnswer, Verdict},
 };
 
@@ -91,7 +93,7 @@ enum State {
     ExpectRedirect(Box<Request>),
     ExpectCallbackClosed(Box<Request>, AuthorizationCode),
     ExpectToken(Box<Request>, AuthorizationCode, u32),
-    ExpectPause(Box<Request>, AuthorizationCode, u32),
+    ExpectPause(Box<Request>, AuthorizationCode, u32, Mono),
     ExpectForgotten,
     ExpectStored(Box<Credential>, bool),
     ExpectSpooled(Box<Credential>, bool),
@@ -175,7 +177,10 @@ impl Login {
         self.callback_open = true;
         let server = &known.discovered.server;
         match choose(self.task.client.as_ref(), self.task.client_metadata_url.as_ref(), server) {
-            Way::PreRegistered(client) => self.show(*known, redirect_uri, client),
+            Way::PreRegistered(client) => {
+                let client = authenticated(client, server);
+                self.show(*known, redirect_uri, client)
+            }
             Way::MetadataDocument(url) => {
                 let client = Client::metadata_document(&url);
                 self.show(*known, redirect_uri, client)
@@ -327,8 +332,7 @@ impl Login {
             Verdict::Granted(answer) => self.granted(&request, *answer, sent_at),
             Verdict::NotDelivered { retry_after, .. } if tries < TRIES => {
                 let pause = retry_after.unwrap_or(Duration::from_secs(1)).clamp(Duration::from_millis(500), LONGEST_PAUSE);
-                let state = State::ExpectPause(request, code, tries);
-                Turn::Next(Self { state, ..self }, Step::wait_until(now.mono + pause))
+                self.pause(request, code, tries, now.mono + pause)
             }
             Verdict::NotDelivered { error, .. } | Verdict::Ambiguous { error, .. } => self.fail(error),
             Verdict::InvalidGrant { .. } => self.fail(Error::DeniedByIssuer { error: "invalid_grant".into() }),
@@ -345,6 +349,11 @@ impl Login {
             }
             Verdict::InvalidClient => self.fail(Error::DeniedByIssuer { error: "invalid_client".into() }),
         }
+    }
+
+    fn pause(self, request: Box<Request>, code: AuthorizationCode, tries: u32, at: Mono) -> Turn<Self> {
+        let state = State::ExpectPause(request, code, tries, at);
+        Turn::Next(Self { state, ..self }, Step::wait_until(at))
     }
 
     fn credential_key(&self, discovered: &Discovered) -> CredentialKey {
@@ -483,7 +492,10 @@ impl Flow for Login {
             (State::ExpectToken(request, code, tries), Answer::Exchanged(exchanged)) => {
                 self.judge(request, code, tries, &exchanged, now)
             }
-            (State::ExpectPause(request, code, tries), Answer::Woken) => self.exchange(request, code, tries),
+            (State::ExpectPause(request, code, tries, at), Answer::Woken) if now.mono < at => {
+                self.pause(request, code, tries, at)
+            }
+            (State::ExpectPause(request, code, tries, _), Answer::Woken) => self.exchange(request, code, tries),
             (State::ExpectForgotten, Answer::Done(_)) => self.fail(Error::login(LoginCause::RegistrationGone)),
             (State::ExpectStored(credential, offered), Answer::Read(read)) => {
                 let follows = read.ok().and_then(|r| r.record).and_then(|record| match record.spooled {
@@ -540,6 +552,14 @@ fn judge_redirect(request: &Request, parameters: &[(String, String)]) -> Result<
         (Some(code), false) => AuthorizationCode::new(code.to_owned()).map_err(|_| missing),
         _ => Err(missing),
     }
+}
+
+/// A client that a person brought, authenticating in a way that the issuer takes (AUTH-44).
+fn authenticated(client: Client, server: &ServerMetadata) -> Client {
+    if server.offers(client.authentication) && client.authentication.needs_secret() == client.secret.is_some() {
+        return client;
+    }
+    Client { authentication: choose_authentication(server, client.secret.is_some()), ..client }
 }
 
 /// A stored registration that fits the redirect URI and whose secret has not expired.

@@ -17,6 +17,8 @@ pub mod discover;
 pub mod login;
 pub mod logout;
 pub mod refresh;
+#[cfg(test)]
+mod stage;
 
 use url::Url;
 
@@ -273,7 +275,7 @@ pub struct Prompt {
     pub url: Url,
     /// The `state` that the redirect must carry: the listener answers 400 to any other and goes on waiting.
     pub state: StateParameter,
-    /// Whether the issuer says that its redirects carry `iss`.
+    /// The issuer that the redirect must come from (AUTH-62).
     pub issuer: Issuer,
     /// The host that will be sent the tokens' secrets.
     pub token_host: String,

@@ -24,9 +24,9 @@ use crate::{
     flow::{Act, Answer, Commit, Committed, Expects, Flow, Lock, Reading, Step, Turn},
     freshness::{DueReason, Freshness, Policy, refresh_point},
     grant::{Grant, revocation_request, token_request},
-    notes::{IssuerNotes, ReuseGrace},
+    notes::IssuerNotes,
     record::{Backoff, Fact, Forced, Record, Suspicion},
-    time::{Now, Wall},
+    time::{Mono, Now, Wall},
     token::{TokenAnswer, Verdict},
 };
 
@@ -82,6 +82,10 @@ pub enum Gain {
 pub struct Refresh {
     task: Task,
     state: State,
+    /// How often store and spool were read: whoever is overtaken again and again gives up.
+    looks: u32,
+    /// The stored version, where the one in hand follows it and lives in memory only.
+    stored: Option<Version>,
 }
 
 #[derive(Debug)]
@@ -89,14 +93,17 @@ enum State {
     Ready,
     ExpectLease,
     ExpectRecord { fence: u64, merged: bool },
-    ExpectMerge { fence: u64, reading: Box<Reading> },
+    ExpectMerge { fence: u64, reading: Box<Reading>, unsaved: bool },
+    ExpectKept { fence: u64, reading: Box<Reading> },
     ExpectNote(Box<Call>),
     ExpectToken(Box<Call>),
-    ExpectPause(Box<Call>),
+    ExpectPause(Box<Call>, Mono),
     ExpectCommit(Box<Call>, Box<Credential>),
     ExpectSpool(Box<Call>, Box<Credential>),
     ExpectReread(Box<Call>, Option<Named>),
-    ExpectFacts(Box<Outcome>),
+    ExpectOvertaken { fence: u64, new: Box<Credential> },
+    ExpectFacts { outcome: Box<Outcome>, learned: bool },
+    ExpectMoved(Box<Outcome>),
     ExpectDiscard { fence: u64 },
     ExpectLearn(Box<Outcome>),
     ExpectHealed(Box<Outcome>),
@@ -111,7 +118,7 @@ struct Call {
     credential: Credential,
     reason: Reason,
     attempt: Attempt,
-    /// The attempt that was found, to be put back where this call turns out not to have been delivered.
+    /// The attempt that may have been delivered before, to be put back where this call turns out not to have been.
     found: Option<Attempt>,
 }
 
@@ -119,7 +126,7 @@ impl Refresh {
     /// Sets up the flow; nothing happens before [`Flow::start`].
     #[must_use]
     pub fn new(task: Task) -> Self {
-        Self { task, state: State::Ready }
+        Self { task, state: State::Ready, looks: 0, stored: None }
     }
 
     fn next(self, state: State, act: Act) -> Turn<Self> {
@@ -127,11 +134,23 @@ impl Refresh {
     }
 
     fn reread(self, fence: u64, merged: bool) -> Turn<Self> {
-        let key = self.task.key.clone();
-        self.next(State::ExpectRecord { fence, merged }, Act::Reread(key))
+        self.look(State::ExpectRecord { fence, merged })
     }
 
-    fn unlock(self, outcome: Outcome) -> Turn<Self> {
+    fn look(mut self, state: State) -> Turn<Self> {
+        self.stored = None;
+        self.looks += 1;
+        if self.looks > MOST_LOOKS {
+            return self.unlock(failed(Error::StoreUnavailable { why: "it changes faster than it can be read".to_owned() }));
+        }
+        let key = self.task.key.clone();
+        self.next(state, Act::Reread(key))
+    }
+
+    fn unlock(self, mut outcome: Outcome) -> Turn<Self> {
+        // What only memory holds stays unsaved until something has taken it.
+        let kept = self.task.unsaved.as_ref().filter(|_| self.stored.is_some()).map(|kept| kept.version);
+        outcome.unsaved |= kept.is_some() && kept == version_of(&outcome.record);
         let key = self.task.key.clone();
         self.next(State::ExpectUnlock(Box::new(outcome)), Act::Unlock(Lock::Refresh(key)))
     }
@@ -148,17 +167,20 @@ impl Refresh {
     /// Decides, from what store and spool hold, whether to send at all.
     fn decide(mut self, fence: u64, reading: Reading, merged: bool, now: Now) -> Turn<Self> {
         let Some((record, credential)) = reading.record.clone().and_then(|r| r.credential.clone().map(|c| (r, c))) else {
+            if let (Some(_), Some(kept)) = (&reading.record, self.task.unsaved.take()) {
+                return self.discard(fence, &kept, reading);
+            }
             return self.stop(reading, Err(Error::login(LoginCause::Never)));
         };
         let version = credential.version;
         if !merged {
-            let unsaved = self.task.unsaved.take().filter(|kept| kept.version.succeeds(&version));
-            if let Some(kept) = unsaved {
-                return self.merge(fence, reading, *kept, Expects::Version(version), now);
+            self.task.unsaved = self.task.unsaved.take().filter(|kept| kept.version.succeeds(&version));
+            if let Some(kept) = self.task.unsaved.clone() {
+                return self.merge(fence, reading, *kept, Expects::Version(version), true, now);
             }
             if let Some(spooled) = record.spooled {
                 let expects = spooled.follows.map_or(Expects::Nothing, Expects::Version);
-                return self.merge(fence, reading, credential, expects, now);
+                return self.merge(fence, reading, credential, expects, false, now);
             }
         }
         let refused = self.task.refused == Some(version);
@@ -183,7 +205,12 @@ impl Refresh {
             };
         }
         let found = record.attempt.filter(|attempt| attempt.generation == version.generation);
-        let label = match found.map(|attempt| attempt.ruling(now, reading.notes.grace(now.wall))) {
+        let ruling = found.map(|attempt| match attempt.label {
+            // What was sent as uncertain never becomes a crash again: each label has its maximum (I-1).
+            Some(Label::Uncertain) => Ruling::Uncertain,
+            _ => attempt.ruling(now, reading.notes.grace(now.wall)),
+        });
+        let label = match ruling {
             _ if record.suspicion.is_some() => Some(Label::ProbeSuspect),
             None => None,
             Some(Ruling::Send(label)) => Some(label),
@@ -203,12 +230,37 @@ impl Refresh {
     }
 
     /// Brings a version that only spool or memory hold into the store, then looks again.
-    fn merge(self, fence: u64, reading: Reading, credential: Credential, expects: Expects, now: Now) -> Turn<Self> {
+    fn merge(
+        self,
+        fence: u64,
+        reading: Reading,
+        credential: Credential,
+        expects: Expects,
+        unsaved: bool,
+        now: Now,
+    ) -> Turn<Self> {
         let happened = Happened::Merged { generation: credential.version.generation };
         let event = self.event(now, happened);
         let forced = reading.record.as_ref().and_then(|record| record.forced.clone());
         let commit = Commit { credential, expects, binding: None, forced, event };
-        self.next(State::ExpectMerge { fence, reading: Box::new(reading) }, Act::Commit(Box::new(commit)))
+        self.next(State::ExpectMerge { fence, reading: Box::new(reading), unsaved }, Act::Commit(Box::new(commit)))
+    }
+
+    /// The store refuses what only memory holds: the spool may take it.
+    fn keep(self, fence: u64, reading: Box<Reading>, now: Now) -> Turn<Self> {
+        let Some(credential) = self.task.unsaved.clone() else { return self.decide(fence, *reading, true, now) };
+        let follows = version_of(&reading.record);
+        self.next(State::ExpectKept { fence, reading }, Act::Spool { follows, credential })
+    }
+
+    /// Neither store nor spool takes what memory holds. It is the newest version all the same: what they still hold is
+    /// spent, and never sent again (I-2).
+    fn decide_in_memory(mut self, fence: u64, mut reading: Reading, now: Now) -> Turn<Self> {
+        let held = reading.record.take().unwrap_or_default();
+        self.stored = held.version();
+        let credential = self.task.unsaved.as_deref().cloned();
+        reading.record = Some(Record { credential, forced: held.forced, ..Record::default() });
+        self.decide(fence, reading, true, now)
     }
 
     /// The server refuses what a forced refresh has just brought: no more of them for half the token's life (T-45).
@@ -222,13 +274,13 @@ impl Refresh {
             result: Err(Error::DeniedByResource),
             unsaved: false,
         };
-        self.facts(outcome, version, facts, event)
+        self.facts(outcome, version, facts, event, false)
     }
 
-    fn facts(self, outcome: Outcome, version: Version, facts: Vec<Fact>, event: Event) -> Turn<Self> {
+    fn facts(self, outcome: Outcome, version: Version, facts: Vec<Fact>, event: Event, learned: bool) -> Turn<Self> {
         let key = self.task.key.clone();
         let act = Act::Note { key, version, facts, event: Some(event) };
-        self.next(State::ExpectFacts(Box::new(outcome)), act)
+        self.next(State::ExpectFacts { outcome: Box::new(outcome), learned }, act)
     }
 
     /// Makes the attempt durable; nothing leaves before that.
@@ -289,7 +341,7 @@ impl Refresh {
             lifetime: new.lifetime.map(crate::credential::Lifetime::span),
         };
         let event = self.event(now, happened);
-        let expects = Expects::Version(old.version);
+        let expects = Expects::Version(self.stored.unwrap_or(old.version));
         let commit = Commit { credential: new.clone(), expects, binding: None, forced, event };
         self.next(State::ExpectCommit(call, Box::new(new)), Act::Commit(Box::new(commit)))
     }
@@ -314,11 +366,24 @@ impl Refresh {
         self.unlock(outcome)
     }
 
-    /// The commit lost against a logout or a login: what was got is handed back to the issuer, and what is stored rules.
-    fn overtaken(self, call: &Call, new: &Credential) -> Turn<Self> {
-        let fence = call.attempt.fence;
+    /// The commit found something else: what is stored rules. What a logout has ended, or a login as another client
+    /// replaced, is handed back to the issuer; a login as the same client could end with it.
+    fn overtaken(self, fence: u64, new: &Credential, reading: Reading, now: Now) -> Turn<Self> {
+        match reading.record.as_ref().and_then(|record| record.credential.as_ref()) {
+            // The store had taken it, and only its answer was lost.
+            Some(stored) if stored.version == new.version => self.stop(reading, Ok(Gain::Refreshed)),
+            Some(stored) if stored.version.incarnation == new.version.incarnation || stored.client.id == new.client.id => {
+                self.decide(fence, reading, true, now)
+            }
+            _ => self.discard(fence, new, reading),
+        }
+    }
+
+    /// Hands tokens that nobody will use back to the issuer, and looks again.
+    fn discard(self, fence: u64, new: &Credential, reading: Reading) -> Turn<Self> {
         let (Some(endpoint), Some(token)) = (&new.pins.revocation_endpoint, &new.refresh_token) else {
-            return self.reread(fence, true);
+            let gain = version_of(&reading.record).map(|_| Gain::Adopted);
+            return self.stop(reading, gain.ok_or(Error::login(LoginCause::Never)));
         };
         let form = revocation_request(token.expose(), "refresh_token", &new.client);
         let exchange = Exchange::post(Leg::Revocation, endpoint.clone(), "revocation_endpoint", form.headers, form.body);
@@ -333,22 +398,32 @@ impl Refresh {
         let pause = Duration::from_millis(200).mul_f64(1.0 + 4.0 * self.fraction());
         let window = repeat_window(call.reading.notes.grace(now.wall));
         if first && broken && window.is_some_and(|window| age + pause < window) {
+            // The first call may have been delivered, whatever becomes of the second.
+            call.found = Some(call.attempt);
             call.attempt.label = Some(Label::RetryAmbiguous);
             call.attempt.number += 1;
-            let at = now.mono + pause;
-            return Turn::Next(Self { state: State::ExpectPause(call), ..self }, Step::wait_until(at));
+            return self.pause(call, now.mono + pause);
         }
         let usable = !matches!(call.reason, Reason::Refused | Reason::Expired);
         let backoff = Backoff::after(call.record.backoff.as_ref(), error.code(), None, self.fraction(), now.wall);
         let happened = Happened::Ambiguous { code: error.code().to_owned(), repeated: !first };
-        let facts = vec![Fact::Backoff(Some(backoff))];
+        let mut facts = vec![Fact::Backoff(Some(backoff))];
         let Call { reading, mut record, attempt, credential, .. } = *call;
+        // A probe that nobody answered counts (I-1), but it is never the last: only a refusal is believed (I-7).
+        if let (Some(Label::ProbeSuspect), Some(before)) = (attempt.label, &record.suspicion) {
+            let probes = (before.probes + 1).min(LAST_PROBE);
+            facts.push(Fact::Suspicion(Some(Suspicion { probes, next_probe_at: probe_at(probes, now), ..before.clone() })));
+        }
         record.apply(&facts);
         record.attempt = Some(attempt);
         let result = if usable { Ok(Gain::Uncertain) } else { Err(error) };
         let event = self.event(now, happened);
         let outcome = Outcome { record: Some(record), notes: reading.notes, result, unsaved: false };
-        self.facts(outcome, credential.version, facts, event)
+        self.facts(outcome, credential.version, facts, event, false)
+    }
+
+    fn pause(self, call: Box<Call>, at: Mono) -> Turn<Self> {
+        Turn::Next(Self { state: State::ExpectPause(call, at), ..self }, Step::wait_until(at))
     }
 
     /// The issuer did nothing: everything is kept, the attempt is taken back, and the next call waits.
@@ -360,7 +435,7 @@ impl Refresh {
         record.apply(&facts);
         let event = self.event(now, happened);
         let outcome = Outcome { record: Some(record), notes: reading.notes, result: Err(error), unsaved: false };
-        self.facts(outcome, credential.version, facts, event)
+        self.facts(outcome, credential.version, facts, event, false)
     }
 
     /// `invalid_grant`, and the store still holds what was refused: the login is suspect, or lost.
@@ -369,7 +444,7 @@ impl Refresh {
         let (since, probes) = before.map_or((now.wall, 0), |s| (s.since, s.probes + 1));
         let next_probe_at = match named {
             Some(_) => None,
-            None => usize::try_from(probes).ok().and_then(|i| PROBES.get(i)).map(|pause| now.wall + *pause),
+            None => probe_at(probes, now),
         };
         let certainty = if next_probe_at.is_some() { Certainty::Suspect } else { Certainty::Certain };
         let cause = LoginCause::RefreshRejected { certainty, named };
@@ -384,7 +459,8 @@ impl Refresh {
             None => Happened::Lost { cause: cause.clone() },
         };
         let repeated = matches!(attempt.label, Some(Label::RetryAmbiguous | Label::AfterCrash));
-        if repeated && named != Some(Named::Revoked) && matches!(cause, LoginCause::RefreshRejected { .. }) {
+        let learned = repeated && named != Some(Named::Revoked) && matches!(cause, LoginCause::RefreshRejected { .. });
+        if learned {
             reading.notes = IssuerNotes::repeated_badly(now.wall);
         }
         let facts = vec![Fact::Attempt(None), Fact::Backoff(None), Fact::Suspicion(Some(suspicion))];
@@ -392,7 +468,7 @@ impl Refresh {
         let event = self.event(now, happened);
         let result = Err(Error::login(cause));
         let outcome = Outcome { record: Some(record), notes: reading.notes, result, unsaved: false };
-        self.facts(outcome, credential.version, facts, event)
+        self.facts(outcome, credential.version, facts, event, learned)
     }
 
     /// A number in `0.0..1.0` from the flow's entropy.
@@ -419,10 +495,17 @@ impl Flow for Refresh {
             (State::ExpectRecord { .. }, Answer::Read(Err(error))) => self.unlock(failed(error)),
             (State::ExpectMerge { fence, .. }, Answer::Committed(Ok(_))) => self.reread(fence, true),
             // The store still refuses: what spool or memory hold is served and, if need be, refreshed from.
-            (State::ExpectMerge { fence, reading }, Answer::Committed(Err(_))) => self.decide(fence, *reading, true, now),
+            (State::ExpectMerge { fence, reading, unsaved: false }, Answer::Committed(Err(_))) => {
+                self.decide(fence, *reading, true, now)
+            }
+            (State::ExpectMerge { fence, reading, unsaved: true }, Answer::Committed(Err(_))) => self.keep(fence, reading, now),
+            (State::ExpectKept { fence, .. }, Answer::Done(Ok(()))) => self.reread(fence, true),
+            (State::ExpectKept { fence, reading }, Answer::Done(Err(_))) => self.decide_in_memory(fence, *reading, now),
+            // A repeat that comes too late, after a suspend or a slow disk, is no repeat any more.
+            (State::ExpectNote(call), Answer::Noted(Ok(true))) if call.is_late(now) => self.reread(call.attempt.fence, true),
             (State::ExpectNote(call), Answer::Noted(Ok(true))) => self.send(call),
-            // A login or logout came between: look again.
-            (State::ExpectNote(call), Answer::Noted(Ok(false))) => self.reread(call.attempt.fence, true),
+            // A login or logout came between, or the store can take again what memory holds: look again.
+            (State::ExpectNote(call), Answer::Noted(Ok(false))) => self.reread(call.attempt.fence, false),
             (State::ExpectNote(call), Answer::Noted(Err(error))) => {
                 // Without a durable note a repeat would be unlabelled after a crash: only for a token that is of no use
                 // any more, and never for a repeat.
@@ -438,16 +521,22 @@ impl Flow for Refresh {
                 };
                 self.judge(call, Verdict::of(&exchanged), sent_at, now)
             }
-            (State::ExpectPause(mut call), Answer::Woken) => {
+            (State::ExpectPause(call, at), Answer::Woken) if now.mono < at => self.pause(call, at),
+            (State::ExpectPause(mut call, _), Answer::Woken) => {
                 call.attempt.sent_at = now;
                 self.note(*call)
             }
             (State::ExpectCommit(call, new), Answer::Committed(Ok(Committed::Done { .. }))) => {
                 self.committed(*call, *new, false, now)
             }
-            (State::ExpectCommit(call, new), Answer::Committed(Ok(Committed::Moved))) => self.overtaken(&call, &new),
+            (State::ExpectCommit(call, new), Answer::Committed(Ok(Committed::Moved))) => {
+                self.look(State::ExpectOvertaken { fence: call.attempt.fence, new })
+            }
+            (State::ExpectOvertaken { fence, new }, Answer::Read(Ok(reading))) => self.overtaken(fence, &new, reading, now),
+            (State::ExpectOvertaken { .. }, Answer::Read(Err(error))) => self.unlock(failed(error)),
             (State::ExpectCommit(call, new), Answer::Committed(Err(_))) => {
-                let act = Act::Spool { follows: Some(call.credential.version), credential: new.clone() };
+                let follows = Some(self.stored.unwrap_or(call.credential.version));
+                let act = Act::Spool { follows, credential: new.clone() };
                 self.next(State::ExpectSpool(call, new), act)
             }
             (State::ExpectSpool(call, new), Answer::Done(Ok(()))) => self.committed(*call, *new, true, now),
@@ -457,7 +546,7 @@ impl Flow for Refresh {
                 self.unlock(Outcome { record: Some(record), notes, result: Ok(Gain::Refreshed), unsaved: true })
             }
             (State::ExpectReread(call, named), Answer::Read(read)) => {
-                let stored = read.as_ref().ok().and_then(|r| r.record.as_ref()).and_then(Record::version);
+                let stored = read.as_ref().ok().and_then(|r| version_of(&r.record));
                 match read {
                     // Somebody newer: adopt it.
                     Ok(reading) if stored != Some(call.credential.version) => {
@@ -467,20 +556,50 @@ impl Flow for Refresh {
                     _ => self.refused(*call, named, now),
                 }
             }
-            (State::ExpectFacts(outcome), Answer::Noted(_)) => {
-                if outcome.notes.reuse_grace == ReuseGrace::None && outcome.notes.seen_at == now.wall {
-                    let issuer = self.task.key.issuer.clone();
-                    let act = Act::Learn(issuer, outcome.notes.clone());
-                    return self.next(State::ExpectLearn(outcome), act);
-                }
-                self.unlock(*outcome)
+            // A login or logout came between: it rules, not what was learned about the one before.
+            (State::ExpectFacts { outcome, .. }, Answer::Noted(Ok(false))) => {
+                let key = self.task.key.clone();
+                self.next(State::ExpectMoved(outcome), Act::Reread(key))
             }
+            (State::ExpectMoved(outcome), Answer::Read(Ok(reading))) => {
+                let (held, stored) = (version_of(&outcome.record), version_of(&reading.record));
+                match (held, stored) {
+                    (_, None) => self.stop(reading, Err(Error::login(LoginCause::Never))),
+                    (Some(held), Some(stored)) if held == stored || held.succeeds(&stored) => self.unlock(*outcome),
+                    _ => self.stop(reading, Ok(Gain::Adopted)),
+                }
+            }
+            (State::ExpectMoved(outcome), Answer::Read(Err(_))) => self.unlock(*outcome),
+            (State::ExpectFacts { outcome, learned: true }, Answer::Noted(_)) => {
+                let issuer = self.task.key.issuer.clone();
+                let act = Act::Learn(issuer, outcome.notes.clone());
+                self.next(State::ExpectLearn(outcome), act)
+            }
+            (State::ExpectFacts { outcome, .. }, Answer::Noted(_)) => self.unlock(*outcome),
             (State::ExpectDiscard { fence }, Answer::Exchanged(_)) => self.reread(fence, true),
             (State::ExpectLearn(outcome) | State::ExpectHealed(outcome), Answer::Done(_)) => self.unlock(*outcome),
             (State::ExpectUnlock(outcome), Answer::Done(_)) => Turn::Done(*outcome),
             _ => Turn::Done(failed(Error::Bug { what: "refresh: an answer that nothing waits for" })),
         }
     }
+}
+
+impl Call {
+    /// Whether this is a repeat whose window has closed.
+    fn is_late(&self, now: Now) -> bool {
+        let repeats = matches!(self.attempt.label, Some(Label::RetryAmbiguous | Label::AfterCrash));
+        let window = repeat_window(self.reading.notes.grace(now.wall)).unwrap_or_default();
+        repeats && now.since(&self.attempt.first_sent_at).is_none_or(|age| age >= window)
+    }
+}
+
+fn version_of(record: &Option<Record>) -> Option<Version> {
+    record.as_ref().and_then(Record::version)
+}
+
+/// When the next probe is allowed after this many were refused; `None` when there is none left.
+fn probe_at(probes: u32, now: Now) -> Option<Wall> {
+    usize::try_from(probes).ok().and_then(|i| PROBES.get(i)).map(|pause| now.wall + *pause)
 }
 
 fn failed(error: Error) -> Outcome {
@@ -505,12 +624,12 @@ fn forbidden(record: &Record, credential: &Credential, reading: &Reading, reason
         let why = "a newer version of Pilotlight keeps this store; update this program".to_owned();
         return Some(Forbidden::Error(Error::StoreUnavailable { why }));
     }
+    // A pause longer than any that is ever set comes from a clock that jumped: it binds nobody (F-19, I-12).
     if let Some(suspicion) = &record.suspicion
-        && suspicion.next_probe_at.is_none_or(|at| at > now.wall)
+        && suspicion.next_probe_at.is_none_or(|at| at > now.wall && now.wall.until(at) <= LONGEST_PROBE)
     {
         return Some(Forbidden::Error(Error::login(suspicion.cause.clone())));
     }
-    // A pause longer than any that is ever set comes from a clock that jumped: it binds nobody.
     let pause = record.backoff.as_ref().map(|b| (now.wall.until(b.not_before), b)).filter(|(left, _)| *left <= LONGEST_PAUSE);
     if let Some((left, backoff)) = pause
         && !left.is_zero()
@@ -529,13 +648,17 @@ fn forbidden(record: &Record, credential: &Credential, reading: &Reading, reason
         return Some(Forbidden::Trip(Forced { broken_until: Some(until), ..forced }, until));
     }
     let wait = now.wall.until(forced.allowed_at(lifetime));
-    (!wait.is_zero() && wait <= DAY).then_some(Forbidden::Error(Error::DeniedByResource))
+    let longest = DAY.max(lifetime.unwrap_or_default() / 2);
+    (!wait.is_zero() && wait <= longest).then_some(Forbidden::Error(Error::DeniedByResource))
 }
 
 /// When a refused refresh token is tried again: after 1, 5 and 30 minutes and 6 hours (F-14, F-15).
 const PROBES: [Duration; 4] =
     [Duration::from_secs(60), Duration::from_secs(300), Duration::from_secs(1800), Duration::from_secs(21_600)];
+const LAST_PROBE: u32 = 3;
+const LONGEST_PROBE: Duration = Duration::from_secs(21_600);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3700);
+const MOST_LOOKS: u32 = 4;
 const BREAKER: Duration = Duration::from_secs(1800);
 const DAY: Duration = Duration::from_secs(86_400);
 

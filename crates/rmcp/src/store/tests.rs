@@ -1,7 +1,8 @@
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Mutex, time::Duration};
+
+mod manager;
 
 use pilotlight_core::secret::{AccessToken, ClientSecret, RefreshToken};
-use rmcp::transport::{OAuthHttpClientFuture, OAuthHttpRequest};
 use serde_json::json;
 use tokio::sync::Notify;
 
@@ -42,7 +43,10 @@ impl Persist for Arc<Host> {
             Some(Failure::Panic) => panic!("a host's bug"),
             None => {}
         }
-        self.told.lock().unwrap().push(Told::Persist(serde_json::to_value(&credentials)?));
+        self.told
+            .lock()
+            .unwrap()
+            .push(Told::Persist(serde_json::to_value(&credentials)?));
         Ok(())
     }
 
@@ -53,7 +57,10 @@ impl Persist for Arc<Host> {
 
 impl Host {
     fn failing(failures: impl IntoIterator<Item = Failure>) -> Arc<Self> {
-        Arc::new(Self { failures: Mutex::new(failures.into_iter().collect()), ..Self::default() })
+        Arc::new(Self {
+            failures: Mutex::new(failures.into_iter().collect()),
+            ..Self::default()
+        })
     }
 
     fn told(&self) -> Vec<Told> {
@@ -69,7 +76,10 @@ impl Host {
 
     fn access_tokens(&self) -> Vec<String> {
         let access = |told: &Told| match told {
-            Told::Persist(form) => form["token_response"]["access_token"].as_str().unwrap_or_default().to_owned(),
+            Told::Persist(form) => form["token_response"]["access_token"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
             Told::Cleared => "cleared".to_owned(),
         };
         self.told().iter().map(access).collect()
@@ -83,8 +93,13 @@ fn saved(access: &str, refresh: Option<&str>, received_at: Option<u64>) -> Store
         tokens["refresh_token"] = refresh.into();
     }
     let tokens = serde_json::from_value(tokens).unwrap();
-    StoredCredentials::new("client".into(), Some(tokens), vec!["mcp:tools".into()], received_at)
-        .with_issuer(Some("https://as.example".into()))
+    StoredCredentials::new(
+        "client".into(),
+        Some(tokens),
+        vec!["mcp:tools".into()],
+        received_at,
+    )
+    .with_issuer(Some("https://as.example".into()))
 }
 
 /// What the host had stored.
@@ -109,7 +124,10 @@ fn store(host: &Arc<Host>) -> PersistingStore {
 async fn round_trip_through_serde_keeps_the_received_time() {
     let host = Host::failing([]);
     let store = PersistingStore::new(None, Arc::clone(&host));
-    store.save(saved("a1", Some("r1"), Some(1_700_000_123))).await.unwrap();
+    store
+        .save(saved("a1", Some("r1"), Some(1_700_000_123)))
+        .await
+        .unwrap();
 
     let text = host.last().to_string();
     let restarted = PersistingStore::new(serde_json::from_str(&text).unwrap(), Host::failing([]));
@@ -118,7 +136,10 @@ async fn round_trip_through_serde_keeps_the_received_time() {
     assert_eq!(stored.issuer.as_deref(), Some("https://as.example"));
     assert_eq!(stored.granted_scopes, ["mcp:tools"]);
     let tokens = serde_json::to_value(stored.token_response).unwrap();
-    assert_eq!(tokens, serde_json::to_value(saved("a1", Some("r1"), None).token_response).unwrap());
+    assert_eq!(
+        tokens,
+        serde_json::to_value(saved("a1", Some("r1"), None).token_response).unwrap()
+    );
 }
 
 /// Issue 2 item 2, F-30: a form older than the received time loads, and nothing is made up for it.
@@ -135,7 +156,10 @@ async fn the_legacy_form_without_the_received_time_still_loads_as_none() {
 #[tokio::test]
 async fn save_forwards_the_received_time() {
     let host = Host::failing([]);
-    store(&host).save(saved("a1", Some("r1"), Some(1_700_000_123))).await.unwrap();
+    store(&host)
+        .save(saved("a1", Some("r1"), Some(1_700_000_123)))
+        .await
+        .unwrap();
     assert_eq!(host.last()["token_received_at"], json!(1_700_000_123));
 }
 
@@ -143,7 +167,10 @@ async fn save_forwards_the_received_time() {
 #[tokio::test]
 async fn save_forwards_none_when_it_is_none() {
     let host = Host::failing([]);
-    store(&host).save(saved("a1", Some("r1"), None)).await.unwrap();
+    store(&host)
+        .save(saved("a1", Some("r1"), None))
+        .await
+        .unwrap();
     assert_eq!(host.last()["token_received_at"], json!(null));
 }
 
@@ -152,9 +179,26 @@ async fn save_forwards_none_when_it_is_none() {
 async fn save_persists_nothing_without_a_token_response() {
     let host = Host::failing([]);
     let store = store(&host);
-    store.save(StoredCredentials::new("client".into(), None, Vec::new(), None)).await.unwrap();
+    store
+        .save(StoredCredentials::new(
+            "client".into(),
+            None,
+            Vec::new(),
+            None,
+        ))
+        .await
+        .unwrap();
     assert_eq!(host.told(), []);
-    assert!(store.load().await.unwrap().unwrap().token_response.is_none(), "rmcp gets what it saved");
+    assert!(
+        store
+            .load()
+            .await
+            .unwrap()
+            .unwrap()
+            .token_response
+            .is_none(),
+        "rmcp gets what it saved"
+    );
     assert_eq!(store.unpersisted(), None);
 }
 
@@ -163,13 +207,23 @@ async fn save_persists_nothing_without_a_token_response() {
 async fn save_carries_the_refresh_token_forward_and_keeps_the_received_time() {
     let host = Host::failing([]);
     let store = store(&host);
-    store.save(saved("a1", None, Some(1_700_000_123)).with_issuer(None)).await.unwrap();
+    store
+        .save(saved("a1", None, Some(1_700_000_123)).with_issuer(None))
+        .await
+        .unwrap();
     let form = host.last();
     assert_eq!(form["token_response"]["refresh_token"], "r0");
     assert_eq!(form["token_received_at"], 1_700_000_123);
-    assert_eq!((&form["client_secret"], &form["issuer"]), (&json!("secret"), &json!("https://as.example")));
+    assert_eq!(
+        (&form["client_secret"], &form["issuer"]),
+        (&json!("secret"), &json!("https://as.example"))
+    );
     let tokens = store.load().await.unwrap().unwrap().token_response;
-    assert_eq!(serde_json::to_value(tokens).unwrap()["refresh_token"], "r0", "rmcp sees it too");
+    assert_eq!(
+        serde_json::to_value(tokens).unwrap()["refresh_token"],
+        "r0",
+        "rmcp sees it too"
+    );
 }
 
 /// Issue 2 item 2: the helper tells seconds of this decade.
@@ -187,17 +241,34 @@ async fn a_rotated_token_survives_a_host_that_fails() {
     store.save(saved("a1", Some("r1"), Some(1))).await.unwrap();
     assert_eq!(host.told(), []);
     let held = store.load().await.unwrap().unwrap();
-    assert_eq!(serde_json::to_value(held.token_response).unwrap()["refresh_token"], "r1");
+    assert_eq!(
+        serde_json::to_value(held.token_response).unwrap()["refresh_token"],
+        "r1"
+    );
     let refresh = |held: Option<PersistedCredentials>| held?.token_response?.refresh_token;
-    assert_eq!(refresh(store.unpersisted()), RefreshToken::new("r1".into()).ok());
+    assert_eq!(
+        refresh(store.unpersisted()),
+        RefreshToken::new("r1".into()).ok()
+    );
 
     store.save(saved("a2", Some("r2"), Some(2))).await.unwrap();
-    assert_eq!(refresh(store.unpersisted()), RefreshToken::new("r2".into()).ok());
+    assert_eq!(
+        refresh(store.unpersisted()),
+        RefreshToken::new("r2".into()).ok()
+    );
     let refused = store.flush().await.unwrap_err();
-    assert_eq!(refused.to_string(), "the keychain is locked", "flush gives the host its own error");
+    assert_eq!(
+        refused.to_string(),
+        "the keychain is locked",
+        "flush gives the host its own error"
+    );
 
     tokio::time::sleep(Duration::from_secs(10)).await;
-    assert_eq!(host.access_tokens(), ["a2"], "once, and never the superseded one");
+    assert_eq!(
+        host.access_tokens(),
+        ["a2"],
+        "once, and never the superseded one"
+    );
     assert_eq!(store.unpersisted(), None);
 }
 
@@ -236,12 +307,23 @@ async fn saves_reach_the_host_in_order_and_one_at_a_time() {
 /// F-05, F-07: `save` returns after the host does, and a caller that gives up meanwhile stops nothing.
 #[tokio::test(start_paused = true)]
 async fn save_waits_for_the_host_and_a_cancelled_one_still_arrives() {
-    let host = Arc::new(Host { gate: Some(Notify::new()), ..Host::default() });
+    let host = Arc::new(Host {
+        gate: Some(Notify::new()),
+        ..Host::default()
+    });
     let store = store(&host);
-    let given_up = tokio::time::timeout(Duration::from_secs(1), store.save(saved("a1", Some("r1"), None))).await;
+    let given_up = tokio::time::timeout(
+        Duration::from_secs(1),
+        store.save(saved("a1", Some("r1"), None)),
+    )
+    .await;
     assert!(given_up.is_err(), "the host has not finished");
     let held = store.load().await.unwrap().unwrap().token_response;
-    assert_eq!(serde_json::to_value(held).unwrap()["refresh_token"], "r1", "in memory at once");
+    assert_eq!(
+        serde_json::to_value(held).unwrap()["refresh_token"],
+        "r1",
+        "in memory at once"
+    );
 
     host.gate.as_ref().unwrap().notify_one();
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -259,11 +341,19 @@ async fn clear_empties_memory_and_tells_the_host() {
     store.clear().await.unwrap();
     assert!(store.load().await.unwrap().is_none());
     tokio::time::sleep(Duration::from_secs(3600)).await;
-    assert_eq!(host.access_tokens(), ["a1", "cleared"], "what was cleared is not written afterwards");
+    assert_eq!(
+        host.access_tokens(),
+        ["a1", "cleared"],
+        "what was cleared is not written afterwards"
+    );
 
     store.save(saved("a3", None, None)).await.unwrap();
     let form = host.last();
-    assert_eq!(form["token_response"].get("refresh_token"), None, "nothing comes back from before");
+    assert_eq!(
+        form["token_response"].get("refresh_token"),
+        None,
+        "nothing comes back from before"
+    );
     assert_eq!(form["client_secret"], json!(null));
 }
 
@@ -274,7 +364,13 @@ async fn nothing_is_carried_from_another_issuer() {
     let elsewhere = saved("a1", None, None).with_issuer(Some("https://other.example".into()));
     store(&host).save(elsewhere).await.unwrap();
     let form = host.last();
-    assert_eq!((form["token_response"].get("refresh_token"), &form["client_secret"]), (None, &json!(null)));
+    assert_eq!(
+        (
+            form["token_response"].get("refresh_token"),
+            &form["client_secret"]
+        ),
+        (None, &json!(null))
+    );
 }
 
 /// F-02: two refreshes of one process never overlap.
@@ -286,95 +382,13 @@ async fn the_refresh_guard_is_exclusive_among_clones() {
     let second = store.clone();
     let second = second.acquire_refresh_guard();
     tokio::pin!(second);
-    assert!(tokio::time::timeout(Duration::from_millis(20), &mut second).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(20), &mut second)
+            .await
+            .is_err()
+    );
     drop(guard);
     assert!(second.await.unwrap().is_some());
-}
-
-/// An OAuth HTTP client that answers from a list. Each answer takes three seconds on the clock.
-struct Canned(Mutex<VecDeque<serde_json::Value>>, TestClock);
-
-#[derive(Debug, Clone, Default)]
-struct TestClock(Arc<Mutex<pilotlight_core::time::Stamp>>);
-
-impl Clock for TestClock {
-    fn now(&self) -> pilotlight_core::time::Now {
-        *self.0.lock().unwrap()
-    }
-}
-
-impl OAuthHttpClient for Canned {
-    fn execute(&self, _: OAuthHttpRequest) -> OAuthHttpClientFuture<'_> {
-        Box::pin(async move {
-            let mut now = self.1.0.lock().unwrap();
-            *now = now.after(Duration::from_secs(3));
-            let answer = self.0.lock().unwrap().pop_front().expect("an answer is left");
-            Ok(http::Response::new(answer.to_string().into_bytes()))
-        })
-    }
-}
-
-async fn manager(store: &PersistingStore, clock: &TestClock, answers: Vec<serde_json::Value>) -> AuthorizationManager {
-    let canned = Canned(Mutex::new(answers.into()), clock.clone());
-    let client = store.http_client(Arc::new(canned)).with_clock(clock.clone());
-    let mut manager =
-        AuthorizationManager::new_with_oauth_http_client("https://mcp.example/mcp", Arc::new(client)).await.unwrap();
-    let metadata = json!({
-        "issuer": "https://as.example",
-        "authorization_endpoint": "https://as.example/authorize",
-        "token_endpoint": "https://as.example/token",
-        "registration_endpoint": "https://as.example/register",
-        "response_types_supported": ["code"],
-        "code_challenge_methods_supported": ["S256"],
-    });
-    manager.set_metadata(serde_json::from_value(metadata).unwrap());
-    manager.set_credential_store(store.clone());
-    manager
-}
-
-/// Issue 2 item 2, F-13: a login is stamped with the time its request left, and the secret of its registration is kept.
-#[tokio::test]
-async fn a_fresh_login_is_stamped_when_its_request_left() {
-    let host = Host::failing([]);
-    let store = PersistingStore::new(None, Arc::clone(&host));
-    let clock = TestClock::default();
-    let answers = vec![
-        json!({"client_id": "made", "client_secret": "made-secret", "redirect_uris": []}),
-        json!({"access_token": "a1", "token_type": "bearer", "expires_in": 60, "refresh_token": "r1"}),
-        json!({"access_token": "a2", "token_type": "bearer", "expires_in": 60}),
-    ];
-    let mut manager = manager(&store, &clock, answers).await;
-    manager.register_client("test", "http://127.0.0.1/callback", &[]).await.unwrap();
-    let url = manager.get_authorization_url(&[]).await.unwrap();
-    let state = url.split("state=").nth(1).and_then(|rest| rest.split('&').next()).unwrap();
-
-    *clock.0.lock().unwrap() = pilotlight_core::time::Stamp::default().after(Duration::from_secs(1000));
-    manager.exchange_code_for_token("code", state).await.unwrap();
-    let form = host.last();
-    assert_eq!(form["token_received_at"], 1000, "neither 1003 nor the time of this test");
-    assert_eq!((&form["client_id"], &form["client_secret"]), (&json!("made"), &json!("made-secret")));
-
-    manager.refresh_token().await.unwrap();
-    let form = host.last();
-    assert_eq!(form["token_received_at"], 1003);
-    assert_eq!((&form["token_response"]["refresh_token"], &form["client_secret"]), (&json!("r1"), &json!("made-secret")));
-}
-
-/// A login that brings no refresh token has none: the grant before it is another one.
-#[tokio::test]
-async fn a_new_login_does_not_inherit_the_old_refresh_token() {
-    let host = Host::failing([]);
-    let store = store(&host);
-    let clock = TestClock::default();
-    let answer = json!({"access_token": "a1", "token_type": "bearer", "expires_in": 60});
-    let mut manager = manager(&store, &clock, vec![answer]).await;
-    manager.configure_client_id("client").unwrap();
-    let url = manager.get_authorization_url(&[]).await.unwrap();
-    let state = url.split("state=").nth(1).and_then(|rest| rest.split('&').next()).unwrap();
-    manager.exchange_code_for_token("code", state).await.unwrap();
-    let form = host.last();
-    assert_eq!(form["token_response"].get("refresh_token"), None);
-    assert_eq!(form["client_secret"], "secret", "the client is the same");
 }
 
 /// T-33: neither the store nor the client shows a secret.
@@ -382,11 +396,19 @@ async fn a_new_login_does_not_inherit_the_old_refresh_token() {
 fn debug_output_shows_no_secret() {
     let host = Host::failing([]);
     let store = store(&host);
-    let client = store.http_client(Arc::new(Canned(Mutex::default(), TestClock::default())));
+    let client = store.http_client(Arc::new(manager::Canned::default()));
     let shown = format!("{store:?} {client:?}");
     for secret in ["a0", "r0", "secret"] {
         assert!(!shown.contains(&format!("\"{secret}\"")), "{shown}");
     }
-    assert_eq!(AccessToken::new("a0".into()).ok(), store.credentials().and_then(|c| Some(c.token_response?.access_token)));
-    assert_eq!(ClientSecret::new("secret".into()).ok(), store.credentials().and_then(|c| c.client_secret));
+    assert_eq!(
+        AccessToken::new("a0".into()).ok(),
+        store
+            .credentials()
+            .and_then(|c| Some(c.token_response?.access_token))
+    );
+    assert_eq!(
+        ClientSecret::new("secret".into()).ok(),
+        store.credentials().and_then(|c| c.client_secret)
+    );
 }

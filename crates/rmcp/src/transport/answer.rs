@@ -21,8 +21,8 @@ use rmcp::{
     transport::{
         common::http_header::{EVENT_STREAM_MIME_TYPE, HEADER_SESSION_ID, JSON_MIME_TYPE},
         streamable_http_client::{
-            AuthRequiredError, HttpStatusError, InsufficientScopeError, StreamableHttpError, StreamableHttpPostResponse,
-            StreamableHttpResponseLimits,
+            AuthRequiredError, HttpStatusError, InsufficientScopeError, StreamableHttpError,
+            StreamableHttpPostResponse, StreamableHttpResponseLimits,
         },
     },
 };
@@ -67,16 +67,24 @@ impl Question<'_> {
     /// Turns the rejection of a `server/discover` into an error that rmcp's lifecycle can classify: the server's own, or
     /// one in its place, under the ID that was asked with, since whoever rejected it may not have read that far.
     fn rejected_discovery<B>(&self, status: StatusCode, body: &str) -> Option<Answer<B>> {
-        let ClientJsonRpcMessage::Request(request) = self.message else { return None };
+        let ClientJsonRpcMessage::Request(request) = self.message else {
+            return None;
+        };
         let discovery = matches!(request.request, ClientRequest::DiscoverRequest(_));
         if self.in_session || !discovery || !status.is_client_error() || refuses_access(status) {
             return None;
         }
         let error = match serde_json::from_str(body) {
             Ok(ServerJsonRpcMessage::Error(error)) => error.error,
-            _ => ErrorData::invalid_request(format!("server/discover rejected with HTTP {status}: {body}"), None),
+            _ => ErrorData::invalid_request(
+                format!("server/discover rejected with HTTP {status}: {body}"),
+                None,
+            ),
         };
-        Some(Answer::Json(Box::new(ServerJsonRpcMessage::error(error, Some(request.id.clone()))), None))
+        Some(Answer::Json(
+            Box::new(ServerJsonRpcMessage::error(error, Some(request.id.clone()))),
+            None,
+        ))
     }
 }
 
@@ -113,13 +121,18 @@ pub(super) async fn of<B: Bytestream>(
             Err(_) if !question.awaits_answer() => Ok(Answer::Accepted),
             Err(error) => {
                 let start = String::from_utf8_lossy(&body[..body.len().min(PREVIEW)]).into_owned();
-                let why = format!("could not parse JSON response as ServerJsonRpcMessage: {error}: {start}");
+                let why = format!(
+                    "could not parse JSON response as ServerJsonRpcMessage: {error}: {start}"
+                );
                 Err(StreamableHttpError::UnexpectedServerResponse(why.into()))
             }
         };
     }
     if question.awaits_answer() {
-        return Err(StreamableHttpError::UnexpectedContentType(text(&head.headers, CONTENT_TYPE.as_str())));
+        return Err(StreamableHttpError::UnexpectedContentType(text(
+            &head.headers,
+            CONTENT_TYPE.as_str(),
+        )));
     }
     Ok(Answer::Accepted)
 }
@@ -137,15 +150,24 @@ pub(super) fn stream<B>(response: Response<B>) -> Result<B, Failure> {
     if !head.status.is_success() {
         return Err(unexpected(head.status, ""));
     }
-    if is_media_type(&head.headers, EVENT_STREAM_MIME_TYPE) || is_media_type(&head.headers, JSON_MIME_TYPE) {
+    if is_media_type(&head.headers, EVENT_STREAM_MIME_TYPE)
+        || is_media_type(&head.headers, JSON_MIME_TYPE)
+    {
         Ok(body)
     } else {
-        Err(StreamableHttpError::UnexpectedContentType(text(&head.headers, CONTENT_TYPE.as_str())))
+        Err(StreamableHttpError::UnexpectedContentType(text(
+            &head.headers,
+            CONTENT_TYPE.as_str(),
+        )))
     }
 }
 
 pub(super) fn unexpected(status: StatusCode, body: &str) -> Failure {
-    let why = if body.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {body}") };
+    let why = if body.is_empty() {
+        format!("HTTP {status}")
+    } else {
+        format!("HTTP {status}: {body}")
+    };
     StreamableHttpError::UnexpectedServerResponse(why.into())
 }
 
@@ -161,13 +183,19 @@ async fn refused<B: Bytestream>(
     let status_error = status_error(status, headers);
     let body = match status_error {
         // A rate limit is judged without its body, and so is a failure that has none to offer.
-        Some(error) if !is_json || status == StatusCode::TOO_MANY_REQUESTS => return Err(error.into()),
+        Some(error) if !is_json || status == StatusCode::TOO_MANY_REQUESTS => {
+            return Err(error.into());
+        }
         // A refusal of access must not pass for an ordinary JSON-RPC error.
-        _ if !is_json || refuses_access(status) => start(body, limits.max_error_response_size).await,
+        _ if !is_json || refuses_access(status) => {
+            start(body, limits.max_error_response_size).await
+        }
         _ => match whole(body, content_length(headers), limits.max_json_response_size).await {
             Ok(bytes) => {
                 let body = decoded(&bytes);
-                if let Ok(error @ JsonRpcMessage::Error(_)) = serde_json::from_str::<ServerJsonRpcMessage>(&body) {
+                if let Ok(error @ JsonRpcMessage::Error(_)) =
+                    serde_json::from_str::<ServerJsonRpcMessage>(&body)
+                {
                     let discovery = question.rejected_discovery(status, &body);
                     let session = text(headers, HEADER_SESSION_ID);
                     return Ok(discovery.unwrap_or_else(|| Answer::Json(Box::new(error), session)));
@@ -191,15 +219,21 @@ fn challenged(status: StatusCode, headers: &HeaderMap) -> Result<(), Failure> {
     if !refuses_access(status) {
         return Ok(());
     }
-    let Some(challenge) = headers.get(WWW_AUTHENTICATE) else { return Ok(()) };
+    let Some(challenge) = headers.get(WWW_AUTHENTICATE) else {
+        return Ok(());
+    };
     let Ok(challenge) = challenge.to_str() else {
-        return Err(StreamableHttpError::UnexpectedServerResponse("invalid www-authenticate header value".into()));
+        return Err(StreamableHttpError::UnexpectedServerResponse(
+            "invalid www-authenticate header value".into(),
+        ));
     };
     let challenge = challenge.to_owned();
     Err(if status == StatusCode::UNAUTHORIZED {
         StreamableHttpError::AuthRequired(AuthRequiredError::new(challenge))
     } else {
-        let scope = Demand::from_headers(headers).scope.map(|scopes| scopes.to_string());
+        let scope = Demand::from_headers(headers)
+            .scope
+            .map(|scopes| scopes.to_string());
         StreamableHttpError::InsufficientScope(InsufficientScopeError::new(challenge, scope))
     })
 }
@@ -223,13 +257,22 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 
 /// Compares the essence of the media type (RFC 9110 section 8.3.1): no parameters, no case.
 fn is_media_type(headers: &HeaderMap, expected: &str) -> bool {
-    let value = headers.get(CONTENT_TYPE).map(http::HeaderValue::as_bytes).unwrap_or_default();
+    let value = headers
+        .get(CONTENT_TYPE)
+        .map(http::HeaderValue::as_bytes)
+        .unwrap_or_default();
     let essence = value.split(|byte| *byte == b';').next().unwrap_or_default();
-    essence.trim_ascii().eq_ignore_ascii_case(expected.as_bytes())
+    essence
+        .trim_ascii()
+        .eq_ignore_ascii_case(expected.as_bytes())
 }
 
 /// A body that is needed whole; its size is judged before any of it is kept.
-async fn whole<B: Bytestream>(mut body: B, length: Option<u64>, limit: usize) -> Result<Vec<u8>, Failure> {
+async fn whole<B: Bytestream>(
+    mut body: B,
+    length: Option<u64>,
+    limit: usize,
+) -> Result<Vec<u8>, Failure> {
     let too_large = || StreamableHttpError::ResponseBodyTooLarge { max_size: limit };
     if length.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > limit)) {
         return Err(too_large());

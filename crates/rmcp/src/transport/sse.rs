@@ -7,7 +7,10 @@ use rmcp::transport::streamable_http_client::SseError;
 use sse_stream::{Sse, SseStream};
 
 /// A body as it arrives.
-pub(super) trait Bytestream: Stream<Item = Result<Bytes, Error>> + Send + Unpin + 'static {}
+pub(super) trait Bytestream:
+    Stream<Item = Result<Bytes, Error>> + Send + Unpin + 'static
+{
+}
 
 impl<B: Stream<Item = Result<Bytes, Error>> + Send + Unpin + 'static> Bytestream for B {}
 
@@ -19,18 +22,26 @@ pub(super) fn events<B: Bytestream>(
     limit: usize,
     too_large: impl FnOnce(Option<String>) + Send + 'static,
 ) -> BoxStream<'static, Result<Sse, SseError>> {
-    let bounded = body.scan(EventSize { limit, ..EventSize::default() }, |size, chunk| {
-        ready(match chunk {
-            _ if size.exceeded => None,
-            Ok(chunk) => Some(size.observe(&chunk).map(|()| chunk)),
-            Err(error) => Some(Err(Broken::Body(error))),
-        })
-    });
+    let bounded = body.scan(
+        EventSize {
+            limit,
+            ..EventSize::default()
+        },
+        |size, chunk| {
+            ready(match chunk {
+                _ if size.exceeded => None,
+                Ok(chunk) => Some(size.observe(&chunk).map(|()| chunk)),
+                Err(error) => Some(Err(Broken::Body(error))),
+            })
+        },
+    );
     let mut last_event = last_event;
     let mut too_large = Some(too_large);
     let events = SseStream::from_bytes_stream(bounded).inspect(move |event| match event {
         Ok(Sse { id: Some(id), .. }) => last_event = Some(id.clone()),
-        Err(SseError::Body(error)) if matches!(error.downcast_ref(), Some(Broken::TooLarge { .. })) => {
+        Err(SseError::Body(error))
+            if matches!(error.downcast_ref(), Some(Broken::TooLarge { .. })) =>
+        {
             if let Some(too_large) = too_large.take() {
                 too_large(last_event.take());
             }
@@ -74,7 +85,11 @@ impl EventSize {
                 b'\n' if crlf => {}
                 b'\n' | b'\r' => self.end_line(),
                 _ => {
-                    self.comment = if self.line == 0 { byte == b':' } else { self.comment };
+                    self.comment = if self.line == 0 {
+                        byte == b':'
+                    } else {
+                        self.comment
+                    };
                     self.line += 1;
                 }
             }
@@ -106,11 +121,24 @@ mod tests {
 
     use super::*;
 
-    async fn read(chunks: &'static [&'static str], limit: usize) -> (Vec<Result<String, String>>, Option<Option<String>>) {
+    async fn read(
+        chunks: &'static [&'static str],
+        limit: usize,
+    ) -> (Vec<Result<String, String>>, Option<Option<String>>) {
         let (told, asked) = mpsc::channel();
-        let body = stream::iter(chunks.iter().map(|chunk| Ok(Bytes::from_static(chunk.as_bytes()))));
-        let events = events(body, Some("before".into()), limit, move |last| told.send(last).unwrap());
-        let read = events.map(|event| event.map(|e| e.data.unwrap_or_default()).map_err(|e| e.to_string()));
+        let body = stream::iter(
+            chunks
+                .iter()
+                .map(|chunk| Ok(Bytes::from_static(chunk.as_bytes()))),
+        );
+        let events = events(body, Some("before".into()), limit, move |last| {
+            told.send(last).unwrap()
+        });
+        let read = events.map(|event| {
+            event
+                .map(|e| e.data.unwrap_or_default())
+                .map_err(|e| e.to_string())
+        });
         (read.collect().await, asked.try_recv().ok())
     }
 
@@ -125,9 +153,21 @@ mod tests {
     /// T-14: one byte more ends the stream, and names the event after which it may not be resumed.
     #[tokio::test]
     async fn a_larger_event_ends_the_stream() {
-        let (events, told) = read(&["id: 7\ndata: x\n\n", "data: aaaa", "aaaaaaaaaa", "\n\ndata: y\n\n"], 16).await;
+        let (events, told) = read(
+            &[
+                "id: 7\ndata: x\n\n",
+                "data: aaaa",
+                "aaaaaaaaaa",
+                "\n\ndata: y\n\n",
+            ],
+            16,
+        )
+        .await;
         assert_eq!(events[0], Ok("x".to_owned()));
-        assert!(matches!(&events[1], Err(why) if why.contains("larger than 16 bytes")), "{events:?}");
+        assert!(
+            matches!(&events[1], Err(why) if why.contains("larger than 16 bytes")),
+            "{events:?}"
+        );
         assert_eq!((events.len(), told), (2, Some(Some("7".to_owned()))));
         let (_, told) = read(&["data: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"], 16).await;
         assert_eq!(told, Some(Some("before".to_owned())));

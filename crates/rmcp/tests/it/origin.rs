@@ -5,8 +5,7 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, Method, StatusCode};
 use pilotlight_rmcp::PersistingStore;
 use pilotlight_testkit::{
-    AuthorizationServerConfig, Lab, LabConfig, ScriptedHuman, authorization_server::Kind,
-    fetch,
+    AuthorizationServerConfig, Lab, LabConfig, ScriptedHuman, authorization_server::Kind, fetch,
 };
 use rmcp::transport::{AuthorizationManager, AuthorizationRequest, AuthorizationSession};
 use serde_json::json;
@@ -34,20 +33,32 @@ async fn a_restart_costs_neither_a_call_nor_a_login() {
 
     assert_eq!(failed, 0, "failed calls");
     let stats = lab.with_issuer(|issuer| issuer.stats().clone());
-    assert_eq!((stats.code_ok, stats.authorize, stats.registrations), (1, 1, 1));
+    assert_eq!(
+        (stats.code_ok, stats.authorize, stats.registrations),
+        (1, 1, 1)
+    );
     assert_eq!((stats.refresh_err, stats.spent_presented), (0, 0));
     let issued: Vec<u64> = lab.with_issuer(|issuer| {
         let tokens = issuer.ledger().entries.iter();
-        tokens.filter(|e| matches!(e.kind, Kind::Code | Kind::Refresh)).map(|e| e.at_ms).collect()
+        tokens
+            .filter(|e| matches!(e.kind, Kind::Code | Kind::Refresh))
+            .map(|e| e.at_ms)
+            .collect()
     });
     assert!((3..=4).contains(&issued.len()), "{issued:?}");
     let life_ms = u64::try_from(life.as_millis()).unwrap();
     for pair in issued.windows(2) {
-        assert!(pair[1] - pair[0] < life_ms, "refreshed before expiry: {issued:?}");
+        assert!(
+            pair[1] - pair[0] < life_ms,
+            "refreshed before expiry: {issued:?}"
+        );
     }
     let received = keychain.load().unwrap().token_received_at.unwrap();
     let last = issued.last().unwrap() / 1000;
-    assert!((last.saturating_sub(2)..=last).contains(&received), "{received}, issued {last}");
+    assert!(
+        (last.saturating_sub(2)..=last).contains(&received),
+        "{received}, issued {last}"
+    );
 }
 
 /// The needless refresh at connect: a stored token that is fresh is used as it is.
@@ -79,7 +90,10 @@ async fn a_confidential_client_refreshes_after_a_restart() {
         manager.refresh_token().await.unwrap();
         assert!(keychain.load().unwrap().client_secret.is_some());
     }
-    assert_eq!(lab.with_issuer(|issuer| (issuer.stats().refresh_ok, issuer.stats().code_ok)), (2, 1));
+    assert_eq!(
+        lab.with_issuer(|issuer| (issuer.stats().refresh_ok, issuer.stats().code_ok)),
+        (2, 1)
+    );
 }
 
 /// AUTH-85, F-18: an issuer that never repeats the refresh token.
@@ -119,30 +133,41 @@ async fn a_locked_keychain_costs_nothing() {
     assert!(store.install(&mut manager).await.unwrap());
     manager.refresh_token().await.unwrap();
     let stats = lab.with_issuer(|issuer| issuer.stats().clone());
-    assert_eq!((stats.refresh_ok, stats.spent_presented, stats.code_ok), (4, 0, 1));
+    assert_eq!(
+        (stats.refresh_ok, stats.spent_presented, stats.code_ok),
+        (4, 0, 1)
+    );
 }
 
-async fn lab(issuer: impl FnOnce(&mut AuthorizationServerConfig)) -> Lab {
+pub(crate) async fn lab(issuer: impl FnOnce(&mut AuthorizationServerConfig)) -> Lab {
     let mut config = LabConfig::default();
     issuer(&mut config.authorization_server);
     Lab::start(config).await.unwrap()
 }
 
 /// A host that starts: its stored login, the store over it, and rmcp's manager through our HTTP client.
-async fn host(lab: &Lab, keychain: &Keychain) -> (PersistingStore, AuthorizationManager) {
+pub(crate) async fn host(
+    lab: &Lab,
+    keychain: &Keychain,
+) -> (PersistingStore, AuthorizationManager) {
     let store = PersistingStore::new(keychain.load(), keychain.clone());
     let http = store.http_client(Arc::new(HostHttp));
-    let manager = AuthorizationManager::new_with_oauth_http_client(lab.resource_url(), Arc::new(http)).await;
+    let manager =
+        AuthorizationManager::new_with_oauth_http_client(lab.resource_url(), Arc::new(http)).await;
     let mut manager = manager.unwrap();
     manager.set_credential_store(store.clone());
     (store, manager)
 }
 
-async fn log_in(mut manager: AuthorizationManager) -> AuthorizationManager {
+pub(crate) async fn log_in(mut manager: AuthorizationManager) -> AuthorizationManager {
     let metadata = manager.resolve_metadata().await.unwrap().metadata;
     manager.set_metadata(metadata);
-    let request = AuthorizationRequest::new("http://127.0.0.1:1/callback").with_client_name("a terminal");
-    let session = AuthorizationSession::new(manager, request).await.map_err(|(_, error)| error).unwrap();
+    let request =
+        AuthorizationRequest::new("http://127.0.0.1:1/callback").with_client_name("a terminal");
+    let session = AuthorizationSession::new(manager, request)
+        .await
+        .map_err(|(_, error)| error)
+        .unwrap();
     let human = ScriptedHuman::allows().without_callback();
     let redirect = human.visit(session.get_authorization_url()).await.unwrap();
     session.handle_callback_url(&redirect).await.unwrap();
@@ -176,7 +201,10 @@ async fn call(lab: &Lab, token: &str) -> StatusCode {
         ("mcp-method", "tools/call"),
         ("mcp-name", "whoami"),
     ] {
-        headers.insert(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        headers.insert(
+            http::HeaderName::from_bytes(name.as_bytes()).unwrap(),
+            value.parse().unwrap(),
+        );
     }
     let meta = json!({
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -184,7 +212,13 @@ async fn call(lab: &Lab, token: &str) -> StatusCode {
     });
     let params = json!({"name": "whoami", "arguments": {}, "_meta": meta});
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
-    let answer = fetch::exchange(Method::POST, lab.resource_url(), headers, body.to_string().into_bytes()).await;
+    let answer = fetch::exchange(
+        Method::POST,
+        lab.resource_url(),
+        headers,
+        body.to_string().into_bytes(),
+    )
+    .await;
     answer.map_or(StatusCode::SERVICE_UNAVAILABLE, |answer| answer.status)
 }
 

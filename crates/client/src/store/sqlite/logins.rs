@@ -17,6 +17,7 @@ use super::{
     error::sql,
     lock,
     rows::{self, Stored},
+    schema::hides_nothing,
     tables::{self, TakenName},
 };
 use crate::store::{
@@ -155,6 +156,7 @@ impl Inner {
 
     pub(super) fn revocations(&self) -> Result<Vec<QueuedRevocation>, Error> {
         self.reading(|connection| {
+            hides_nothing(connection, "revocation", "revocation_login")?;
             let mut statement = connection
                 .prepare_cached("SELECT id, login, queued_at, sealed FROM revocation ORDER BY queued_at, seq")
                 .map_err(|e| sql(&e))?;

@@ -10,7 +10,7 @@ use pilotlight_core::{
 use rusqlite::{Connection, OptionalExtension as _, Row, types::Value};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::error::sql;
+use super::{error::sql, schema::hides_nothing};
 use crate::store::{
     rules::Held,
     seal::{Keys, Kind, Place, short},
@@ -40,13 +40,34 @@ impl Stored {
 /// Reads a login.
 pub(super) fn load(connection: &Connection, keys: &Keys, id: CredentialId) -> Result<Stored, Error> {
     let row = connection
-        .prepare_cached(
-            "SELECT incarnation, generation, client, buried_at, sealed, attempt, acceptance, suspicion, backoff, forced
-             FROM credential WHERE id = ?1",
-        )
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM credential WHERE id = ?1"))
         .and_then(|mut statement| statement.query_row([id.0], raw).optional())
         .map_err(|e| sql(&e))?;
-    let Some(row) = row else { return Ok(Stored::Nothing) };
+    match row {
+        Some(row) => open(keys, row),
+        None => absent(connection, keys, id),
+    }
+}
+
+/// Answers that there is no such login, after a look at all there are: one whose id was changed, or that the index no
+/// longer leads to, is damage and not absence.
+fn absent(connection: &Connection, keys: &Keys, id: CredentialId) -> Result<Stored, Error> {
+    hides_nothing(connection, "credential", "credential_id")?;
+    let rows: Vec<Raw> = connection
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM credential NOT INDEXED"))
+        .and_then(|mut statement| statement.query_map((), raw)?.collect())
+        .map_err(|e| sql(&e))?;
+    for row in rows {
+        if row.id == id {
+            return Err(Error::StoreCorrupt { what: "the index of credential".into() });
+        }
+        open(keys, row)?;
+    }
+    Ok(Stored::Nothing)
+}
+
+fn open(keys: &Keys, row: Raw) -> Result<Stored, Error> {
+    let id = row.id;
     let version = version(row.incarnation, row.generation)?;
     match (row.buried_at, row.client) {
         (Some(buried_at), None) => {
@@ -166,6 +187,10 @@ pub(super) fn events(connection: &Connection, keys: &Keys, id: CredentialId, lim
             statement.query_map((id.0, limit), |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
         })
         .map_err(|e| sql(&e))?;
+    // Events are numbered without gaps.
+    if rows.windows(2).any(|pair| pair[0].0 != pair[1].0 + 1) {
+        return Err(Error::StoreCorrupt { what: format!("the history of {}", short(&id.0)) });
+    }
     rows.into_iter().rev().map(|(n, sealed)| event_place(&id.0, n, |place| keys.open(place, &sealed))).collect()
 }
 
@@ -198,6 +223,7 @@ impl Facts<'_> {
 
 /// A row before anything of it is believed.
 struct Raw {
+    id: CredentialId,
     incarnation: [u8; 16],
     generation: i64,
     client: Option<Vec<u8>>,
@@ -208,12 +234,13 @@ struct Raw {
 
 fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
     Ok(Raw {
-        incarnation: row.get(0)?,
-        generation: row.get(1)?,
-        client: row.get(2)?,
-        buried_at: row.get(3)?,
-        sealed: row.get(4)?,
-        facts: [row.get(5)?, row.get(6)?, row.get(7)?, row.get(8)?, row.get(9)?],
+        id: CredentialId(row.get(0)?),
+        incarnation: row.get(1)?,
+        generation: row.get(2)?,
+        client: row.get(3)?,
+        buried_at: row.get(4)?,
+        sealed: row.get(5)?,
+        facts: [row.get(6)?, row.get(7)?, row.get(8)?, row.get(9)?, row.get(10)?],
     })
 }
 
@@ -239,4 +266,6 @@ fn blob(bytes: &[u8]) -> Value {
     Value::Blob(bytes.to_vec())
 }
 
+const COLUMNS: &str =
+    "id, incarnation, generation, client, buried_at, sealed, attempt, acceptance, suspicion, backoff, forced";
 const EVENTS_KEPT: i64 = 1000;

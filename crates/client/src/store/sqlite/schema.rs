@@ -42,7 +42,8 @@ CREATE TABLE header (
 ) STRICT;
 -- A login, or (buried_at set) its tombstone. The facts are JSON behind a MAC.
 CREATE TABLE credential (
-    id BLOB PRIMARY KEY,
+    seq INTEGER PRIMARY KEY,
+    id BLOB NOT NULL,
     incarnation BLOB NOT NULL,
     generation INTEGER NOT NULL,
     client BLOB,
@@ -54,13 +55,15 @@ CREATE TABLE credential (
     backoff BLOB,
     forced BLOB
 ) STRICT;
+CREATE UNIQUE INDEX credential_id ON credential (id);
 CREATE INDEX credential_client ON credential (client);
 CREATE TABLE binding (
     seq INTEGER PRIMARY KEY,
-    id BLOB NOT NULL UNIQUE,
+    id BLOB NOT NULL,
     name BLOB NOT NULL UNIQUE,
     sealed BLOB NOT NULL
 ) STRICT;
+CREATE UNIQUE INDEX binding_id ON binding (id);
 CREATE TABLE registration (
     seq INTEGER PRIMARY KEY,
     id BLOB NOT NULL UNIQUE,
@@ -85,7 +88,7 @@ CREATE TABLE event (
     n INTEGER NOT NULL,
     sealed BLOB NOT NULL,
     PRIMARY KEY (login, n)
-) STRICT;
+) STRICT, WITHOUT ROWID;
 CREATE TABLE outcome (
     binding BLOB PRIMARY KEY,
     sealed BLOB NOT NULL
@@ -236,6 +239,22 @@ impl Header {
         }
         framed(&mut mac, &self.created_at.0.to_be_bytes());
         mac
+    }
+}
+
+/// Makes sure, before somebody is told that there is nothing, that a damaged tree hides nothing: the table and its index
+/// must agree on how much there is (promise 10).
+pub(super) fn hides_nothing(connection: &Connection, table: &str, index: &str) -> Result<(), Error> {
+    let count = |how: &str| {
+        connection
+            .prepare_cached(&format!("SELECT count(*) FROM {table} {how}"))
+            .and_then(|mut statement| statement.query_row((), |row| row.get::<_, i64>(0)))
+            .map_err(|e| sql(&e))
+    };
+    if count("NOT INDEXED")? == count(&format!("INDEXED BY {index}"))? {
+        Ok(())
+    } else {
+        Err(Error::StoreCorrupt { what: format!("the index of {table}") })
     }
 }
 

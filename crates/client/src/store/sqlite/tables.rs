@@ -9,7 +9,7 @@ use pilotlight_core::{
 };
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::{Inner, error::sql};
+use super::{Inner, error::sql, schema::hides_nothing};
 use crate::store::{
     LoginOutcome,
     seal::{Keys, Kind, Place},
@@ -26,25 +26,32 @@ pub(super) enum TakenName {
 
 impl Inner {
     pub(super) fn binding(&self, key: &BindingKey) -> Result<Option<Binding>, Error> {
-        let id = self.keys.lookup.binding(key);
-        let row: Option<([u8; 32], Vec<u8>)> = self.reading(|connection| {
+        let id = self.keys.lookup.binding(key).0;
+        let row: Option<Row> = self.reading(|connection| {
             connection
-                .prepare_cached("SELECT name, sealed FROM binding WHERE id = ?1")
-                .and_then(|mut s| s.query_row([id.0], |row| Ok((row.get(0)?, row.get(1)?))).optional())
+                .prepare_cached("SELECT id, name, sealed FROM binding WHERE id = ?1")
+                .and_then(|mut s| s.query_row([id], row).optional())
                 .map_err(|e| sql(&e))
         })?;
-        row.map(|(name, sealed)| open_binding(&self.keys, &id.0, &name, &sealed)).transpose()
+        match row {
+            Some(row) => open_binding(&self.keys, &row).map(Some),
+            // One whose id was changed, or that the index no longer leads to, is damage and not absence.
+            None if self.bindings()?.iter().any(|binding| self.keys.lookup.binding(&binding.key).0 == id) => {
+                Err(Error::StoreCorrupt { what: "the index of binding".into() })
+            }
+            None => Ok(None),
+        }
     }
 
     pub(super) fn bindings(&self) -> Result<Vec<Binding>, Error> {
-        let rows: Vec<([u8; 32], [u8; 32], Vec<u8>)> = self.reading(|connection| {
+        let rows: Vec<Row> = self.reading(|connection| {
+            hides_nothing(connection, "binding", "binding_id")?;
             connection
-                .prepare_cached("SELECT id, name, sealed FROM binding ORDER BY seq")
-                .and_then(|mut s| s.query_map((), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect())
+                .prepare_cached("SELECT id, name, sealed FROM binding NOT INDEXED ORDER BY seq")
+                .and_then(|mut s| s.query_map((), row)?.collect())
                 .map_err(|e| sql(&e))
         })?;
-        let opened = rows.into_iter().map(|(id, name, sealed)| open_binding(&self.keys, &id, &name, &sealed));
-        let mut bindings = opened.collect::<Result<Vec<_>, _>>()?;
+        let mut bindings = rows.iter().map(|row| open_binding(&self.keys, row)).collect::<Result<Vec<_>, _>>()?;
         bindings.sort_by_key(|binding| binding.created_at);
         Ok(bindings)
     }
@@ -160,7 +167,14 @@ pub(super) fn take_registration(connection: &Connection, keys: &Keys, id: &[u8; 
     row.map(|(issuer, sealed)| open_registration(keys, id, &issuer, &sealed)).transpose()
 }
 
-fn open_binding(keys: &Keys, id: &[u8; 32], name: &[u8; 32], sealed: &[u8]) -> Result<Binding, Error> {
+/// A binding's id, name and sealed text.
+type Row = ([u8; 32], [u8; 32], Vec<u8>);
+
+fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+}
+
+fn open_binding(keys: &Keys, (id, name, sealed): &Row) -> Result<Binding, Error> {
     keys.open(&Place { kind: Kind::Binding, record: id, version: None, clear: &[name] }, sealed)
 }
 

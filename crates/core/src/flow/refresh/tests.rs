@@ -1,1 +1,49 @@
+//! A refresh on the stage, by theme.
 
+mod forced;
+mod order;
+// mod property;
+mod refusal;
+mod repeat;
+mod storing;
+
+use super::*;
+use crate::flow::stage::*;
+
+/// A refresh by process 1 that holds this generation.
+fn task(held: u64) -> Task {
+    Task {
+        key: key(),
+        held: Some(version(held)),
+        refused: None,
+        asked: false,
+        unsaved: None,
+        process: process(1),
+        entropy: [0x80; 32],
+        policy: Policy::default(),
+    }
+}
+
+fn refused(held: u64) -> Task {
+    Task { refused: Some(version(held)), ..task(held) }
+}
+
+/// A stage whose login is of generation 4 and due, not expired.
+fn due() -> Stage {
+    let mut stage = Stage::with(credential(4));
+    stage.pass(secs(3400));
+    stage
+}
+
+/// The same, expired.
+fn expired() -> Stage {
+    let mut stage = Stage::with(credential(4));
+    stage.pass(secs(3700));
+    stage
+}
+
+impl Stage {
+    fn refresh(&mut self) -> Outcome {
+        self.run(Refresh::new(task(4)))
+    }
+}

@@ -1,4 +1,7 @@
-use std::sync::{Arc, atomic::{AtomicUsize, Ordering}};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
@@ -10,12 +13,19 @@ use super::*;
 type Body = BoxStream<'static, Result<Bytes, Error>>;
 
 fn body(text: &str) -> Body {
-    let chunks: Vec<_> = text.as_bytes().chunks(7).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
+    let chunks: Vec<_> = text
+        .as_bytes()
+        .chunks(7)
+        .map(|chunk| Ok(Bytes::copy_from_slice(chunk)))
+        .collect();
     stream::iter(chunks).boxed()
 }
 
 fn broken() -> Body {
-    let error = Error::Network { host: "mcp.example".into(), why: NetworkFault::Broken };
+    let error = Error::Network {
+        host: "mcp.example".into(),
+        why: NetworkFault::Broken,
+    };
     stream::iter([Ok(Bytes::from_static(b"{")), Err(error)]).boxed()
 }
 
@@ -52,11 +62,24 @@ fn small() -> StreamableHttpResponseLimits {
 
 /// The outcome in a form that can be compared.
 async fn told(asked: &ClientJsonRpcMessage, in_session: bool, response: Response<Body>) -> String {
-    match of(Question { message: asked, in_session }, response, small()).await {
+    match of(
+        Question {
+            message: asked,
+            in_session,
+        },
+        response,
+        small(),
+    )
+    .await
+    {
         Ok(Answer::Accepted) => "accepted".into(),
         Ok(Answer::Json(message, session)) => {
             let message = serde_json::to_value(message).unwrap();
-            format!("{} id={} session={session:?}", message.get("error").map_or("result", |_| "error"), message["id"])
+            format!(
+                "{} id={} session={session:?}",
+                message.get("error").map_or("result", |_| "error"),
+                message["id"]
+            )
         }
         Ok(Answer::Events(_, session)) => format!("events session={session:?}"),
         Err(error) => format!("{error:?}"),
@@ -73,21 +96,39 @@ async fn successes_are_json_or_events() {
     let session = ("mcp-session-id", "s1");
     for kind in ["application/json", "Application/JSON; charset=utf-8"] {
         let answer = response(200, &[("content-type", kind), session], body(RESULT));
-        assert_eq!(told(&call(), false, answer).await, "result id=7 session=Some(\"s1\")");
+        assert_eq!(
+            told(&call(), false, answer).await,
+            "result id=7 session=Some(\"s1\")"
+        );
     }
-    let answer = response(200, &[("content-type", "text/event-stream;charset=utf-8")], body(""));
+    let answer = response(
+        200,
+        &[("content-type", "text/event-stream;charset=utf-8")],
+        body(""),
+    );
     assert_eq!(told(&call(), false, answer).await, "events session=None");
-    let odd = told(&call(), false, response(200, &[("content-type", "text/html")], body("<html>"))).await;
+    let odd = told(
+        &call(),
+        false,
+        response(200, &[("content-type", "text/html")], body("<html>")),
+    )
+    .await;
     assert_eq!(odd, "UnexpectedContentType(Some(\"text/html\"))");
     let junk = told(&call(), false, response(200, &[JSON_TYPE], body("{}"))).await;
-    assert!(junk.starts_with("UnexpectedServerResponse") && junk.ends_with("{}\")"), "{junk}");
+    assert!(
+        junk.starts_with("UnexpectedServerResponse") && junk.ends_with("{}\")"),
+        "{junk}"
+    );
 }
 
 /// TR-36: a message that awaits no answer is accepted whatever a success carries.
 #[tokio::test]
 async fn notifications_need_no_answer() {
     for status in [202, 204] {
-        assert_eq!(told(&call(), true, response(status, &[], body(""))).await, "accepted");
+        assert_eq!(
+            told(&call(), true, response(status, &[], body(""))).await,
+            "accepted"
+        );
     }
     for answer in [
         response(200, &[("content-length", "0")], body("")),
@@ -102,9 +143,19 @@ async fn notifications_need_no_answer() {
 /// TR-31: only a request that named a session can have lost it.
 #[tokio::test]
 async fn not_found_with_a_session_is_its_end() {
-    assert_eq!(told(&call(), true, response(404, &[JSON_TYPE], body(ERROR))).await, "SessionExpired");
-    assert_eq!(told(&call(), false, response(404, &[JSON_TYPE], body(ERROR))).await, "error id=7 session=None");
-    assert!(told(&call(), false, response(404, &[], body("gone"))).await.contains("HTTP 404 Not Found: gone"));
+    assert_eq!(
+        told(&call(), true, response(404, &[JSON_TYPE], body(ERROR))).await,
+        "SessionExpired"
+    );
+    assert_eq!(
+        told(&call(), false, response(404, &[JSON_TYPE], body(ERROR))).await,
+        "error id=7 session=None"
+    );
+    assert!(
+        told(&call(), false, response(404, &[], body("gone")))
+            .await
+            .contains("HTTP 404 Not Found: gone")
+    );
 }
 
 /// TR-15: a rejected discovery keeps the server's own error under the ID that was asked with, or gets one, so that
@@ -113,32 +164,80 @@ async fn not_found_with_a_session_is_its_end() {
 async fn a_rejected_discovery_tells_the_era() {
     let modern = r#"{"jsonrpc":"2.0","id":"server-error","error":{"code":-32022,"message":"no"}}"#;
     let long = "x".repeat(1000);
-    for (status, text, code) in [(400, modern, -32022), (400, ERROR, -32601), (404, "", -32600), (405, long.as_str(), -32600)] {
-        let kind = if text.starts_with('{') { "application/json" } else { "text/plain" };
+    for (status, text, code) in [
+        (400, modern, -32022),
+        (400, ERROR, -32601),
+        (404, "", -32600),
+        (405, long.as_str(), -32600),
+    ] {
+        let kind = if text.starts_with('{') {
+            "application/json"
+        } else {
+            "text/plain"
+        };
         let answer = response(status, &[("content-type", kind)], body(text));
         let asked = discover();
-        let Ok(Answer::Json(message, None)) = of(Question { message: &asked, in_session: false }, answer, small()).await else {
+        let Ok(Answer::Json(message, None)) = of(
+            Question {
+                message: &asked,
+                in_session: false,
+            },
+            answer,
+            small(),
+        )
+        .await
+        else {
             panic!("{status} {text}");
         };
         let message = serde_json::to_value(message).unwrap();
-        assert_eq!((&message["id"], &message["error"]["code"]), (&json!(1), &json!(code)));
+        assert_eq!(
+            (&message["id"], &message["error"]["code"]),
+            (&json!(1), &json!(code))
+        );
     }
     for status in [401, 403] {
-        let why = told(&discover(), false, response(status, &[JSON_TYPE], body(ERROR))).await;
+        let why = told(
+            &discover(),
+            false,
+            response(status, &[JSON_TYPE], body(ERROR)),
+        )
+        .await;
         assert!(why.starts_with("UnexpectedServerResponse"), "{why}");
     }
-    assert!(told(&discover(), false, response(503, &[], body(""))).await.starts_with("HttpStatus"));
-    assert!(told(&discover(), true, response(400, &[], body(""))).await.starts_with("Unexpected"));
+    assert!(
+        told(&discover(), false, response(503, &[], body("")))
+            .await
+            .starts_with("HttpStatus")
+    );
+    assert!(
+        told(&discover(), true, response(400, &[], body("")))
+            .await
+            .starts_with("Unexpected")
+    );
 }
 
 /// TR-51: a challenge stays a challenge.
 #[tokio::test]
 async fn challenges_are_kept() {
-    let challenge = ("www-authenticate", r#"Bearer error="insufficient_scope", scope="a b""#);
-    let why = told(&call(), true, response(401, &[challenge, JSON_TYPE], body(ERROR))).await;
-    assert!(why.starts_with("AuthRequired") && why.contains("insufficient_scope"), "{why}");
+    let challenge = (
+        "www-authenticate",
+        r#"Bearer error="insufficient_scope", scope="a b""#,
+    );
+    let why = told(
+        &call(),
+        true,
+        response(401, &[challenge, JSON_TYPE], body(ERROR)),
+    )
+    .await;
+    assert!(
+        why.starts_with("AuthRequired") && why.contains("insufficient_scope"),
+        "{why}"
+    );
     let why = told(&call(), true, response(403, &[challenge], body(""))).await;
-    assert!(why.starts_with("InsufficientScope") && why.contains(r#"required_scope: Some("a b")"#), "{why}");
+    assert!(
+        why.starts_with("InsufficientScope") && why.contains(r#"required_scope: Some("a b")"#),
+        "{why}"
+    );
 }
 
 /// F-12: a failing server's status and Retry-After are kept; a JSON-RPC error says more.
@@ -147,20 +246,55 @@ async fn failures_keep_their_status() {
     let later = ("retry-after", "7");
     for (status, kind) in [(429, JSON_TYPE), (503, ("content-type", "text/html"))] {
         let why = told(&call(), true, response(status, &[later, kind], body(ERROR))).await;
-        assert_eq!(why, format!("HttpStatus(HttpStatusError {{ status: {status}, retry_after: Some(\"7\") }})"));
+        assert_eq!(
+            why,
+            format!("HttpStatus(HttpStatusError {{ status: {status}, retry_after: Some(\"7\") }})")
+        );
     }
-    assert_eq!(told(&call(), false, response(500, &[JSON_TYPE], body(ERROR))).await, "error id=7 session=None");
-    assert!(told(&call(), false, response(500, &[JSON_TYPE], broken())).await.starts_with("HttpStatus"));
-    assert!(told(&call(), false, response(500, &[JSON_TYPE], body(&"x".repeat(301)))).await.starts_with("HttpStatus"));
+    assert_eq!(
+        told(&call(), false, response(500, &[JSON_TYPE], body(ERROR))).await,
+        "error id=7 session=None"
+    );
+    assert!(
+        told(&call(), false, response(500, &[JSON_TYPE], broken()))
+            .await
+            .starts_with("HttpStatus")
+    );
+    assert!(
+        told(
+            &call(),
+            false,
+            response(500, &[JSON_TYPE], body(&"x".repeat(301)))
+        )
+        .await
+        .starts_with("HttpStatus")
+    );
 }
 
 /// T-14: a JSON body is whole or refused, an explanation is cut, and nothing is read beyond either limit.
 #[tokio::test]
 async fn bodies_are_bounded() {
     let too_large = "ResponseBodyTooLarge { max_size: 300 }";
-    assert_eq!(told(&call(), false, response(200, &[JSON_TYPE], body(&" ".repeat(301)))).await, too_large);
-    let announced = stream::poll_fn(|_| panic!("a body that is announced too large is not read")).boxed();
-    assert_eq!(told(&call(), false, response(200, &[JSON_TYPE, ("content-length", "301")], announced)).await, too_large);
+    assert_eq!(
+        told(
+            &call(),
+            false,
+            response(200, &[JSON_TYPE], body(&" ".repeat(301)))
+        )
+        .await,
+        too_large
+    );
+    let announced =
+        stream::poll_fn(|_| panic!("a body that is announced too large is not read")).boxed();
+    assert_eq!(
+        told(
+            &call(),
+            false,
+            response(200, &[JSON_TYPE, ("content-length", "301")], announced)
+        )
+        .await,
+        too_large
+    );
     let reads = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&reads);
     let endless = stream::repeat_with(move || {
@@ -168,7 +302,10 @@ async fn bodies_are_bounded() {
         Ok(Bytes::from_static(b"0123456789"))
     });
     let why = told(&call(), false, response(400, &[], endless.boxed())).await;
-    assert_eq!(why, r#"UnexpectedServerResponse("HTTP 400 Bad Request: 01234567890123456789")"#);
+    assert_eq!(
+        why,
+        r#"UnexpectedServerResponse("HTTP 400 Bad Request: 01234567890123456789")"#
+    );
     assert_eq!(reads.load(Ordering::SeqCst), 2);
     let why = told(&call(), false, response(200, &[JSON_TYPE], broken())).await;
     assert!(why.starts_with("Client(Network"), "{why}");
@@ -178,13 +315,22 @@ async fn bodies_are_bounded() {
 #[test]
 fn a_stream_is_a_stream_or_says_why() {
     let said = |status, headers: &[(&'static str, &str)]| {
-        stream(response(status, headers, body(""))).map(|_| ()).map_err(|error| format!("{error:?}"))
+        stream(response(status, headers, body("")))
+            .map(|_| ())
+            .map_err(|error| format!("{error:?}"))
     };
     assert_eq!(said(200, &[("content-type", "text/event-stream")]), Ok(()));
     assert_eq!(said(405, &[]), Err("ServerDoesNotSupportSse".into()));
-    assert_eq!(said(200, &[("content-type", "text/html")]), Err("UnexpectedContentType(Some(\"text/html\"))".into()));
+    assert_eq!(
+        said(200, &[("content-type", "text/html")]),
+        Err("UnexpectedContentType(Some(\"text/html\"))".into())
+    );
     assert_eq!(said(200, &[]), Err("UnexpectedContentType(None)".into()));
     assert!(said(404, &[]).unwrap_err().contains("HTTP 404"));
     assert!(said(500, &[]).unwrap_err().starts_with("HttpStatus"));
-    assert!(said(401, &[("www-authenticate", "Bearer")]).unwrap_err().starts_with("AuthRequired"));
+    assert!(
+        said(401, &[("www-authenticate", "Bearer")])
+            .unwrap_err()
+            .starts_with("AuthRequired")
+    );
 }

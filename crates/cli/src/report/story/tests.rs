@@ -1,0 +1,69 @@
+use pilotlight_core::{
+    attempt::ProcessId,
+    credential::Generation,
+    error::{Certainty, LoginCause, Named},
+    scope::Scopes,
+};
+
+use super::*;
+use crate::report::table::tests::login;
+
+const START: u64 = 1_795_400_000_000;
+
+fn at(seconds: u64, happened: Happened) -> Event {
+    Event { at: Wall(START + seconds * 1000), process: ProcessId { pid: 7, nonce: 7 }, happened }
+}
+
+fn refresh(seconds: u64, reason: Reason, label: Option<Label>) -> Event {
+    let happened = Happened::Refreshed {
+        generation: Generation(seconds),
+        reason,
+        label,
+        calls: 1 + u32::from(label.is_some()),
+        sent_at: Wall(START + seconds * 1000),
+        previous_refresh_point: None,
+        lifetime: Some(Duration::from_secs(10)),
+    };
+    at(seconds, happened)
+}
+
+fn logged_in() -> Event {
+    let happened = Happened::LoggedIn {
+        issuer: "https://auth.linear.example".into(),
+        scopes: Scopes::parse("read write"),
+        lifetime: Some(Duration::from_secs(3600)),
+        refresh_token: true,
+    };
+    at(0, happened)
+}
+
+fn told(state: State, events: &[Event]) -> String {
+    tell(&login("linear", "default", state), events, Wall(START + 100_000), &TimeZone::UTC)
+}
+
+#[test]
+fn a_loss_is_told_cause_first() {
+    let cause = LoginCause::RefreshRejected { certainty: Certainty::Certain, named: Some(Named::Reuse) };
+    let ambiguous = Happened::Ambiguous { code: "unavailable.network".into(), repeated: true };
+    let events = [
+        logged_in(),
+        refresh(8, Reason::Due, None),
+        at(16, ambiguous),
+        at(17, Happened::Lost { cause: cause.clone() }),
+    ];
+    insta::assert_snapshot!(told(State::LoginRequired { cause }, &events), @"");
+}
+
+#[test]
+fn a_long_quiet_life_is_a_short_story() {
+    let mut events = vec![logged_in()];
+    events.extend((1..8).map(|n| refresh(n * 8, Reason::Due, None)));
+    events.push(refresh(70, Reason::Refused, Some(Label::RetryAmbiguous)));
+    events.extend((0..2).map(|n| refresh(78 + n * 8, Reason::Due, None)));
+    insta::assert_snapshot!(told(State::Ok, &events), @"");
+}
+
+#[test]
+fn without_a_past_there_is_little_to_tell() {
+    insta::assert_snapshot!(told(State::Ok, &[]), @"");
+}

@@ -1,0 +1,654 @@
+//! The HTTP stack against servers that fail, lie and stall, on real sockets (T-13, T-14, T-40, F-12, F-25).
+
+pub(crate) mod support;
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use pilotlight::{
+    clock::{Clock, SystemClock},
+    core::{
+        Error,
+        error::NetworkFault,
+        exchange::{BODY_LIMIT, Delivery, Fault, Leg},
+        time::{Now, Wall},
+    },
+    egress::Egress,
+    http::{Http as _, HttpClient, HttpConfig, Proxy},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
+use url::Url;
+
+use support::{
+    Certificate, Names, answer, at_test, fixed, get, local, loopback, redirecting, request, send,
+    serve, serve_tls, token, trusting,
+};
+
+/// F-12: a port that nobody listens on delivers nothing.
+#[tokio::test]
+async fn a_refused_connection_delivers_nothing() {
+    let address = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    for leg in [Leg::Token, Leg::Metadata, Leg::Registration] {
+        let failure = send(&local(), leg, address).await.unwrap_err();
+        assert_eq!(
+            (failure.delivery, failure.fault),
+            (
+                Delivery::NotDelivered,
+                Fault::Network(NetworkFault::Connect)
+            )
+        );
+        assert_eq!(failure.host, "127.0.0.1");
+    }
+}
+
+/// F-12: a name that does not resolve delivers nothing.
+#[tokio::test]
+async fn an_unknown_name_delivers_nothing() {
+    let client = local().with_lookup(Arc::new(Names::default()));
+    let url = Url::parse("https://as.example/token").unwrap();
+    let failure = client.send(token(url)).await.unwrap_err();
+    assert_eq!(
+        (failure.delivery, failure.fault),
+        (Delivery::NotDelivered, Fault::Network(NetworkFault::Dns))
+    );
+}
+
+/// F-12: whatever breaks after the connection stood is ambiguous, and is sent exactly once.
+#[tokio::test]
+async fn a_connection_that_breaks_is_ambiguous_and_nothing_is_sent_twice() {
+    let answers: [&[u8]; 6] = [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Le",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"access_to",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"acc\r\n",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
+    ];
+    for answer in answers {
+        for reset in [false, true] {
+            let requests = Arc::new(AtomicUsize::new(0));
+            let seen = requests.clone();
+            let address = serve(move |mut stream| {
+                let seen = seen.clone();
+                async move {
+                    request(&mut stream).await;
+                    seen.fetch_add(1, Ordering::SeqCst);
+                    stream.write_all(answer).await.unwrap();
+                    if reset {
+                        stream.set_zero_linger().unwrap();
+                    }
+                }
+            })
+            .await;
+            let failure = send(&local(), Leg::Token, address).await.unwrap_err();
+            let text = String::from_utf8_lossy(answer).into_owned();
+            assert_eq!(failure.delivery, Delivery::Ambiguous, "{text}");
+            assert_eq!(
+                failure.fault,
+                Fault::Network(NetworkFault::Broken),
+                "{text}"
+            );
+            assert_eq!(requests.load(Ordering::SeqCst), 1, "{text}");
+        }
+    }
+}
+
+/// T-14: a body is read up to the limit and not a byte further, whether its length is announced or not.
+#[tokio::test]
+async fn bodies_are_capped() {
+    let announced = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+        BODY_LIMIT + 1
+    );
+    let most = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {BODY_LIMIT}\r\n\r\n{}",
+        "x".repeat(BODY_LIMIT)
+    );
+    let failure = send(&local(), Leg::Metadata, fixed(announced).await)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (failure.delivery, failure.fault),
+        (Delivery::Ambiguous, Fault::Network(NetworkFault::TooLarge))
+    );
+    assert_eq!(
+        send(&local(), Leg::Metadata, fixed(most).await)
+            .await
+            .unwrap()
+            .body
+            .len(),
+        BODY_LIMIT
+    );
+
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counter = sent.clone();
+    let endless = serve(move |mut stream| {
+        let counter = counter.clone();
+        async move {
+            request(&mut stream).await;
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                .await;
+            let chunk = format!("2000\r\n{}\r\n", "x".repeat(0x2000));
+            while stream.write_all(chunk.as_bytes()).await.is_ok() {
+                counter.fetch_add(chunk.len(), Ordering::SeqCst);
+            }
+        }
+    })
+    .await;
+    let failure = send(&local(), Leg::Metadata, endless).await.unwrap_err();
+    assert_eq!(failure.fault, Fault::Network(NetworkFault::TooLarge));
+    // What the sockets buffer comes on top of the limit.
+    assert!(sent.load(Ordering::SeqCst) < BODY_LIMIT + 16 * 1024 * 1024);
+}
+
+/// T-14: a head without end is refused.
+#[tokio::test]
+async fn endless_headers_are_refused() {
+    let address = serve(|mut stream| async move {
+        request(&mut stream).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n").await;
+        for i in 0..1_000_000 {
+            if stream
+                .write_all(format!("x-{i}: {i}\r\n").as_bytes())
+                .await
+                .is_err()
+            {
+                return;
+            }
+        }
+    })
+    .await;
+    let failure = send(&local(), Leg::Metadata, address).await.unwrap_err();
+    assert_eq!(
+        (failure.delivery, failure.fault),
+        (Delivery::Ambiguous, Fault::Network(NetworkFault::Broken))
+    );
+}
+
+/// T-14: a body that drips runs into the deadline of its leg, which counts from the first connect to the last byte.
+#[tokio::test]
+async fn a_dripping_body_ends_at_the_deadline() {
+    let address = serve(|mut stream| async move {
+        request(&mut stream).await;
+        tokio::time::pause();
+        let _ = stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            .await;
+        while stream.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    })
+    .await;
+    let failure = send(&local(), Leg::Metadata, address).await.unwrap_err();
+    assert_eq!(
+        (failure.delivery, failure.fault),
+        (
+            Delivery::Ambiguous,
+            Fault::Deadline(Duration::from_secs(15))
+        )
+    );
+}
+
+/// F-25, step 6: a token endpoint that is alive and slow is waited for, up to the deadline and no longer.
+#[tokio::test]
+async fn a_slow_issuer_is_waited_for() {
+    let answering = |after: u64| {
+        serve(move |mut stream| async move {
+            request(&mut stream).await;
+            tokio::time::pause();
+            tokio::time::sleep(Duration::from_secs(after)).await;
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                .await;
+            let _ = stream.read(&mut [0; 1]).await;
+        })
+    };
+    assert_eq!(
+        send(&local(), Leg::Token, answering(55).await)
+            .await
+            .unwrap()
+            .body
+            .as_slice(),
+        b"{}"
+    );
+    tokio::time::resume();
+    let failure = send(&local(), Leg::Token, answering(61).await)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (failure.delivery, failure.fault),
+        (
+            Delivery::Ambiguous,
+            Fault::Deadline(Duration::from_secs(60))
+        )
+    );
+}
+
+/// T-13: metadata is followed within its origin, three times at most; each hop is one request.
+#[tokio::test]
+async fn metadata_redirects_stay_in_their_origin_and_end() {
+    for status in [301, 302, 303, 307, 308] {
+        let (address, seen) = redirecting(status, |path| match path {
+            "/0" => Some("/1".into()),
+            "/1" => Some("2#fragment".into()),
+            "/2" => Some("/3?x=y".into()),
+            _ => None,
+        })
+        .await;
+        let reply = local().send(get(address, "/0")).await.unwrap();
+        assert_eq!((reply.status, reply.body.as_slice()), (200, &b"{}"[..]));
+        assert_eq!(
+            *seen.lock().unwrap(),
+            ["GET /0", "GET /1", "GET /2", "GET /3?x=y"]
+        );
+    }
+    let (address, seen) = redirecting(302, |path| Some(path.to_owned())).await;
+    assert_eq!(
+        local().send(get(address, "/loop")).await.unwrap_err().fault,
+        Fault::Network(NetworkFault::Redirect)
+    );
+    assert_eq!(seen.lock().unwrap().len(), 4);
+}
+
+/// T-13, T-23: a redirect to another origin, scheme or user is refused before a byte goes there.
+#[tokio::test]
+async fn metadata_redirects_to_another_origin_reach_nobody() {
+    let (collector, collected) = redirecting(200, |_| None).await;
+    for target in [
+        format!("http://{collector}/"),
+        format!("//{collector}/"),
+        format!("http://localhost:{}/", collector.port()),
+        format!("https://{collector}/"),
+        "http://user@SELF/".into(),
+        "http://user:password@SELF/".into(),
+        "https://SELF/".into(),
+        "http://169.254.169.254/".into(),
+        "javascript:alert(1)".into(),
+        "data:application/json,{}".into(),
+        "file:///etc/passwd".into(),
+        "http://[".into(),
+        "/caf\u{e9}".into(),
+    ] {
+        let own = Arc::new(Mutex::new(String::new()));
+        let at = own.clone();
+        let (address, seen) = redirecting(302, move |_| {
+            Some(target.replace("SELF", &at.lock().unwrap()))
+        })
+        .await;
+        *own.lock().unwrap() = address.to_string();
+        let failure = local().send(get(address, "/")).await.unwrap_err();
+        assert_eq!(failure.fault, Fault::Network(NetworkFault::Redirect));
+        assert_eq!(seen.lock().unwrap().len(), 1);
+    }
+    assert!(collected.lock().unwrap().is_empty());
+}
+
+/// T-13: no leg that carries a secret follows a redirect, whatever the status; the answer is given as it came.
+#[tokio::test]
+async fn secrets_are_never_sent_after_a_redirect() {
+    let (collector, collected) = redirecting(200, |_| None).await;
+    for leg in [
+        Leg::Token,
+        Leg::Registration,
+        Leg::Revocation,
+        Leg::Challenge,
+    ] {
+        for status in [301, 302, 303, 307, 308] {
+            for target in [format!("http://{collector}/"), "/elsewhere".into()] {
+                let (address, seen) = redirecting(status, move |_| Some(target.clone())).await;
+                let reply = send(&local(), leg, address).await.unwrap();
+                assert_eq!(reply.status, status);
+                assert_eq!(seen.lock().unwrap().len(), 1);
+            }
+        }
+    }
+    assert!(collected.lock().unwrap().is_empty());
+}
+
+/// Step 5 of a refresh: the token client keeps no connection; the other one does.
+#[tokio::test]
+async fn token_connections_are_never_reused() {
+    for (leg, want) in [(Leg::Token, 3), (Leg::Metadata, 1)] {
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = connections.clone();
+        let address = serve(move |mut stream| {
+            count.fetch_add(1, Ordering::SeqCst);
+            async move {
+                while !request(&mut stream).await.is_empty() {
+                    let _ = stream
+                        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                        .await;
+                }
+            }
+        })
+        .await;
+        let client = local();
+        for _ in 0..3 {
+            send(&client, leg, address).await.unwrap();
+        }
+        assert_eq!(connections.load(Ordering::SeqCst), want, "{leg:?}");
+    }
+}
+
+/// T-14, T-33: the request says who we are, offers no compression and gives no page away; a failure's words and `Debug`
+/// show nothing of the URL's query.
+#[tokio::test]
+async fn a_request_says_no_more_than_it_must() {
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let kept = heads.clone();
+    let address = serve(move |mut stream| {
+        let kept = kept.clone();
+        async move {
+            let head = request(&mut stream).await;
+            kept.lock()
+                .unwrap()
+                .push(String::from_utf8(head).unwrap().to_ascii_lowercase());
+        }
+    })
+    .await;
+    let url = Url::parse(&format!("http://{address}/token?code=canary-5c1")).unwrap();
+    let failure = local().send(token(url)).await.unwrap_err();
+    let head = heads.lock().unwrap().pop().unwrap();
+    assert!(head.contains("user-agent: pilotlight/") && head.contains("grant_type=refresh_token"));
+    assert!(!head.contains("accept-encoding") && !head.contains("referer"));
+    assert!(!format!("{failure:?} {}", failure.error()).contains("canary-5c1"));
+}
+
+/// Expiry counts from the moment the request left: the instant is taken from the clock that came in.
+#[tokio::test]
+async fn the_instant_of_sending_is_the_clocks() {
+    #[derive(Debug)]
+    struct Fixed;
+    impl Clock for Fixed {
+        fn now(&self) -> Now {
+            Now {
+                wall: Wall(77),
+                ..Now::default()
+            }
+        }
+    }
+    let client = HttpClient::new(HttpConfig::new(loopback()), Arc::new(Fixed)).unwrap();
+    let reply = send(
+        &client,
+        Leg::Token,
+        fixed("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".into()).await,
+    )
+    .await
+    .unwrap();
+    assert_eq!(reply.sent_at.wall, Wall(77));
+}
+
+/// T-40: a certificate that nobody vouches for, or for another name, or no TLS at all, ends before anything is sent.
+#[tokio::test]
+async fn bad_tls_delivers_nothing() {
+    let certificate = Certificate::of("as.test");
+    let address = serve_tls(&certificate, &[], |mut stream| async move {
+        answer(&mut stream).await
+    })
+    .await;
+    let names = Names::default()
+        .with("as.test", ["127.0.0.1"])
+        .with("other.test", ["127.0.0.1"]);
+    let untrusting = local().with_lookup(Arc::new(names.clone()));
+    let trusting = trusting(&certificate).with_lookup(Arc::new(names));
+    let at =
+        |host: &str, port: u16| token(Url::parse(&format!("https://{host}:{port}/token")).unwrap());
+
+    assert_eq!(
+        trusting
+            .send(at("as.test", address.port()))
+            .await
+            .unwrap()
+            .status,
+        200
+    );
+    let not_tls = serve(|mut stream| async move {
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        let _ = stream.read(&mut [0; 4096]).await;
+    })
+    .await;
+    let closes = serve(|mut stream| async move {
+        let _ = stream.read(&mut [0; 4096]).await;
+    })
+    .await;
+    for (client, host, port) in [
+        (&untrusting, "as.test", address.port()),
+        (&trusting, "other.test", address.port()),
+        (&trusting, "as.test", not_tls.port()),
+        (&trusting, "as.test", closes.port()),
+    ] {
+        let failure = client.send(at(host, port)).await.unwrap_err();
+        assert_eq!(
+            (failure.delivery, failure.fault),
+            (Delivery::NotDelivered, Fault::Network(NetworkFault::Tls)),
+            "{host}:{port}"
+        );
+    }
+}
+
+/// T-40: an extra certificate that cannot be read is the user's to mend, at once.
+#[test]
+fn a_broken_extra_certificate_is_refused() {
+    for pem in [
+        &b""[..],
+        b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        b"\xff\xfe",
+    ] {
+        let config = HttpConfig::new(loopback()).with_extra_ca(pem.to_vec());
+        assert!(matches!(
+            HttpClient::new(config, Arc::new(SystemClock)),
+            Err(Error::ConfigValue { .. })
+        ));
+    }
+}
+
+/// F-12: over HTTP/2 a refused stream delivers nothing, any other reset is ambiguous; neither is sent again.
+#[tokio::test]
+async fn a_refused_stream_delivers_nothing() {
+    let certificate = Certificate::of("as.test");
+    for (reason, want) in [
+        (h2::Reason::REFUSED_STREAM, Delivery::NotDelivered),
+        (h2::Reason::INTERNAL_ERROR, Delivery::Ambiguous),
+        (h2::Reason::CANCEL, Delivery::Ambiguous),
+    ] {
+        let requests = Arc::new(AtomicUsize::new(0));
+        let seen = requests.clone();
+        let address = serve_tls(&certificate, &[b"h2"], move |stream| {
+            let seen = seen.clone();
+            async move {
+                let Ok(mut connection) = h2::server::handshake(stream).await else {
+                    return;
+                };
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    seen.fetch_add(1, Ordering::SeqCst);
+                    respond.send_reset(reason);
+                }
+            }
+        })
+        .await;
+        let failure = at_test(&certificate, address).await.unwrap_err();
+        assert_eq!(
+            (failure.delivery, failure.fault),
+            (want, Fault::Network(NetworkFault::Broken)),
+            "{reason}"
+        );
+        assert_eq!(requests.load(Ordering::SeqCst), 1, "{reason}");
+    }
+}
+
+/// Step 6: over HTTP/2 a peer that answers no ping is a dead path, known within ten seconds.
+#[tokio::test]
+async fn an_unanswered_ping_is_a_dead_path() {
+    let certificate = Certificate::of("as.test");
+    let paused = Arc::new(Mutex::new(None));
+    let since = paused.clone();
+    let address = serve_tls(&certificate, &[b"h2"], move |stream| {
+        let since = since.clone();
+        async move {
+            let Ok(mut connection) = h2::server::handshake(stream).await else {
+                return;
+            };
+            let held = connection.accept().await;
+            tokio::time::pause();
+            *since.lock().unwrap() = Some(tokio::time::Instant::now());
+            // Neither read nor closed: the socket is alive, whoever is behind it is not.
+            std::future::pending::<()>().await;
+            drop(held);
+        }
+    })
+    .await;
+    let failure = at_test(&certificate, address).await.unwrap_err();
+    assert_eq!(
+        (failure.delivery, failure.fault),
+        (Delivery::Ambiguous, Fault::Network(NetworkFault::DeadPath))
+    );
+    let since = paused.lock().unwrap().unwrap();
+    assert!(
+        since.elapsed() <= Duration::from_secs(10),
+        "{:?}",
+        since.elapsed()
+    );
+}
+
+/// Step 6: over HTTP/1.1 a path that swallows everything, before or after the request arrived, is known to be dead within
+/// ten seconds. Real time: the kernel's clock decides.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_path_that_swallows_everything_is_dead() {
+    let swallowing = |after_the_request: bool| {
+        serve(move |mut stream| async move {
+            if after_the_request {
+                request(&mut stream).await;
+            }
+            // A filter that keeps nothing: no segment is seen, none is acknowledged.
+            let nothing = [socket2::SockFilter::new(6, 0, 0, 0)];
+            socket2::SockRef::from(&stream)
+                .attach_filter(&nothing)
+                .unwrap();
+            std::future::pending::<()>().await;
+        })
+    };
+    let begun = tokio::time::Instant::now();
+    let (late, early) = (swallowing(true).await, swallowing(false).await);
+    let client = local();
+    let (late, early) = tokio::join!(
+        send(&client, Leg::Token, late),
+        send(&client, Leg::Token, early)
+    );
+    for failure in [late.unwrap_err(), early.unwrap_err()] {
+        let want = (Delivery::Ambiguous, Fault::Network(NetworkFault::DeadPath));
+        assert_eq!((failure.delivery, failure.fault), want);
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+/// T-41, T-11: through a proxy, the proxy's own address is exempt; literals and names known here to be private are
+/// refused before the proxy hears of them; a tunnel that it refuses delivers nothing; loopback is never sent to it.
+#[tokio::test]
+async fn a_proxy_is_no_way_around_the_policy() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hears = heard.clone();
+    let proxy = serve(move |mut stream| {
+        let hears = hears.clone();
+        async move {
+            let head = String::from_utf8(request(&mut stream).await).unwrap();
+            hears
+                .lock()
+                .unwrap()
+                .push(head.lines().next().unwrap_or_default().to_owned());
+            let _ = stream
+                .write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+                .await;
+        }
+    })
+    .await;
+    let proxy = Url::parse(&format!("http://proxy.corp:{}/", proxy.port())).unwrap();
+    let proxy = Proxy::Explicit {
+        https: Some(proxy.clone()),
+        http: Some(proxy),
+        no_proxy: String::new(),
+    };
+    let names = Names::default()
+        .with("proxy.corp", ["127.0.0.1"])
+        .with("inside.example", ["10.0.0.7"])
+        .with("mixed.example", ["8.8.8.8", "10.0.0.8"]);
+    let config = HttpConfig::new(Egress::public(&[])).with_proxy(proxy);
+    let client = HttpClient::new(config, Arc::new(SystemClock))
+        .unwrap()
+        .with_lookup(Arc::new(names));
+    for (url, address) in [
+        ("https://10.1.2.3/", "10.1.2.3"),
+        ("https://[::ffff:a9fe:a9fe]/", "169.254.169.254"),
+        (
+            "https://metadata.google.internal/",
+            "metadata.google.internal",
+        ),
+        ("https://localhost/", "127.0.0.1"),
+        ("http://127.0.0.1:1/", "127.0.0.1"),
+        ("https://inside.example/", "10.0.0.7"),
+        ("https://mixed.example/", "10.0.0.8"),
+    ] {
+        let failure = client
+            .send(token(Url::parse(url).unwrap()))
+            .await
+            .unwrap_err();
+        let fault = Fault::Forbidden {
+            address: address.into(),
+            field: "token_endpoint".into(),
+        };
+        assert_eq!(
+            (failure.delivery, failure.fault),
+            (Delivery::NotDelivered, fault),
+            "{url}"
+        );
+    }
+    assert!(heard.lock().unwrap().is_empty());
+    let failure = client
+        .send(token(Url::parse("https://outside.example/").unwrap()))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (failure.delivery, failure.fault),
+        (
+            Delivery::NotDelivered,
+            Fault::Network(NetworkFault::Connect)
+        )
+    );
+    assert_eq!(
+        *heard.lock().unwrap(),
+        ["CONNECT outside.example:443 HTTP/1.1"]
+    );
+}
+
+/// T-23: the client for MCP traffic follows no redirect and streams.
+#[tokio::test]
+async fn the_mcp_client_follows_no_redirect() {
+    let (address, seen) = redirecting(307, |_| Some("/elsewhere".into())).await;
+    let client = local();
+    let response = client
+        .mcp()
+        .unwrap()
+        .get(format!("http://{address}/mcp"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 307);
+    assert_eq!(seen.lock().unwrap().len(), 1);
+}

@@ -1,0 +1,550 @@
+//! A small stage for the flows: one store that keeps its promises, scripted issuers and servers, a virtual clock, and a log
+//! of every act. Each act takes a millisecond, so that no flow can lean on two of them sharing an instant.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::{
+    attempt::{Label, ProcessId},
+    credential::{Account, Generation, Incarnation, Lifetime, Pins, TokenType},
+    error::NetworkFault,
+    exchange::{Delivery, Failure, Fault, Reply},
+    record::Spooled,
+    registration::{ClientAuthentication, ClientSource},
+    resource::Resource,
+    scope::Scopes,
+    secret::{AccessToken, RefreshToken},
+    time::{BootId, Wall},
+};
+
+type Scripted = Box<dyn FnOnce(&Exchange, &mut Stage) -> Exchanged>;
+type Hook = Box<dyn FnOnce(&mut Stage)>;
+
+/// A refresh token that left, as a stranger on the wire sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sent {
+    pub(super) token: String,
+    /// The durable attempt at that moment.
+    pub(super) label: Option<Label>,
+    pub(super) noted: bool,
+    pub(super) at: Now,
+}
+
+/// The stage. See the [module](self).
+#[derive(Default)]
+pub(super) struct Stage {
+    pub(super) now: Now,
+    pub(super) record: Option<Record>,
+    pub(super) buried: Option<Incarnation>,
+    pub(super) spool: Option<(Vec<Option<Version>>, Credential)>,
+    pub(super) notes: IssuerNotes,
+    pub(super) read_only: bool,
+    pub(super) registrations: Vec<Registration>,
+    pub(super) binding: Option<Binding>,
+    pub(super) queue: Vec<Credential>,
+    pub(super) events: Vec<Event>,
+    /// What was done, in order, in words.
+    pub(super) log: Vec<String>,
+    /// Every exchange, in order.
+    pub(super) exchanges: Vec<Exchange>,
+    /// Every refresh token that left.
+    pub(super) sent: Vec<Sent>,
+    /// The commits that were asked for.
+    pub(super) commits: Vec<Commit>,
+    pub(super) prompt: Option<Prompt>,
+    /// How much longer than asked each wait takes.
+    pub(super) oversleep: Duration,
+    /// Ports that are taken.
+    pub(super) taken: Vec<u16>,
+    /// What the redirect brings; `code` and `state` where it is `None`.
+    pub(super) redirect: Option<Result<Vec<(String, String)>, Error>>,
+    locks: Vec<Lock>,
+    fence: u64,
+    failing: HashSet<&'static str>,
+    script: VecDeque<Scripted>,
+    pages: HashMap<String, Scripted>,
+    hooks: Vec<(&'static str, Hook)>,
+}
+
+impl Stage {
+    pub(super) fn new() -> Self {
+        Self { now: start(), ..Self::default() }
+    }
+
+    /// A stage whose store holds this login.
+    pub(super) fn with(credential: Credential) -> Self {
+        Self::holding(Some(Record { credential: Some(credential), ..Record::default() }))
+    }
+
+    /// A stage whose store holds this.
+    pub(super) fn holding(record: Option<Record>) -> Self {
+        Self { record, ..Self::new() }
+    }
+
+    /// Answers the next exchange that no page answers.
+    pub(super) fn answer(&mut self, script: impl FnOnce(&Exchange, &mut Self) -> Exchanged + 'static) -> &mut Self {
+        self.script.push_back(Box::new(script));
+        self
+    }
+
+    /// Answers the next exchange with this address (without its query).
+    pub(super) fn page(&mut self, url: &str, script: impl FnOnce(&Exchange, &mut Self) -> Exchanged + 'static) -> &mut Self {
+        self.pages.insert(url.to_owned(), Box::new(script));
+        self
+    }
+
+    /// Does something just before the next act whose words start like this.
+    pub(super) fn before(&mut self, act: &'static str, hook: impl FnOnce(&mut Self) + 'static) -> &mut Self {
+        self.hooks.push((act, Box::new(hook)));
+        self
+    }
+
+    /// Makes every act of this kind fail from now on.
+    pub(super) fn fail(&mut self, act: &'static str) -> &mut Self {
+        self.failing.insert(act);
+        self
+    }
+
+    pub(super) fn heal(&mut self) -> &mut Self {
+        self.failing.clear();
+        self
+    }
+
+    pub(super) fn pass(&mut self, span: Duration) -> &mut Self {
+        self.now = self.now.after(span);
+        self
+    }
+
+    pub(super) fn record(&self) -> &Record {
+        self.record.as_ref().expect("a record")
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.record().version().expect("a login").generation.0
+    }
+
+    /// The login as another process would commit it, right now.
+    pub(super) fn put(&mut self, credential: Credential) {
+        self.record = Some(Record { credential: Some(credential), ..Record::default() });
+    }
+
+    pub(super) fn labels(&self) -> Vec<Option<Label>> {
+        self.sent.iter().map(|sent| sent.label).collect()
+    }
+
+    pub(super) fn count(&self, act: &str) -> usize {
+        self.log.iter().filter(|line| line.starts_with(act)).count()
+    }
+
+    /// The addresses that were asked, in order.
+    pub(super) fn asked(&self) -> Vec<String> {
+        self.exchanges.iter().map(|exchange| exchange.url.to_string()).collect()
+    }
+
+    /// Drives a flow to its end. What it locked it has let go of by then.
+    pub(super) fn run<F: Flow>(&mut self, flow: F) -> F::Outcome {
+        let mut turn = flow.start(self.now);
+        for _ in 0..100 {
+            match turn {
+                Turn::Done(outcome) => {
+                    assert!(self.locks.is_empty(), "still locked: {:?}", self.locks);
+                    return outcome;
+                }
+                Turn::Next(flow, Step { act, wake_at }) => {
+                    let answer = match act {
+                        Some(act) => self.perform(act),
+                        None => {
+                            let until = self.now.mono.until(wake_at.expect("something to wait for"));
+                            self.log.push("wait".into());
+                            self.pass(until + self.oversleep);
+                            Answer::Woken
+                        }
+                    };
+                    turn = flow.handle(answer, self.now);
+                }
+            }
+        }
+        panic!("no end after: {:#?}", self.log)
+    }
+
+    /// Drives a flow through the first act whose words start like this, and kills the process there: the kernel lets go of
+    /// its locks.
+    pub(super) fn crash_after<F: Flow>(&mut self, act: &str, flow: F) {
+        let mut turn = flow.start(self.now);
+        loop {
+            let Turn::Next(flow, Step { act: Some(next), .. }) = turn else { panic!("no {act} in {:#?}", self.log) };
+            let answer = self.perform(next);
+            if self.log.last().is_some_and(|line| line.starts_with(act)) {
+                self.locks.clear();
+                return;
+            }
+            turn = flow.handle(answer, self.now);
+        }
+    }
+
+    pub(super) fn perform(&mut self, act: Act) -> Answer {
+        let line = words(&act);
+        let (due, later) = std::mem::take(&mut self.hooks).into_iter().partition(|(act, _)| line.starts_with(act));
+        self.hooks = later;
+        let due: Vec<(_, Hook)> = due;
+        for (_, hook) in due {
+            hook(self);
+        }
+        self.pass(Duration::from_millis(1));
+        let kind = line.split(' ').next().unwrap_or_default().to_owned();
+        self.log.push(line);
+        let broken = || Err(Error::StoreUnavailable { why: "disk full".into() });
+        if self.failing.contains(kind.as_str()) {
+            return match act {
+                Act::Lock(_) => Answer::Locked(Err(Error::LeaseHeld { holder: crate::error::Holder::default() })),
+                Act::Reread(_) => Answer::Read(broken().map(|()| Reading::default())),
+                Act::Note { .. } => Answer::Noted(broken().map(|()| true)),
+                Act::Commit(_) => Answer::Committed(broken().map(|()| Committed::Moved)),
+                Act::FindRegistrations(_) => Answer::Registered(broken().map(|()| Vec::new())),
+                Act::Bury { .. } => Answer::Buried(broken().map(|()| None)),
+                _ => Answer::Done(broken()),
+            };
+        }
+        match act {
+            Act::Send(exchange) => Answer::Exchanged(self.exchange(&exchange)),
+            Act::Lock(lock) => {
+                assert!(!self.locks.contains(&lock), "locked twice");
+                self.locks.push(lock);
+                self.fence += 1;
+                Answer::Locked(Ok(self.fence))
+            }
+            Act::Unlock(lock) => {
+                self.locks.retain(|held| *held != lock);
+                Answer::Done(Ok(()))
+            }
+            Act::Reread(_) => Answer::Read(Ok(self.read())),
+            Act::Note { version, facts, event, .. } => {
+                let stored = self.record.as_mut().filter(|record| record.version() == Some(version));
+                let noted = stored.is_some();
+                if let Some(record) = stored {
+                    record.apply(&facts);
+                    self.events.extend(event);
+                }
+                Answer::Noted(Ok(noted))
+            }
+            Act::Commit(commit) => Answer::Committed(Ok(self.commit(*commit))),
+            Act::Spool { follows, credential } => {
+                let mut after = vec![follows];
+                if let Some((before, _)) = self.spool.take().filter(|(_, held)| Some(held.version) == follows) {
+                    after.extend(before);
+                }
+                self.spool = Some((after, *credential));
+                Answer::Done(Ok(()))
+            }
+            Act::PrepareSpool(_) => Answer::Done(Ok(())),
+            Act::Learn(_, notes) => {
+                self.notes = notes;
+                Answer::Done(Ok(()))
+            }
+            Act::FindRegistrations(issuer) => {
+                let fits = |r: &&Registration| r.issuer == issuer;
+                Answer::Registered(Ok(self.registrations.iter().filter(fits).cloned().collect()))
+            }
+            Act::KeepRegistration(registration) => {
+                self.registrations.insert(0, *registration);
+                Answer::Done(Ok(()))
+            }
+            Act::ForgetRegistration(gone) => {
+                self.registrations.retain(|r| r.issuer != gone.issuer || r.client.id != gone.client.id);
+                Answer::Done(Ok(()))
+            }
+            Act::OpenCallback(Callback { host, port, path }) => {
+                let port = port.unwrap_or(50_000);
+                Answer::CallbackOpen(if self.taken.contains(&port) {
+                    Err(Error::ConfigCallbackPort { port })
+                } else {
+                    Ok(format!("http://{host}:{port}{path}"))
+                })
+            }
+            Act::Show(prompt) => {
+                assert!(self.locks.is_empty(), "no lock is held while a person thinks");
+                let state = prompt.state.expose().to_owned();
+                self.prompt = Some(*prompt);
+                let usual = || Ok(vec![("code".into(), "code-1".into()), ("state".into(), state.clone())]);
+                let redirect = self.redirect.take().unwrap_or_else(usual);
+                Answer::Redirected(redirect.map(|mut parameters| {
+                    parameters.iter_mut().filter(|(_, value)| value == STATE).for_each(|(_, v)| v.clone_from(&state));
+                    parameters
+                }))
+            }
+            Act::CloseCallback => Answer::Done(Ok(())),
+            Act::Bury { event, revoke, .. } => Answer::Buried(Ok(self.bury(event, revoke))),
+            Act::Revoked(_) => {
+                self.queue.clear();
+                Answer::Done(Ok(()))
+            }
+            Act::Record(_, event) => {
+                self.events.push(event);
+                Answer::Done(Ok(()))
+            }
+        }
+    }
+
+    fn exchange(&mut self, exchange: &Exchange) -> Exchanged {
+        self.exchanges.push(exchange.clone());
+        if let Some(token) = form(exchange, "refresh_token") {
+            assert!(self.locks.iter().any(|lock| matches!(lock, Lock::Refresh(_))), "sent without the lock (I-16)");
+            let attempt = self.record.as_ref().and_then(|record| record.attempt);
+            let (label, noted) = (attempt.and_then(|attempt| attempt.label), attempt.is_some());
+            self.sent.push(Sent { token, label, noted, at: self.now });
+        }
+        let mut address = exchange.url.clone();
+        address.set_query(None);
+        let script = self.pages.remove(address.as_str()).or_else(|| self.script.pop_front());
+        let Some(script) = script else { panic!("nobody answers {exchange:?} after {:#?}", self.log) };
+        script(exchange, self)
+    }
+
+    fn read(&self) -> Reading {
+        let (notes, writable) = (self.notes.clone(), !self.read_only);
+        let stored = self.record.as_ref().and_then(Record::version);
+        let record = match &self.spool {
+            Some((after, credential)) if after.contains(&stored) && self.may_become(credential.version) => {
+                let spooled = Some(Spooled { follows: stored });
+                Some(Record { credential: Some(credential.clone()), spooled, ..Record::default() })
+            }
+            _ => self.record.clone(),
+        };
+        Reading { record, notes, writable }
+    }
+
+    fn may_become(&self, new: Version) -> bool {
+        match self.record.as_ref().and_then(Record::version) {
+            Some(held) => held.incarnation != new.incarnation || new.succeeds(&held),
+            None => self.buried != Some(new.incarnation),
+        }
+    }
+
+    fn commit(&mut self, commit: Commit) -> Committed {
+        self.commits.push(commit.clone());
+        let stored = self.record.as_ref().and_then(Record::version);
+        let spooled = self.read().record.filter(|r| r.spooled.is_some()).and_then(|r| r.version());
+        let fits = match commit.expects {
+            Expects::Version(version) => stored == Some(version) || spooled == Some(version),
+            Expects::Nothing => stored.is_none(),
+            Expects::Anything => true,
+        };
+        if !fits || (commit.expects != Expects::Anything && !self.may_become(commit.credential.version)) {
+            return Committed::Moved;
+        }
+        let other = |old: &Credential| old.version.incarnation != commit.credential.version.incarnation;
+        let superseded = self.record.take().and_then(|record| record.credential).filter(other).map(Box::new);
+        let Commit { credential, forced, binding, event, .. } = commit;
+        self.record = Some(Record { credential: Some(credential), forced, ..Record::default() });
+        self.binding = binding.or(self.binding.take());
+        self.spool = None;
+        self.events.push(event);
+        Committed::Done { superseded }
+    }
+
+    fn bury(&mut self, event: Event, revoke: bool) -> Option<Box<Buried>> {
+        let credential = self.record.take()?.credential;
+        self.record = Some(Record::default());
+        let credential = credential?;
+        self.buried = Some(credential.version.incarnation);
+        self.events.push(event);
+        if revoke {
+            self.queue.push(credential.clone());
+        }
+        let unshared = self.registrations.iter().find(|r| r.client.id == credential.client.id).cloned();
+        Some(Box::new(Buried { credential, unshared }))
+    }
+}
+
+/// An act in words: its kind, then what tells it from others of its kind.
+fn words(act: &Act) -> String {
+    match act {
+        Act::Send(exchange) => format!("send {:?}", exchange.leg).to_lowercase(),
+        Act::Lock(Lock::Refresh(_)) => "lock".into(),
+        Act::Lock(Lock::Register(_)) => "lock registering".into(),
+        Act::Unlock(Lock::Refresh(_)) => "unlock".into(),
+        Act::Unlock(Lock::Register(_)) => "unlock registering".into(),
+        Act::Reread(_) => "reread".into(),
+        Act::Note { facts, .. } => format!("note {}", facts.iter().map(fact).collect::<Vec<_>>().join(", ")),
+        Act::Commit(commit) => {
+            let over = match commit.expects {
+                Expects::Version(version) => version.generation.0.to_string(),
+                other => format!("{other:?}").to_lowercase(),
+            };
+            format!("commit {} over {over}", commit.credential.version.generation.0)
+        }
+        Act::Spool { follows, credential } => {
+            let follows = follows.map_or("nothing".into(), |version| version.generation.0.to_string());
+            format!("spool {} after {follows}", credential.version.generation.0)
+        }
+        Act::PrepareSpool(_) => "prepare-spool".into(),
+        Act::Learn(..) => "learn".into(),
+        Act::FindRegistrations(_) => "find-registrations".into(),
+        Act::KeepRegistration(_) => "keep-registration".into(),
+        Act::ForgetRegistration(_) => "forget-registration".into(),
+        Act::OpenCallback(callback) => match callback.port {
+            Some(port) => format!("open-callback {port}"),
+            None => "open-callback".into(),
+        },
+        Act::Show(_) => "show".into(),
+        Act::CloseCallback => "close-callback".into(),
+        Act::Bury { .. } => "bury".into(),
+        Act::Revoked(_) => "revoked".into(),
+        Act::Record(..) => "record".into(),
+    }
+}
+
+fn fact(fact: &Fact) -> String {
+    match fact {
+        Fact::Attempt(Some(attempt)) => match attempt.label {
+            Some(label) => format!("attempt {}", serde_json::to_string(&label).unwrap().trim_matches('"')),
+            None => "attempt".into(),
+        },
+        Fact::Attempt(None) => "no attempt".into(),
+        Fact::Acceptance(_) => "acceptance".into(),
+        Fact::Suspicion(Some(suspicion)) => format!("suspicion {}", suspicion.probes),
+        Fact::Suspicion(None) => "no suspicion".into(),
+        Fact::Backoff(Some(_)) => "backoff".into(),
+        Fact::Backoff(None) => "no backoff".into(),
+        Fact::Forced(_) => "forced".into(),
+    }
+}
+
+/// The only value of a form field; two of them are a bug of ours.
+pub(super) fn form(exchange: &Exchange, name: &str) -> Option<String> {
+    let all: Vec<_> = url::form_urlencoded::parse(&exchange.body).filter(|(key, _)| key == name).collect();
+    assert!(all.len() < 2, "{name} comes twice");
+    all.into_iter().next().map(|(_, value)| value.into_owned())
+}
+
+/// An answer with this status and body.
+pub(super) fn reply(status: u16, body: &str) -> impl FnOnce(&Exchange, &mut Stage) -> Exchanged + 'static + use<> {
+    with_headers(status, &[], body)
+}
+
+pub(super) fn with_headers(
+    status: u16,
+    headers: &[(&'static str, &str)],
+    body: &str,
+) -> impl FnOnce(&Exchange, &mut Stage) -> Exchanged + 'static + use<> {
+    let body = body.to_owned();
+    let pairs = headers.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_str(v).unwrap()));
+    let headers: HeaderMap = pairs.collect();
+    move |_, stage| {
+        let sent_at = stage.now;
+        stage.pass(Duration::from_millis(50));
+        Ok(Reply { status, headers, body: Zeroizing::new(body.into_bytes()), sent_at })
+    }
+}
+
+/// The next generation: `at-N` and `rt-N`, good for an hour.
+pub(super) fn tokens(generation: u64) -> impl FnOnce(&Exchange, &mut Stage) -> Exchanged + 'static + use<> {
+    let body = format!(
+        r#"{{"access_token":"at-{generation}","token_type":"Bearer","expires_in":3600,"refresh_token":"rt-{generation}"}}"#
+    );
+    reply(200, &body)
+}
+
+pub(super) fn oauth_error(error: &str) -> impl FnOnce(&Exchange, &mut Stage) -> Exchanged + 'static + use<> {
+    reply(400, &format!(r#"{{"error":"{error}"}}"#))
+}
+
+/// The connection broke after it stood.
+pub(super) fn broken(exchange: &Exchange, stage: &mut Stage) -> Exchanged {
+    failure(exchange, stage, Delivery::Ambiguous, Fault::Network(NetworkFault::Broken), Duration::from_millis(50))
+}
+
+/// No connection came up.
+pub(super) fn unreachable(exchange: &Exchange, stage: &mut Stage) -> Exchanged {
+    failure(exchange, stage, Delivery::NotDelivered, Fault::Network(NetworkFault::Connect), Duration::from_millis(50))
+}
+
+/// The connection stood and nothing came.
+pub(super) fn silent(exchange: &Exchange, stage: &mut Stage) -> Exchanged {
+    let limit = exchange.leg.deadline();
+    failure(exchange, stage, Delivery::Ambiguous, Fault::Deadline(limit), limit)
+}
+
+fn failure(exchange: &Exchange, stage: &mut Stage, delivery: Delivery, fault: Fault, after: Duration) -> Exchanged {
+    let sent_at = stage.now;
+    stage.pass(after);
+    Err(Failure { delivery, fault, host: exchange.host(), sent_at })
+}
+
+pub(super) fn start() -> Now {
+    Now { wall: Wall::from_unix_seconds(1_800_000_000), mono: Mono(1_000_000), boot: BootId([1; 16]) }
+}
+
+pub(super) fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub(super) fn issuer() -> Issuer {
+    Issuer::parse("https://as.example").unwrap()
+}
+
+pub(super) fn server() -> Resource {
+    Resource::parse("https://mcp.example").unwrap()
+}
+
+pub(super) fn key() -> CredentialKey {
+    CredentialKey { tenant: String::new(), resource: server(), issuer: issuer(), account: Account::default() }
+}
+
+pub(super) fn process(pid: u32) -> ProcessId {
+    ProcessId { pid, nonce: pid.into() }
+}
+
+pub(super) fn version(generation: u64) -> Version {
+    Version { incarnation: Incarnation([1; 16]), generation: Generation(generation) }
+}
+
+pub(super) fn client(id: &str) -> Client {
+    Client {
+        id: id.into(),
+        secret: None,
+        secret_expires_at: None,
+        authentication: ClientAuthentication::None,
+        source: ClientSource::Dynamic,
+    }
+}
+
+/// A login in this generation, received at the start and good for an hour.
+pub(super) fn credential(generation: u64) -> Credential {
+    Credential {
+        key: key(),
+        version: version(generation),
+        pins: Pins {
+            resource_parameter: Some("https://mcp.example".into()),
+            token_endpoint: Url::parse("https://as.example/token").unwrap(),
+            revocation_endpoint: Some(Url::parse("https://as.example/revoke").unwrap()),
+        },
+        client: client("client-1"),
+        access_token: AccessToken::new(format!("at-{generation}")).unwrap(),
+        token_type: TokenType::Bearer,
+        refresh_token: Some(RefreshToken::new(format!("rt-{generation}")).unwrap()),
+        received_at: Some(start()),
+        lifetime: Some(Lifetime::Stated(HOUR)),
+        scopes_requested: Scopes::parse("a b"),
+        scopes_granted: Scopes::parse("a"),
+        logged_in_at: start().wall,
+    }
+}
+
+/// The same server's login, made anew by a person, as this client.
+pub(super) fn other_login(client_id: &str) -> Credential {
+    let version = Version { incarnation: Incarnation([2; 16]), generation: Generation(0) };
+    let (access_token, refresh_token) = (AccessToken::new("at-new".into()).unwrap(), RefreshToken::new("rt-new".into()).ok());
+    let received_at = Some(start().after(secs(3000)));
+    Credential { version, client: client(client_id), access_token, refresh_token, received_at, ..credential(0) }
+}
+
+/// What a scripted redirect has where the real `state` belongs.
+pub(super) const STATE: &str = "{state}";
+pub(super) const HOUR: Duration = Duration::from_secs(3600);

@@ -13,10 +13,7 @@ use pilotlight::{
     human::{Human, Refuse},
     store::{SqliteStore, SqliteStoreConfig, Store},
 };
-use pilotlight_core::{
-    Error,
-    error::LoginCause,
-};
+use pilotlight_core::{Error, error::LoginCause};
 
 use crate::{
     config::{Settings, bad_value},
@@ -45,7 +42,12 @@ pub(crate) enum Stay {
 
 impl App {
     pub(crate) fn new(settings: Settings, report: Report) -> Self {
-        Self { settings, report, clock: Arc::new(SystemClock), sessions: OnceLock::new() }
+        Self {
+            settings,
+            report,
+            clock: Arc::new(SystemClock),
+            sessions: OnceLock::new(),
+        }
     }
 
     /// What time it is.
@@ -65,11 +67,15 @@ impl App {
 
     /// The store, where there is one: looking makes nothing.
     pub(crate) fn existing_store(&self) -> Result<Option<Arc<dyn Store>>, Error> {
-        Ok(SqliteStore::open_existing(&self.store_config())?.map(|store| Arc::new(store) as Arc<dyn Store>))
+        Ok(SqliteStore::open_existing(&self.store_config())?
+            .map(|store| Arc::new(store) as Arc<dyn Store>))
     }
 
     fn store_config(&self) -> SqliteStoreConfig {
-        let (data, key) = (self.settings.store.value.clone(), self.settings.key_file.value.clone());
+        let (data, key) = (
+            self.settings.store.value.clone(),
+            self.settings.key_file.value.clone(),
+        );
         SqliteStoreConfig::new(data, key, "pilotlight", self.clock.clone())
     }
 
@@ -79,7 +85,12 @@ impl App {
     }
 
     /// The sessions of a store, with somebody who can approve a login.
-    pub(crate) fn sessions_with(&self, store: Arc<dyn Store>, stay: Stay, human: Arc<dyn Human>) -> Result<Sessions, Error> {
+    pub(crate) fn sessions_with(
+        &self,
+        store: Arc<dyn Store>,
+        stay: Stay,
+        human: Arc<dyn Human>,
+    ) -> Result<Sessions, Error> {
         let mut limits = Limits::default();
         if stay == Stay::Brief {
             // Nobody else waits on this process: one whole token call may be waited for.
@@ -103,7 +114,12 @@ impl App {
         let mut http = HttpConfig::default().with_proxy(self.settings.proxy.value.clone());
         if let Some(file) = &self.settings.ca_file {
             let read = std::fs::read(&file.value);
-            http = http.with_extra_ca(read.map_err(|error| bad_value(format!("ca_file {}", file.value.display()), error.to_string()))?);
+            http = http.with_extra_ca(read.map_err(|error| {
+                bad_value(
+                    format!("ca_file {}", file.value.display()),
+                    error.to_string(),
+                )
+            })?);
         }
         Ok(http)
     }
@@ -111,7 +127,9 @@ impl App {
     /// Lets what is under way reach the store: a rotation, an acceptance, a revocation.
     pub(crate) async fn finish(&self, limit: Duration) {
         if let Some(sessions) = self.sessions.get() {
-            self.report.wait("finishing what is under way", sessions.drain(limit)).await;
+            self.report
+                .wait("finishing what is under way", sessions.drain(limit))
+                .await;
         }
     }
 
@@ -123,11 +141,18 @@ impl App {
     /// What there is to choose from.
     pub(crate) fn known<'a>(&'a self, bindings: &'a [Binding]) -> Known<'a> {
         let account = self.settings.account.as_ref().map(|setting| &setting.value);
-        Known { bindings, servers: &self.settings.servers, account }
+        Known {
+            bindings,
+            servers: &self.settings.servers,
+            account,
+        }
     }
 
     /// The store and the login that a TARGET means, for commands that work on one.
-    pub(crate) async fn open_target(&self, typed: &str) -> Result<(Arc<dyn Store>, Target), Failure> {
+    pub(crate) async fn open_target(
+        &self,
+        typed: &str,
+    ) -> Result<(Arc<dyn Store>, Target), Failure> {
         let store = self.existing_store()?;
         let bindings = match &store {
             Some(store) => store.bindings().await?,

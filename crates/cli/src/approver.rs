@@ -17,7 +17,10 @@ enum Offer {
     /// Nobody is asked.
     Nobody,
     /// The URL is shown; a browser, and pasted lines, where they can work.
-    Person { browser: Option<Opener>, paste: bool },
+    Person {
+        browser: Option<Opener>,
+        paste: bool,
+    },
 }
 
 /// Which program opens the URL.
@@ -69,20 +72,33 @@ fn offer(way: &Way, command: Option<&Setting<PathBuf>>, machine: Machine) -> Off
         return Offer::Nobody;
     }
     if way.paste {
-        return Offer::Person { browser: None, paste: true };
+        return Offer::Person {
+            browser: None,
+            paste: true,
+        };
     }
-    let program = way.browser_command.clone().or_else(|| command.map(|setting| setting.value.clone()));
+    let program = way
+        .browser_command
+        .clone()
+        .or_else(|| command.map(|setting| setting.value.clone()));
     let asked_for = way.browser || way.browser_command.is_some() || command.is_some();
     if asked_for {
         let opener = program.map_or(Opener::Platform, Opener::Program);
-        return Offer::Person { browser: Some(opener), paste: machine.stdin_is_terminal && !machine.no_interactive };
+        return Offer::Person {
+            browser: Some(opener),
+            paste: machine.stdin_is_terminal && !machine.no_interactive,
+        };
     }
     // Better to fail than to wait for somebody who is not there.
-    let somebody_looks = machine.browser_is_likely || machine.stdin_is_terminal || machine.stderr_is_terminal;
+    let somebody_looks =
+        machine.browser_is_likely || machine.stdin_is_terminal || machine.stderr_is_terminal;
     if machine.no_interactive || !somebody_looks {
         return Offer::Nobody;
     }
-    Offer::Person { browser: machine.browser_is_likely.then_some(Opener::Platform), paste: machine.stdin_is_terminal }
+    Offer::Person {
+        browser: machine.browser_is_likely.then_some(Opener::Platform),
+        paste: machine.stdin_is_terminal,
+    }
 }
 
 /// The lines that a person types. The thread that reads them ends with the process: a read cannot be called off.
@@ -103,15 +119,18 @@ fn surroundings(environment: &Environment) -> Surroundings {
     let has = |name: &str| environment.has(name);
     let wsl = has("WSL_DISTRO_NAME");
     let unix_desktop = cfg!(all(unix, not(target_os = "macos")));
-    let mut here = Surroundings::default();
-    here.ssh = has("SSH_CONNECTION") || has("SSH_TTY");
-    here.container = has("container")
+    let container = has("container")
         || has("CODESPACES")
         || has("REMOTE_CONTAINERS")
-        || ["/.dockerenv", "/run/.containerenv"].iter().any(|file| std::path::Path::new(file).exists());
-    here.wsl_without_interop = wsl && !has("WSL_INTEROP");
-    here.no_display = unix_desktop && !wsl && !has("DISPLAY") && !has("WAYLAND_DISPLAY");
-    here
+        || ["/.dockerenv", "/run/.containerenv"]
+            .iter()
+            .any(|file| std::path::Path::new(file).exists());
+    Surroundings {
+        ssh: has("SSH_CONNECTION") || has("SSH_TTY"),
+        container,
+        wsl_without_interop: wsl && !has("WSL_INTEROP"),
+        no_display: unix_desktop && !wsl && !has("DISPLAY") && !has("WAYLAND_DISPLAY"),
+    }
 }
 
 #[cfg(test)]
@@ -119,10 +138,18 @@ mod tests {
     use super::*;
     use crate::config::Origin;
 
-    const DESKTOP: Machine =
-        Machine { no_interactive: false, browser_is_likely: true, stdin_is_terminal: true, stderr_is_terminal: true };
-    const CI: Machine =
-        Machine { no_interactive: true, browser_is_likely: false, stdin_is_terminal: false, stderr_is_terminal: false };
+    const DESKTOP: Machine = Machine {
+        no_interactive: false,
+        browser_is_likely: true,
+        stdin_is_terminal: true,
+        stderr_is_terminal: true,
+    };
+    const CI: Machine = Machine {
+        no_interactive: true,
+        browser_is_likely: false,
+        stdin_is_terminal: false,
+        stderr_is_terminal: false,
+    };
 
     fn person(browser: Option<Opener>, paste: bool) -> Offer {
         Offer::Person { browser, paste }
@@ -131,26 +158,63 @@ mod tests {
     #[test]
     fn everything_that_can_work_is_offered_at_once() {
         let none = Way::default();
-        assert_eq!(offer(&none, None, DESKTOP), person(Some(Opener::Platform), true));
-        let ssh = Machine { browser_is_likely: false, ..DESKTOP };
+        assert_eq!(
+            offer(&none, None, DESKTOP),
+            person(Some(Opener::Platform), true)
+        );
+        let ssh = Machine {
+            browser_is_likely: false,
+            ..DESKTOP
+        };
         assert_eq!(offer(&none, None, ssh), person(None, true));
-        let cron = Machine { no_interactive: false, ..CI };
+        let cron = Machine {
+            no_interactive: false,
+            ..CI
+        };
         assert_eq!(offer(&none, None, cron), Offer::Nobody, "nobody looks");
     }
 
     #[test]
     fn flags_narrow_and_an_explicit_browser_overrides_ci() {
         let program = |path: &str| Some(Opener::Program(path.into()));
-        let command = Setting { value: PathBuf::from("/b"), from: Origin::Variable("BROWSER") };
+        let command = Setting {
+            value: PathBuf::from("/b"),
+            from: Origin::Variable("BROWSER"),
+        };
         assert_eq!(offer(&Way::default(), None, CI), Offer::Nobody);
-        assert_eq!(offer(&Way::default(), Some(&command), CI), person(program("/b"), false));
-        let flag = Way { browser_command: Some("/c".into()), ..Way::default() };
-        assert_eq!(offer(&flag, Some(&command), CI), person(program("/c"), false));
-        let browser = Way { browser: true, ..Way::default() };
-        assert_eq!(offer(&browser, None, CI), person(Some(Opener::Platform), false));
-        let refused = Way { no_interactive: true, ..Way::default() };
-        assert_eq!(offer(&refused, Some(&command), DESKTOP), Offer::Nobody, "an explicit no beats all");
-        let paste = Way { paste: true, ..Way::default() };
+        assert_eq!(
+            offer(&Way::default(), Some(&command), CI),
+            person(program("/b"), false)
+        );
+        let flag = Way {
+            browser_command: Some("/c".into()),
+            ..Way::default()
+        };
+        assert_eq!(
+            offer(&flag, Some(&command), CI),
+            person(program("/c"), false)
+        );
+        let browser = Way {
+            browser: true,
+            ..Way::default()
+        };
+        assert_eq!(
+            offer(&browser, None, CI),
+            person(Some(Opener::Platform), false)
+        );
+        let refused = Way {
+            no_interactive: true,
+            ..Way::default()
+        };
+        assert_eq!(
+            offer(&refused, Some(&command), DESKTOP),
+            Offer::Nobody,
+            "an explicit no beats all"
+        );
+        let paste = Way {
+            paste: true,
+            ..Way::default()
+        };
         assert_eq!(offer(&paste, Some(&command), DESKTOP), person(None, true));
     }
 

@@ -298,9 +298,14 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
     let mut whole = Duration::ZERO;
     while !rest.is_empty() {
-        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
+        let digits = rest.len()
+            - rest
+                .trim_start_matches(|c: char| c.is_ascii_digit() || c == '.')
+                .len();
         let (number, tail) = rest.split_at(digits);
-        let unit_end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let unit_end = tail
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_end);
         let number: f64 = number.parse().map_err(|_| bad())?;
         let seconds = match unit.trim() {
@@ -337,10 +342,25 @@ mod tests {
 
     #[test]
     fn durations_read_as_people_write_them() {
-        for (text, ms) in [("200ms", 200), ("75s", 75_000), ("5m", 300_000), ("1h30m", 5_400_000), ("90", 90_000), ("0.5s", 500)] {
+        for (text, ms) in [
+            ("200ms", 200),
+            ("75s", 75_000),
+            ("5m", 300_000),
+            ("1h30m", 5_400_000),
+            ("90", 90_000),
+            ("0.5s", 500),
+        ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
-        for text in ["", "s", "5 parsecs", "-1s", "1e9", "..", "99999999999999999999999d"] {
+        for text in [
+            "",
+            "s",
+            "5 parsecs",
+            "-1s",
+            "1e9",
+            "..",
+            "99999999999999999999999d",
+        ] {
             assert!(duration(text).is_err(), "{text}");
         }
     }
@@ -353,15 +373,22 @@ mod tests {
                 let name = argument.get_id().as_str();
                 let takes_value = argument.get_action().takes_values();
                 let reference = name.ends_with("_file") || name.ends_with("_stdin");
-                assert!(!(name.contains("secret") && takes_value && !reference), "{name}");
+                assert!(
+                    !(name.contains("secret") && takes_value && !reference),
+                    "{name}"
+                );
             }
         }
     }
 
     #[test]
     fn a_loop_needs_both_a_pace_and_an_end() {
-        let parse = |args: &[&str]| Cli::try_parse_from([&["pilotlight", "call", "x", "echo"], args].concat()).is_ok();
-        assert!(parse(&["text=a", "--every", "200ms", "--for", "75s", "--json"]));
+        let parse = |args: &[&str]| {
+            Cli::try_parse_from([&["pilotlight", "call", "x", "echo"], args].concat()).is_ok()
+        };
+        assert!(parse(&[
+            "text=a", "--every", "200ms", "--for", "75s", "--json"
+        ]));
         assert!(!parse(&["--every", "200ms"]) && !parse(&["--for", "75s"]));
         assert!(parse(&["--parallel", "6"]) && !parse(&["--parallel", "0"]));
     }

@@ -7,9 +7,13 @@ use serde_json::{Value, json};
 
 use crate::target::Target;
 
-/// Why a command did not do what was asked.
+/// Why a command did not do what was asked. Small, since every result carries room for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure {
+pub(crate) struct Failure(Box<Told>);
+
+/// What a failure tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Told {
     /// The stable, dotted code; empty where everything has been said already.
     pub(crate) code: String,
     pub(crate) message: String,
@@ -24,36 +28,72 @@ pub(crate) struct Failure {
 impl Failure {
     /// The answer is negative and has been given: nothing more is said.
     pub(crate) fn silent(exit: u8) -> Self {
-        Self {
-            code: String::new(),
-            message: String::new(),
-            causes: Vec::new(),
-            hint: None,
-            action: String::new(),
-            retry_after: None,
+        Told {
             exit,
+            ..Told::default()
         }
+        .into()
     }
 
     /// The MCP server answered a request with an error of its own.
     pub(crate) fn server_said(message: &str) -> Self {
         let message = format!("the server answered: {}", clean(message));
-        Self { code: "mcp.error".into(), message, action: "stop".into(), exit: 1, ..Self::silent(1) }
+        Told {
+            code: "mcp.error".into(),
+            message,
+            action: "stop".into(),
+            exit: 1,
+            ..Told::default()
+        }
+        .into()
     }
 
     /// The connection to the MCP server cannot be used, for no reason that the login would have.
     pub(crate) fn connection(message: String, causes: Vec<String>) -> Self {
-        Self { code: "mcp.connection".into(), message, causes, action: "retry_later".into(), ..Self::silent(75) }
+        Told {
+            code: "mcp.connection".into(),
+            message,
+            causes,
+            action: "retry_later".into(),
+            exit: 75,
+            ..Told::default()
+        }
+        .into()
     }
 
     /// A person stopped the command.
     pub(crate) fn interrupted(message: &str, exit: u8) -> Self {
-        Self { code: "interrupted".into(), message: message.into(), action: "stop".into(), ..Self::silent(exit) }
+        Told {
+            code: "interrupted".into(),
+            message: message.into(),
+            action: "stop".into(),
+            exit,
+            ..Told::default()
+        }
+        .into()
     }
 
-    /// The same, about a certain server: the hint names it.
+    /// What was typed makes no command.
+    pub(crate) fn usage(message: String, exit: u8) -> Self {
+        let hint = Some("pilotlight help".to_owned());
+        Told {
+            code: "config.value".into(),
+            message,
+            hint,
+            action: "fix_own_side".into(),
+            exit,
+            ..Told::default()
+        }
+        .into()
+    }
+
+    /// The same as the error, about a certain server: the hint names it.
     pub(crate) fn of(error: &Error, target: &Target) -> Self {
-        Self { hint: hint(error, Some(&target.typed())), ..Self::from(error.clone()) }
+        Told {
+            hint: hint(error, Some(&target.typed())),
+            ..Told::from(error)
+        }
+        .into()
     }
 
     /// The error as `--json` shows it.
@@ -68,14 +108,35 @@ impl Failure {
     }
 }
 
+impl std::ops::Deref for Failure {
+    type Target = Told;
+    fn deref(&self) -> &Told {
+        &self.0
+    }
+}
+
+impl From<Told> for Failure {
+    fn from(told: Told) -> Self {
+        Self(Box::new(told))
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let action = serde_json::to_value(error.action()).ok().and_then(|value| value.as_str().map(str::to_owned));
+        Told::from(&error).into()
+    }
+}
+
+impl From<&Error> for Told {
+    fn from(error: &Error) -> Self {
+        let action = serde_json::to_value(error.action())
+            .ok()
+            .and_then(|value| value.as_str().map(str::to_owned));
         Self {
             code: error.code().to_owned(),
             message: error.to_string(),
-            causes: causes(&error),
-            hint: hint(&error, None),
+            causes: causes(error),
+            hint: hint(error, None),
             action: action.unwrap_or_default(),
             retry_after: error.retry_after(),
             exit: error.exit_code(),
@@ -98,22 +159,41 @@ fn hint(error: &Error, typed: Option<&str>) -> Option<String> {
         format!("pilotlight login {target}{flags}")
     };
     Some(match error {
-        Error::LoginRequired { cause: LoginCause::Scope { scopes } } => {
-            let scopes: String = scopes.iter().map(|scope| format!(" --scope {}", quoted(scope))).collect();
+        Error::LoginRequired {
+            cause: LoginCause::Scope { scopes },
+        } => {
+            let scopes: String = scopes
+                .iter()
+                .map(|scope| format!(" --scope {}", quoted(scope)))
+                .collect();
             login(&scopes)
         }
         Error::LoginRequired { .. } | Error::DeniedByHuman | Error::StateMismatch => login(""),
-        Error::DeniedByIssuer { .. } | Error::DeniedByResource => format!("pilotlight why {}", quoted(typed?)),
-        Error::NoRegistrationWay { .. } | Error::RegistrationRefused { .. } => login(" --client-id ID"),
+        Error::DeniedByIssuer { .. } | Error::DeniedByResource => {
+            format!("pilotlight why {}", quoted(typed?))
+        }
+        Error::NoRegistrationWay { .. } | Error::RegistrationRefused { .. } => {
+            login(" --client-id ID")
+        }
         Error::ConfigCallbackPort { .. } => login(" --callback-port 0"),
-        Error::LeaseHeld { holder } | Error::LoginInProgress { holder } if holder.stopped => format!("kill -CONT {}", holder.pid),
+        Error::LeaseHeld { holder } | Error::LoginInProgress { holder } if holder.stopped => {
+            format!("kill -CONT {}", holder.pid)
+        }
         Error::LoginInProgress { .. } => format!("pilotlight status {}", quoted(typed?)),
-        Error::Network { .. } | Error::Timeout { .. } | Error::ServerError { .. } | Error::BackingOff { .. } | Error::LeaseHeld { .. } => {
+        Error::Network { .. }
+        | Error::Timeout { .. }
+        | Error::ServerError { .. }
+        | Error::BackingOff { .. }
+        | Error::LeaseHeld { .. } => {
             format!("pilotlight status {}", quoted(typed?))
         }
-        Error::TargetUnknown { target } if looks_like_a_host(target) => format!("pilotlight login {}", quoted(&format!("https://{target}"))),
+        Error::TargetUnknown { target } if looks_like_a_host(target) => {
+            format!("pilotlight login {}", quoted(&format!("https://{target}")))
+        }
         Error::TargetUnknown { .. } => "pilotlight list".to_owned(),
-        Error::TargetAmbiguous { candidates, .. } => format!("pilotlight status {}", quoted(candidates.first()?)),
+        Error::TargetAmbiguous { candidates, .. } => {
+            format!("pilotlight status {}", quoted(candidates.first()?))
+        }
         Error::KeyMissing { .. }
         | Error::KeyWrong { .. }
         | Error::StoreCorrupt { .. }
@@ -127,13 +207,23 @@ fn hint(error: &Error, typed: Option<&str>) -> Option<String> {
 
 fn looks_like_a_host(text: &str) -> bool {
     let host = text.split('/').next().unwrap_or_default();
-    host.contains('.') && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':'))
+    host.contains('.')
+        && host
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':'))
 }
 
 /// A word as a shell reads it back.
 pub(crate) fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ':' | '@' | '%' | '+' | ',' | '=');
-    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", clean(word).replace('\'', r"'\''")) }
+    let plain = |c: char| {
+        c.is_ascii_alphanumeric()
+            || matches!(c, '_' | '-' | '.' | '/' | ':' | '@' | '%' | '+' | ',' | '=')
+    };
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", clean(word).replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]
@@ -147,31 +237,68 @@ mod tests {
     use super::*;
 
     fn target() -> Target {
-        let key = BindingKey::new(Resource::parse("https://mcp.linear.app/mcp").unwrap(), Account::default());
-        Target { key, binding: None, server: None }
+        let key = BindingKey::new(
+            Resource::parse("https://mcp.linear.app/mcp").unwrap(),
+            Account::default(),
+        );
+        Target {
+            key,
+            binding: None,
+            server: None,
+        }
     }
 
     fn hint_of(error: Error) -> Option<String> {
-        Failure::of(&error, &target()).hint
+        Failure::of(&error, &target()).hint.clone()
     }
 
     #[test]
     fn hints_are_commands_that_can_be_pasted() {
         let url = "https://mcp.linear.app/mcp";
-        assert_eq!(hint_of(Error::login(LoginCause::Never)), Some(format!("pilotlight login {url}")));
-        let scope = LoginCause::Scope { scopes: vec!["read".into(), "it's $HOME".into()] };
-        assert_eq!(hint_of(Error::login(scope)), Some(format!(r"pilotlight login {url} --scope read --scope 'it'\''s $HOME'")));
-        let stopped = Holder { pid: 42, stopped: true, ..Holder::default() };
-        assert_eq!(hint_of(Error::LeaseHeld { holder: stopped }), Some("kill -CONT 42".into()));
-        assert_eq!(hint_of(Error::TargetUnknown { target: "mcp.linear.app/mcp".into() }), Some(format!("pilotlight login {url}")));
-        assert_eq!(hint_of(Error::KeyMissing { path: "/k".into() }), Some("pilotlight paths".into()));
+        assert_eq!(
+            hint_of(Error::login(LoginCause::Never)),
+            Some(format!("pilotlight login {url}"))
+        );
+        let scope = LoginCause::Scope {
+            scopes: vec!["read".into(), "it's $HOME".into()],
+        };
+        assert_eq!(
+            hint_of(Error::login(scope)),
+            Some(format!(
+                r"pilotlight login {url} --scope read --scope 'it'\''s $HOME'"
+            ))
+        );
+        let stopped = Holder {
+            pid: 42,
+            stopped: true,
+            ..Holder::default()
+        };
+        assert_eq!(
+            hint_of(Error::LeaseHeld { holder: stopped }),
+            Some("kill -CONT 42".into())
+        );
+        assert_eq!(
+            hint_of(Error::TargetUnknown {
+                target: "mcp.linear.app/mcp".into()
+            }),
+            Some(format!("pilotlight login {url}"))
+        );
+        assert_eq!(
+            hint_of(Error::KeyMissing { path: "/k".into() }),
+            Some("pilotlight paths".into())
+        );
     }
 
     #[test]
     fn the_json_form_is_stable() {
-        let cause = LoginCause::RefreshRejected { certainty: Certainty::Suspect, named: None };
-        insta::assert_snapshot!(Failure::of(&Error::login(cause), &target()).to_json().to_string(), @"");
-        let limited = Error::RateLimited { retry_after: Some(Duration::from_millis(1500)) };
-        insta::assert_snapshot!(Failure::from(limited).to_json().to_string(), @"");
+        let cause = LoginCause::RefreshRejected {
+            certainty: Certainty::Suspect,
+            named: None,
+        };
+        insta::assert_snapshot!(Failure::of(&Error::login(cause), &target()).to_json().to_string(), @r#"{"action":"log_in","code":"login.refresh_rejected","hint":"pilotlight login https://mcp.linear.app/mcp","message":"the authorization server refused to refresh the login (not yet certain)","retry_after_s":null}"#);
+        let limited = Error::RateLimited {
+            retry_after: Some(Duration::from_millis(1500)),
+        };
+        insta::assert_snapshot!(Failure::from(limited).to_json().to_string(), @r#"{"action":"retry_later","code":"unavailable.rate_limited","hint":null,"message":"the authorization server asks to wait","retry_after_s":2.0}"#);
     }
 }

@@ -34,9 +34,18 @@ pub(crate) fn start(file: Option<&Path>, verbose: u8) -> Result<(), Error> {
         2 => Some(Level::DEBUG),
         _ => Some(Level::TRACE),
     };
-    let file = file.map(|path| open(path).map_err(|error| bad_value(format!("log {}", path.display()), error.to_string()))).transpose()?;
+    let file = file
+        .map(|path| {
+            open(path)
+                .map_err(|error| bad_value(format!("log {}", path.display()), error.to_string()))
+        })
+        .transpose()?;
     if file.is_some() || on_stderr.is_some() {
-        let log = Log { on_stderr, file: file.map(Mutex::new), spans: AtomicU64::new(1) };
+        let log = Log {
+            on_stderr,
+            file: file.map(Mutex::new),
+            spans: AtomicU64::new(1),
+        };
         // Set once, here.
         drop(tracing::subscriber::set_global_default(log));
     }
@@ -60,7 +69,8 @@ struct Log {
 impl Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let wanted = self.on_stderr.max(self.file.as_ref().map(|_| Level::DEBUG));
-        metadata.target().starts_with("pilotlight") && wanted.is_some_and(|wanted| *metadata.level() <= wanted)
+        metadata.target().starts_with("pilotlight")
+            && wanted.is_some_and(|wanted| *metadata.level() <= wanted)
     }
 
     fn event(&self, event: &Event<'_>) {
@@ -75,7 +85,9 @@ impl Subscriber for Log {
         if let Some(file) = &self.file
             && level <= Level::DEBUG
         {
-            let mut file = file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut file = file
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             // A log that cannot be written is no reason to stop.
             drop(file.write_all(line.as_bytes()));
         }
@@ -111,9 +123,9 @@ impl Fields<'_> {
     fn put(&mut self, field: &Field, value: &str) {
         let value = clean(value);
         // Writing to a string cannot fail.
-        drop(match field.name() {
+        let _ = match field.name() {
             "message" => write!(self.0, " {value}"),
             name => write!(self.0, " {name}={value}"),
-        });
+        };
     }
 }

@@ -36,10 +36,15 @@ fn main() -> ExitCode {
     };
     let environment = Environment::of_this_process();
     let report = Report::new(&cli.global, &environment);
-    let done = Settings::resolve(&cli.global, environment).map_err(Failure::from).and_then(|settings| {
-        log::start(settings.log.as_ref().map(|log| log.value.as_path()), cli.global.verbose)?;
-        run(&App::new(settings, report.clone()), cli.command)
-    });
+    let done = Settings::resolve(&cli.global, environment)
+        .map_err(Failure::from)
+        .and_then(|settings| {
+            log::start(
+                settings.log.as_ref().map(|log| log.value.as_path()),
+                cli.global.verbose,
+            )?;
+            run(&App::new(settings, report.clone()), cli.command)
+        });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -79,8 +84,16 @@ fn run(app: &App, command: args::Command) -> Result<(), Failure> {
 }
 
 fn runtime(busy: bool) -> Result<Runtime, Failure> {
-    let mut builder = if busy { Builder::new_multi_thread() } else { Builder::new_current_thread() };
-    builder.enable_all().worker_threads(2).build().map_err(|_| pilotlight_core::Error::ConfigRuntime.into())
+    let mut builder = if busy {
+        Builder::new_multi_thread()
+    } else {
+        Builder::new_current_thread()
+    };
+    builder
+        .enable_all()
+        .worker_threads(2)
+        .build()
+        .map_err(|_| pilotlight_core::Error::ConfigRuntime.into())
 }
 
 /// The signals by which a person or a service manager asks the program to stop.
@@ -94,8 +107,12 @@ struct Stop {
 impl Stop {
     fn new() -> Result<Self, Failure> {
         use tokio::signal::unix::{SignalKind, signal};
-        let listen = |kind| signal(kind).map_err(|_| Failure::from(pilotlight_core::Error::ConfigRuntime));
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+        let listen =
+            |kind| signal(kind).map_err(|_| Failure::from(pilotlight_core::Error::ConfigRuntime));
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
     }
 
     /// Waits for either, and says which exit code it means.
@@ -129,8 +146,14 @@ impl Stop {
 fn keep_memory_private() {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
     // Where the system refuses, there is nothing more to be done about it.
-    drop(setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }));
-    drop(set_dumpable_behavior(DumpableBehavior::NotDumpable));
+    let _ = setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
+    );
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -17,7 +17,11 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::{args::Global, config::Environment, failure::Failure};
+use crate::{
+    args::Global,
+    config::Environment,
+    failure::{Failure, Told},
+};
 
 /// Who listens, and what they want to hear.
 #[derive(Debug, Clone)]
@@ -108,7 +112,10 @@ impl Report {
             return;
         }
         if self.json {
-            err(&format!("{}\n", json!({ "version": 1, "error": failure.to_json() })));
+            err(&format!(
+                "{}\n",
+                json!({ "version": 1, "error": failure.to_json() })
+            ));
         } else {
             err(&told(failure));
         }
@@ -137,7 +144,11 @@ impl Report {
             return ProgressBar::hidden();
         }
         let spinner = ProgressBar::new_spinner();
-        let template = if self.no_color { "{spinner} {msg}" } else { "{spinner:.cyan} {msg}" };
+        let template = if self.no_color {
+            "{spinner} {msg}"
+        } else {
+            "{spinner:.cyan} {msg}"
+        };
         if let Ok(style) = ProgressStyle::with_template(template) {
             spinner.set_style(style);
         }
@@ -156,15 +167,17 @@ pub(crate) fn usage(error: &clap::Error, json: bool) -> u8 {
     let exit = u8::try_from(error.exit_code()).unwrap_or(2);
     if json && error.use_stderr() {
         let rendered = error.render().to_string();
-        let message = rendered.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        let failure = Failure {
-            code: "config.value".into(),
-            message,
-            hint: Some("pilotlight help".into()),
-            action: "fix_own_side".into(),
-            ..Failure::silent(exit)
-        };
-        err(&format!("{}\n", json!({ "version": 1, "error": failure.to_json() })));
+        let message = rendered
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .trim_start_matches("error: ")
+            .to_owned();
+        let failure = Failure::usage(message, exit);
+        err(&format!(
+            "{}\n",
+            json!({ "version": 1, "error": failure.to_json() })
+        ));
     } else {
         drop(error.print());
     }
@@ -177,7 +190,7 @@ pub(crate) fn log_line(line: &str) {
 }
 
 /// An error in words.
-fn told(failure: &Failure) -> String {
+fn told(failure: &Told) -> String {
     let mut text = format!("error: {} ({})\n", failure.message, failure.code);
     for cause in &failure.causes {
         text.push_str(&format!("caused by: {cause}\n"));
@@ -191,7 +204,11 @@ fn told(failure: &Failure) -> String {
 fn out(text: &str) {
     let mut stdout = std::io::stdout().lock();
     // A reader that went away has seen what it wanted.
-    drop(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()));
+    drop(
+        stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush()),
+    );
 }
 
 fn err(text: &str) {
@@ -206,8 +223,18 @@ mod tests {
 
     #[test]
     fn an_error_is_told_with_its_code_its_cause_and_the_next_command() {
-        let error = Error::BackingOff { code: "unavailable.network".into(), retry_after: Duration::from_secs(4) };
-        let failure = Failure { hint: Some("pilotlight status linear".into()), ..Failure::from(error) };
-        insta::assert_snapshot!(told(&failure), @"");
+        let error = Error::BackingOff {
+            code: "unavailable.network".into(),
+            retry_after: Duration::from_secs(4),
+        };
+        let failure = Told {
+            hint: Some("pilotlight status linear".into()),
+            ..Told::from(&error)
+        };
+        insta::assert_snapshot!(told(&failure), @"
+        error: refreshing failed, the next try is in 4 s (unavailable.network)
+        caused by: the last try ended with unavailable.network
+        hint: pilotlight status linear
+        ");
     }
 }

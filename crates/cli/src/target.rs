@@ -75,17 +75,36 @@ impl Known<'_> {
     /// # Errors
     /// `login.never` where there is none, `config.target_ambiguous` where there are several.
     pub(crate) fn sole(&self) -> Result<Target, Error> {
-        let live: Vec<&Binding> = self.bindings.iter().filter(|binding| binding.credential.is_some()).collect();
+        let live: Vec<&Binding> = self
+            .bindings
+            .iter()
+            .filter(|binding| binding.credential.is_some())
+            .collect();
         match live.as_slice() {
             [one] => Ok(self.target(one.key.clone())),
-            [] => Err(bad_value("TARGET", "nobody is logged in anywhere yet; give the URL of a server")),
-            several => Err(ambiguous("(nothing)", several.iter().map(|binding| binding.name.clone()))),
+            [] => Err(bad_value(
+                "TARGET",
+                "nobody is logged in anywhere yet; give the URL of a server",
+            )),
+            several => Err(ambiguous(
+                "(nothing)",
+                several.iter().map(|binding| binding.name.clone()),
+            )),
         }
     }
 
     /// The login at a URL: of the account that was asked for, else `default`, else the only one there is.
-    fn at_url(&self, typed: &str, url: &Resource, account: Option<&Account>) -> Result<Target, Error> {
-        let here: Vec<&Binding> = self.bindings.iter().filter(|binding| binding.key.url == *url).collect();
+    fn at_url(
+        &self,
+        typed: &str,
+        url: &Resource,
+        account: Option<&Account>,
+    ) -> Result<Target, Error> {
+        let here: Vec<&Binding> = self
+            .bindings
+            .iter()
+            .filter(|binding| binding.key.url == *url)
+            .collect();
         let default = Account::default();
         let chosen = match (account, here.as_slice()) {
             (Some(account), _) => account.clone(),
@@ -93,44 +112,96 @@ impl Known<'_> {
             (None, []) => default,
             (None, [one]) => one.key.account.clone(),
             (None, several) => {
-                return Err(ambiguous(typed, several.iter().map(|binding| format!("{}@{}", binding.name, binding.key.account))));
+                return Err(ambiguous(
+                    typed,
+                    several
+                        .iter()
+                        .map(|binding| format!("{}@{}", binding.name, binding.key.account)),
+                ));
             }
         };
         Ok(self.target(BindingKey::new(url.clone(), chosen)))
     }
 
-    fn by_prefix(&self, typed: &str, base: &str, account: Option<&Account>) -> Result<Target, Error> {
-        let wanted = |binding: &&Binding| account.is_none_or(|account| binding.key.account == *account);
+    fn by_prefix(
+        &self,
+        typed: &str,
+        base: &str,
+        account: Option<&Account>,
+    ) -> Result<Target, Error> {
+        let wanted =
+            |binding: &&Binding| account.is_none_or(|account| binding.key.account == *account);
         let fits = |name: &str, url: &Resource| {
-            let place = url.as_str().split_once("://").map_or("", |(_, place)| place);
+            let place = url
+                .as_str()
+                .split_once("://")
+                .map_or("", |(_, place)| place);
             !base.is_empty() && (name.starts_with(base) || place.starts_with(base))
         };
-        let bindings = self.bindings.iter().filter(wanted).filter(|binding| fits(&binding.name, &binding.key.url));
-        let mut found: Vec<(String, BindingKey)> = bindings.map(|binding| (binding.name.clone(), binding.key.clone())).collect();
-        for server in self.servers.iter().filter(|server| fits(&server.name, &server.url)) {
+        let bindings = self
+            .bindings
+            .iter()
+            .filter(wanted)
+            .filter(|binding| fits(&binding.name, &binding.key.url));
+        let mut found: Vec<(String, BindingKey)> = bindings
+            .map(|binding| (binding.name.clone(), binding.key.clone()))
+            .collect();
+        for server in self
+            .servers
+            .iter()
+            .filter(|server| fits(&server.name, &server.url))
+        {
             let own = account.cloned().or_else(|| server.account.clone());
             let key = BindingKey::new(server.url.clone(), own.clone().unwrap_or_default());
             // A server that somebody is logged in to is there already, under the login's name.
-            if !found.iter().any(|(_, other)| other.url == key.url && own.as_ref().is_none_or(|own| other.account == *own)) {
+            if !found.iter().any(|(_, other)| {
+                other.url == key.url && own.as_ref().is_none_or(|own| other.account == *own)
+            }) {
                 found.push((server.name.clone(), key));
             }
         }
         match found.as_slice() {
-            [] => Err(Error::TargetUnknown { target: typed.to_owned() }),
+            [] => Err(Error::TargetUnknown {
+                target: typed.to_owned(),
+            }),
             [(_, key)] => Ok(self.target(key.clone())),
             // Several accounts of one server: the rule of accounts decides.
-            [(_, first), rest @ ..] if rest.iter().all(|(_, key)| key.url == first.url) => self.at_url(typed, &first.url, account),
-            several => Err(ambiguous(typed, several.iter().map(|(name, _)| name.clone()))),
+            [(_, first), rest @ ..] if rest.iter().all(|(_, key)| key.url == first.url) => {
+                self.at_url(typed, &first.url, account)
+            }
+            several => Err(ambiguous(
+                typed,
+                several.iter().map(|(name, _)| name.clone()),
+            )),
         }
     }
 
     fn target(&self, key: BindingKey) -> Target {
-        let binding = self.bindings.iter().find(|binding| binding.key == key).cloned();
+        let binding = self
+            .bindings
+            .iter()
+            .find(|binding| binding.key == key)
+            .cloned();
         let same = |server: &&Server| server.url == key.url;
-        let exact = |server: &&Server| same(server) && server.account.as_ref().is_some_and(|account| *account == key.account);
+        let exact = |server: &&Server| {
+            same(server)
+                && server
+                    .account
+                    .as_ref()
+                    .is_some_and(|account| *account == key.account)
+        };
         let any = |server: &&Server| same(server) && server.account.is_none();
-        let server = self.servers.iter().find(exact).or_else(|| self.servers.iter().find(any)).cloned();
-        Target { key, binding, server }
+        let server = self
+            .servers
+            .iter()
+            .find(exact)
+            .or_else(|| self.servers.iter().find(any))
+            .cloned();
+        Target {
+            key,
+            binding,
+            server,
+        }
     }
 }
 
@@ -141,7 +212,10 @@ pub(crate) fn default_name(url: &Resource, taken: impl Fn(&str) -> bool) -> Stri
     if !taken(&name) {
         return name;
     }
-    (2u32..).map(|number| format!("{name}-{number}")).find(|name| !taken(name)).unwrap_or(name)
+    (2u32..)
+        .map(|number| format!("{name}-{number}"))
+        .find(|name| !taken(name))
+        .unwrap_or(name)
 }
 
 /// Refuses a name that could be read as something else.
@@ -150,10 +224,19 @@ pub(crate) fn default_name(url: &Resource, taken: impl Fn(&str) -> bool) -> Stri
 /// `config.value`.
 pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     let fits = (1..=64).contains(&name.chars().count())
-        && name.chars().all(|c| !c.is_control() && !c.is_whitespace() && !matches!(c, '@' | '/' | ':'))
+        && name
+            .chars()
+            .all(|c| !c.is_control() && !c.is_whitespace() && !matches!(c, '@' | '/' | ':'))
         && !name.starts_with('-')
         && clean(name) == name;
-    if fits { Ok(()) } else { Err(bad_value("name", "1 to 64 characters, no spaces, none of @ / : and no - in front")) }
+    if fits {
+        Ok(())
+    } else {
+        Err(bad_value(
+            "name",
+            "1 to 64 characters, no spaces, none of @ / : and no - in front",
+        ))
+    }
 }
 
 fn base_name(url: &Resource) -> String {
@@ -161,41 +244,74 @@ fn base_name(url: &Resource) -> String {
         Some(url::Host::Domain(domain)) => domain.trim_end_matches('.').to_ascii_lowercase(),
         Some(url::Host::Ipv4(ip)) => return ip.to_string(),
         // No colons: they look like a URL.
-        Some(url::Host::Ipv6(ip)) => return ip.to_string().replace(':', "-").trim_matches('-').to_owned(),
+        Some(url::Host::Ipv6(ip)) => {
+            return ip
+                .to_string()
+                .replace(':', "-")
+                .trim_matches('-')
+                .to_owned();
+        }
         None => String::new(),
     };
     let mut name = host.as_str();
     if let Some(suffix) = psl::suffix(host.as_bytes()).filter(psl::Suffix::is_known)
         && let Ok(suffix) = std::str::from_utf8(suffix.as_bytes())
-        && let Some(rest) = name.strip_suffix(suffix).and_then(|rest| rest.strip_suffix('.'))
+        && let Some(rest) = name
+            .strip_suffix(suffix)
+            .and_then(|rest| rest.strip_suffix('.'))
     {
         name = rest;
     }
-    while let Some(rest) = ["mcp.", "api.", "www."].iter().find_map(|prefix| name.strip_prefix(prefix)) {
+    while let Some(rest) = ["mcp.", "api.", "www."]
+        .iter()
+        .find_map(|prefix| name.strip_prefix(prefix))
+    {
         name = rest;
     }
-    if name.is_empty() { "server".to_owned() } else { name.chars().take(60).collect() }
+    if name.is_empty() {
+        "server".to_owned()
+    } else {
+        name.chars().take(60).collect()
+    }
 }
 
 /// `linear@work` is `linear` and `work`; the `@` of a path (`https://x/@scope`) and of a user name is no account's.
 fn split_account(text: &str) -> (&str, Option<&str>) {
-    let Some((base, label)) = text.rsplit_once('@') else { return (text, None) };
+    let Some((base, label)) = text.rsplit_once('@') else {
+        return (text, None);
+    };
     let in_path = match text.split_once("://") {
-        Some((_, rest)) => base.len() > text.len() - rest.len() && base.split_once("://").is_some_and(|(_, place)| place.contains('/')),
+        Some((_, rest)) => {
+            base.len() > text.len() - rest.len()
+                && base
+                    .split_once("://")
+                    .is_some_and(|(_, place)| place.contains('/'))
+        }
         None => true,
     };
-    let plain = !label.is_empty() && !label.contains('/') && !base.is_empty() && !base.ends_with('/');
+    let plain =
+        !label.is_empty() && !label.contains('/') && !base.is_empty() && !base.ends_with('/');
     // `https://host@work` has no path: whoever writes it means an account, since user names in URLs are refused anyway.
     let bare_host = text.contains("://") && !in_path && Resource::parse(base).is_ok();
-    if plain && (in_path || bare_host) { (base, Some(label)) } else { (text, None) }
+    if plain && (in_path || bare_host) {
+        (base, Some(label))
+    } else {
+        (text, None)
+    }
 }
 
 fn is_url(text: &str) -> bool {
-    text.contains("://") || text.split_once(':').is_some_and(|(scheme, _)| matches!(scheme, "http" | "https" | "file" | "javascript"))
+    text.contains("://")
+        || text
+            .split_once(':')
+            .is_some_and(|(scheme, _)| matches!(scheme, "http" | "https" | "file" | "javascript"))
 }
 
 fn ambiguous(typed: &str, candidates: impl Iterator<Item = String>) -> Error {
-    Error::TargetAmbiguous { target: typed.to_owned(), candidates: candidates.collect() }
+    Error::TargetAmbiguous {
+        target: typed.to_owned(),
+        candidates: candidates.collect(),
+    }
 }
 
 #[cfg(test)]
@@ -210,7 +326,12 @@ mod tests {
 
     fn binding(name: &str, at: &str, account: &str) -> Binding {
         let key = BindingKey::new(url(at), Account::parse(account).unwrap());
-        Binding { key, name: name.into(), credential: None, created_at: Wall(0) }
+        Binding {
+            key,
+            name: name.into(),
+            credential: None,
+            created_at: Wall(0),
+        }
     }
 
     fn logins() -> Vec<Binding> {
@@ -229,10 +350,16 @@ mod tests {
 
     fn found_as(text: &str, account: Option<&str>) -> String {
         let account = account.map(|label| Account::parse(label).unwrap());
-        let known = Known { bindings: &logins(), servers: &[], account: account.as_ref() };
+        let known = Known {
+            bindings: &logins(),
+            servers: &[],
+            account: account.as_ref(),
+        };
         match known.find(text) {
             Ok(target) => format!("{} {}", target.typed(), target.key.account),
-            Err(Error::TargetAmbiguous { candidates, .. }) => format!("ambiguous: {}", candidates.join(", ")),
+            Err(Error::TargetAmbiguous { candidates, .. }) => {
+                format!("ambiguous: {}", candidates.join(", "))
+            }
             Err(error) => error.code().to_owned(),
         }
     }
@@ -244,9 +371,18 @@ mod tests {
         assert_eq!(found("no"), "notion default");
         assert_eq!(found("mcp.not"), "notion default");
         assert_eq!(found("https://mcp.notion.com/mcp"), "notion default");
-        assert_eq!(found("https://mcp.notion.com/mcp@work"), "https://mcp.notion.com/mcp work");
-        assert_eq!(found("https://new.example/mcp"), "https://new.example/mcp default");
-        assert_eq!(found("mcp."), "ambiguous: linear, linear-2, notion, sentry, sentry-2");
+        assert_eq!(
+            found("https://mcp.notion.com/mcp@work"),
+            "https://mcp.notion.com/mcp work"
+        );
+        assert_eq!(
+            found("https://new.example/mcp"),
+            "https://new.example/mcp default"
+        );
+        assert_eq!(
+            found("mcp."),
+            "ambiguous: linear, linear-2, notion, sentry, sentry-2"
+        );
         assert_eq!(found("x"), "config.target_unknown");
         assert_eq!(found(""), "config.target_unknown");
         assert_eq!(found("http://example.com/"), "config.url");
@@ -259,8 +395,15 @@ mod tests {
         assert_eq!(found("lin@work"), "linear-2 work");
         assert_eq!(found("lin"), "linear default");
         assert_eq!(found_as("linear", Some("work")), "linear-2 work");
-        assert_eq!(found_as("linear@default", Some("work")), "linear default", "what is typed at the name is nearest");
-        assert_eq!(found("https://mcp.sentry.dev/mcp"), "ambiguous: sentry@home, sentry-2@work");
+        assert_eq!(
+            found_as("linear@default", Some("work")),
+            "linear default",
+            "what is typed at the name is nearest"
+        );
+        assert_eq!(
+            found("https://mcp.sentry.dev/mcp"),
+            "ambiguous: sentry@home, sentry-2@work"
+        );
         assert_eq!(found("https://mcp.sentry.dev/mcp@home"), "sentry home");
         assert_eq!(found("sentry"), "sentry home", "a name is one login");
         assert_eq!(found("sen"), "ambiguous: sentry@home, sentry-2@work");
@@ -268,11 +411,26 @@ mod tests {
 
     #[test]
     fn the_at_of_a_path_is_no_account() {
-        assert_eq!(split_account("https://x.example/@scope/mcp"), ("https://x.example/@scope/mcp", None));
-        assert_eq!(split_account("https://x.example/@scope"), ("https://x.example/@scope", None));
-        assert_eq!(split_account("https://x.example/mcp@work"), ("https://x.example/mcp", Some("work")));
-        assert_eq!(split_account("https://x.example@work"), ("https://x.example", Some("work")));
-        assert_eq!(split_account("https://user:pass@x.example/"), ("https://user:pass@x.example/", None));
+        assert_eq!(
+            split_account("https://x.example/@scope/mcp"),
+            ("https://x.example/@scope/mcp", None)
+        );
+        assert_eq!(
+            split_account("https://x.example/@scope"),
+            ("https://x.example/@scope", None)
+        );
+        assert_eq!(
+            split_account("https://x.example/mcp@work"),
+            ("https://x.example/mcp", Some("work"))
+        );
+        assert_eq!(
+            split_account("https://x.example@work"),
+            ("https://x.example", Some("work"))
+        );
+        assert_eq!(
+            split_account("https://user:pass@x.example/"),
+            ("https://user:pass@x.example/", None)
+        );
         assert_eq!(split_account("a@"), ("a@", None));
     }
 
@@ -289,10 +447,18 @@ mod tests {
             callback_port: None,
         };
         let servers = [server];
-        let known = Known { bindings: &[], servers: &servers, account: None };
+        let known = Known {
+            bindings: &[],
+            servers: &servers,
+            account: None,
+        };
         for typed in ["tracker", "tra", "tracker.example"] {
             let target = known.find(typed).unwrap();
-            assert_eq!((target.typed().as_str(), target.key.account.as_str()), ("tracker", "work"), "{typed}");
+            assert_eq!(
+                (target.typed().as_str(), target.key.account.as_str()),
+                ("tracker", "work"),
+                "{typed}"
+            );
             assert!(target.server.is_some() && target.binding.is_none());
         }
     }
@@ -313,12 +479,25 @@ mod tests {
         ] {
             assert_eq!(base_name(&url(at)), name, "{at}");
         }
-        assert_eq!(default_name(&url("https://linear.app"), |name| ["linear", "linear-2"].contains(&name)), "linear-3");
+        assert_eq!(
+            default_name(&url("https://linear.app"), |name| ["linear", "linear-2"]
+                .contains(&name)),
+            "linear-3"
+        );
     }
 
     #[test]
     fn a_name_cannot_be_taken_for_a_url_or_an_account() {
-        for bad in ["", "a b", "a@b", "https://x", "-x", "a/b", "a\u{1b}[2J", &"x".repeat(65)] {
+        for bad in [
+            "",
+            "a b",
+            "a@b",
+            "https://x",
+            "-x",
+            "a/b",
+            "a\u{1b}[2J",
+            &"x".repeat(65),
+        ] {
             assert_eq!(check_name(bad).unwrap_err().code(), "config.value", "{bad}");
         }
         assert!(check_name("linear-2").is_ok() && check_name("büro").is_ok());

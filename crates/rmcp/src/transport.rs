@@ -9,6 +9,9 @@
 //! TR-40). rmcp's own `auth_header` is ignored, and a custom `Authorization` header is refused: tokens come from the
 //! session and from nowhere else (T-24). Redirects are not followed (T-23).
 //!
+//! An `initialize` never asks for a revision that has none, as rmcp's default handler would: servers that know the
+//! handshake only need not know of that revision.
+//!
 //! Answers mean here what they mean to rmcp's reqwest client, so that its negotiation of eras, its sessions and its
 //! limits work unchanged; see `answer`.
 
@@ -28,7 +31,7 @@ use http::{
 use pilotlight::{Body, Session};
 use pilotlight_core::{Error, error::NetworkFault};
 use rmcp::{
-    model::ClientJsonRpcMessage,
+    model::{ClientJsonRpcMessage, ClientRequest, ProtocolVersion},
     transport::{
         StreamableHttpClientTransport,
         common::http_header::{HEADER_LAST_EVENT_ID, HEADER_SESSION_ID},
@@ -218,6 +221,7 @@ impl StreamableHttpClient for Transport {
         if let Some(session) = &session_id {
             request = request.header(HEADER_SESSION_ID, session_header(session)?);
         }
+        let message = with_handshake_version(message);
         let body = serde_json::to_vec(&message)?.into();
         let response = self.send(request, custom_headers, body).await?;
         let question = answer::Question {
@@ -307,6 +311,17 @@ impl fmt::Debug for Transport {
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Puts the newest revision that has a handshake in the place of one that has none.
+fn with_handshake_version(mut message: ClientJsonRpcMessage) -> ClientJsonRpcMessage {
+    if let ClientJsonRpcMessage::Request(request) = &mut message
+        && let ClientRequest::InitializeRequest(initialize) = &mut request.request
+        && !initialize.params.protocol_version.has_initialize()
+    {
+        initialize.params.protocol_version = ProtocolVersion::LATEST_WITH_INITIALIZE;
+    }
+    message
 }
 
 /// A session ID as a header value that is not shown (TR-39).

@@ -17,7 +17,11 @@ use arguments::Typed;
 
 pub(crate) async fn run(app: &App, args: Call) -> Result<(), Failure> {
     let Some(tool) = &args.tool else {
-        let tools = Tools { target: args.target, wire: args.wire, timeout: args.timeout };
+        let tools = Tools {
+            target: args.target,
+            wire: args.wire,
+            timeout: args.timeout,
+        };
         return Box::pin(super::tools::run(app, tools)).await;
     };
     let typed = Typed::read(&args.arguments)?;
@@ -30,7 +34,13 @@ pub(crate) async fn run(app: &App, args: Call) -> Result<(), Failure> {
     let client = Client::new(session, target, args.wire, args.timeout);
 
     let done = if looping || args.parallel.is_some() {
-        let task = pace::Task { client: &client, tool, typed: &typed, lanes: args.parallel.unwrap_or(1), pace: args.every.zip(args.during) };
+        let task = pace::Task {
+            client: &client,
+            tool,
+            typed: &typed,
+            lanes: args.parallel.unwrap_or(1),
+            pace: args.every.zip(args.during),
+        };
         pace::run(app, task).await
     } else {
         let what = format!("calling {}", clean(tool));
@@ -38,7 +48,7 @@ pub(crate) async fn run(app: &App, args: Call) -> Result<(), Failure> {
             let arguments = typed.settle(&client, tool).await?;
             client.call(tool, &arguments).await
         };
-        match app.report.wait(&what, work).await {
+        match app.report.wait(&what, Box::pin(work)).await {
             Ok(result) => print(app, &result),
             Err(failure) => Err(failure),
         }
@@ -53,7 +63,11 @@ fn print(app: &App, result: &CallToolResult) -> Result<(), Failure> {
     } else {
         app.report.data(in_words(result));
     }
-    if result.is_error == Some(true) { Err(Failure::silent(SAID_NO)) } else { Ok(()) }
+    if result.is_error == Some(true) {
+        Err(Failure::silent(SAID_NO))
+    } else {
+        Ok(())
+    }
 }
 
 /// What a person wants to see of a result: its texts, and what else there is in a word.
@@ -70,9 +84,18 @@ fn in_words(result: &CallToolResult) -> String {
 fn block(block: &ContentBlock) -> String {
     match block {
         // Lines stay lines; everything else that a terminal would obey is shown, not sent.
-        ContentBlock::Text(text) => text.text.lines().map(harmless).collect::<Vec<_>>().join("\n"),
-        ContentBlock::Image(image) => format!("(an image, {}; --json has it)", clean(&image.mime_type)),
-        ContentBlock::Audio(audio) => format!("(a sound, {}; --json has it)", clean(&audio.mime_type)),
+        ContentBlock::Text(text) => text
+            .text
+            .lines()
+            .map(harmless)
+            .collect::<Vec<_>>()
+            .join("\n"),
+        ContentBlock::Image(image) => {
+            format!("(an image, {}; --json has it)", clean(&image.mime_type))
+        }
+        ContentBlock::Audio(audio) => {
+            format!("(a sound, {}; --json has it)", clean(&audio.mime_type))
+        }
         ContentBlock::ResourceLink(link) => format!("(a link: {})", clean(&link.uri)),
         _ => "(something that is no text; --json has it)".to_owned(),
     }
@@ -82,8 +105,13 @@ fn block(block: &ContentBlock) -> String {
 fn harmless(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
     for c in line.chars() {
-        let obeyed = (c.is_control() && c != '\t') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if obeyed { out.extend(c.escape_unicode()) } else { out.push(c) }
+        let obeyed = (c.is_control() && c != '\t')
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if obeyed {
+            out.extend(c.escape_unicode())
+        } else {
+            out.push(c)
+        }
     }
     out
 }
@@ -96,9 +124,21 @@ mod tests {
 
     #[test]
     fn a_tools_text_keeps_its_lines_and_loses_its_escapes() {
-        let result = CallToolResult::success(vec![ContentBlock::text("one\ntwo\u{1b}[2J"), ContentBlock::image("aGk=", "image/png")]);
-        assert_eq!(in_words(&result), "one\ntwo\\u{1b}[2J\n(an image, image/png; --json has it)");
+        let result = CallToolResult::success(vec![
+            ContentBlock::text("one\ntwo\u{1b}[2J"),
+            ContentBlock::image("aGk=", "image/png"),
+        ]);
+        assert_eq!(
+            in_words(&result),
+            "one\ntwo\\u{1b}[2J\n(an image, image/png; --json has it)"
+        );
         let long = "x".repeat(5000);
-        assert_eq!(in_words(&CallToolResult::success(vec![ContentBlock::text(long.clone())])), long, "nothing is cut");
+        assert_eq!(
+            in_words(&CallToolResult::success(vec![ContentBlock::text(
+                long.clone()
+            )])),
+            long,
+            "nothing is cut"
+        );
     }
 }

@@ -50,11 +50,19 @@ pub(crate) async fn run(app: &App, args: Demo) -> Result<(), Failure> {
         app.report.object(figures.to_json(&login, told));
     } else {
         app.report.data(figures.table(app.report.colour()));
-        app.report.data(format!("\nWhat `pilotlight why demo` would tell:\n\n{}", story::tell(&login, &history, app.now(), &words::here())));
-        app.report.data(format!("\n{}", figures.verdict(args.grace)));
+        app.report.data(format!(
+            "\nWhat `pilotlight why demo` would tell:\n\n{}",
+            story::tell(&login, &history, app.now(), &words::here())
+        ));
+        app.report
+            .data(format!("\n{}", figures.verdict(args.grace)));
     }
     world.end().await;
-    if args.grace == 0 || figures.all_well() { Ok(()) } else { Err(Failure::silent(NOT_WELL)) }
+    if args.grace == 0 || figures.all_well() {
+        Ok(())
+    } else {
+        Err(Failure::silent(NOT_WELL))
+    }
 }
 
 const LOOK: Duration = Duration::from_millis(50);

@@ -6,6 +6,7 @@ use pilotlight::{
         flow::Callback,
         registration::{Client, ClientAuthentication, ClientSource},
         scope::Scopes,
+        time::Wall,
     },
 };
 use pilotlight_core::{Error, resource::clean};
@@ -33,12 +34,18 @@ pub(crate) async fn run(app: &App, args: Login) -> Result<(), Failure> {
         app.report.say("Every login is in order.");
         return Ok(());
     }
-    let requests: Result<Vec<_>, Failure> = targets.into_iter().map(|target| Ok((request(app, &args, &target)?, target))).collect();
+    let requests: Result<Vec<_>, Failure> = targets
+        .into_iter()
+        .map(|target| Ok((request(app, &args, &target)?, target)))
+        .collect();
     let requests = requests?;
     let sessions = app.sessions_with(app.store()?, Stay::Brief, approver::human(app, &args.way))?;
     for (request, target) in requests {
         let named = args.name.is_some();
-        let done = app.report.wait("logging in", log_in(&sessions, request, named)).await;
+        let done = app
+            .report
+            .wait("logging in", log_in(&sessions, request, named))
+            .await;
         let done = done.map_err(|error| Failure::of(&error, &target))?;
         tell(app, &done);
     }
@@ -53,11 +60,17 @@ async fn targets(app: &App, args: &Login) -> Result<Vec<Target>, Failure> {
         None => Vec::new(),
     };
     if !args.all {
-        return args.targets.iter().map(|typed| app.find(typed, &bindings)).collect();
+        return args
+            .targets
+            .iter()
+            .map(|typed| app.find(typed, &bindings))
+            .collect();
     }
     let all = super::everything(app).await?;
     let waiting = all.iter().filter(|login| login.cause().is_some());
-    waiting.map(|login| app.find(&format!("{}@{}", login.name, login.key.account), &bindings)).collect()
+    waiting
+        .map(|login| app.find(&format!("{}@{}", login.name, login.key.account), &bindings))
+        .collect()
 }
 
 fn request(app: &App, args: &Login, target: &Target) -> Result<LoginRequest, Failure> {
@@ -72,10 +85,20 @@ fn request(app: &App, args: &Login, target: &Target) -> Result<LoginRequest, Fai
         scopes => Some(Scopes::from_list(scopes)),
     };
     request.client = client(app, args, target)?;
-    request.client_metadata_url = args.client_metadata_url.clone().or_else(|| server?.client_metadata_url.clone());
-    let port = args.callback_port.or_else(|| server?.callback_port).filter(|port| *port != 0);
+    request.client_metadata_url = args
+        .client_metadata_url
+        .clone()
+        .or_else(|| server?.client_metadata_url.clone());
+    let port = args
+        .callback_port
+        .or_else(|| server?.callback_port)
+        .filter(|port| *port != 0);
     let usual = Callback::default();
-    request.callback = Callback { host: args.callback_host.clone().unwrap_or(usual.host), port, path: usual.path };
+    request.callback = Callback {
+        host: args.callback_host.clone().unwrap_or(usual.host),
+        port,
+        path: usual.path,
+    };
     request.timeout = args.timeout;
     Ok(request)
 }
@@ -84,32 +107,54 @@ fn request(app: &App, args: &Login, target: &Target) -> Result<LoginRequest, Fai
 fn client(app: &App, args: &Login, target: &Target) -> Result<Option<Client>, Failure> {
     let server = target.server.as_ref();
     let from_flags = args.client_id.is_some();
-    let Some(id) = args.client_id.clone().or_else(|| server?.client_id.clone()) else { return Ok(None) };
+    let Some(id) = args.client_id.clone().or_else(|| server?.client_id.clone()) else {
+        return Ok(None);
+    };
     let reference = match (&args.client_secret_file, args.client_secret_stdin) {
         (Some(file), _) => Some(format!("file:{}", file.display())),
         (None, true) => Some("stdin:".to_owned()),
         (None, false) if from_flags => None,
         (None, false) => server.and_then(|server| server.client_secret.clone()),
     };
-    let secret = reference.map(|reference| read_secret(&reference, &app.settings.environment)).transpose()?;
+    let secret = reference
+        .map(|reference| read_secret(&reference, &app.settings.environment))
+        .transpose()?;
     // What the issuer offers decides in the end.
-    let authentication = if secret.is_some() { ClientAuthentication::Basic } else { ClientAuthentication::None };
-    Ok(Some(Client { id, secret, secret_expires_at: None, authentication, source: ClientSource::PreRegistered }))
+    let authentication = if secret.is_some() {
+        ClientAuthentication::Basic
+    } else {
+        ClientAuthentication::None
+    };
+    Ok(Some(Client {
+        id,
+        secret,
+        secret_expires_at: None,
+        authentication,
+        source: ClientSource::PreRegistered,
+    }))
 }
 
 /// Logs in; a name that nobody asked for gives way to the name of a login that was faster.
-async fn log_in(sessions: &Sessions, mut request: LoginRequest, named: bool) -> Result<LoggedIn, Error> {
+async fn log_in(
+    sessions: &Sessions,
+    mut request: LoginRequest,
+    named: bool,
+) -> Result<LoggedIn, Error> {
     let mut tries = 0;
     loop {
         let bindings = sessions.store().bindings().await?;
-        let known = bindings.iter().any(|binding| binding.key.url == request.url && binding.key.account == request.account);
+        let known = bindings.iter().any(|binding| {
+            binding.key.url == request.url && binding.key.account == request.account
+        });
         if !named && !known {
             let taken = |name: &str| bindings.iter().any(|binding| binding.name == name);
             let wanted = request.name.take().filter(|name| !taken(name));
             request.name = Some(wanted.unwrap_or_else(|| default_name(&request.url, taken)));
         }
         match Box::pin(sessions.login(request.clone())).await {
-            Err(Error::ConfigValue { what, .. }) if !named && tries < 3 && what == "--name" => tries += 1,
+            Err(Error::ConfigValue { what, .. }) if !named && tries < 3 && what == "--name" => {
+                tries += 1
+            }
             done => return done,
         }
     }
@@ -125,34 +170,57 @@ fn tell(app: &App, done: &LoggedIn) {
         }
         app.report.object(json!({ "login": object }));
     } else {
-        app.report.say(words_of(&login, done, app.now()));
+        app.report.say(told(
+            &login,
+            &done.token_host,
+            done.adopted,
+            done.offline_access_offered,
+            app.now(),
+        ));
     }
 }
 
-fn words_of(login: &Shown, done: &LoggedIn, now: pilotlight::core::time::Wall) -> String {
-    told(login, &done.token_host, done.adopted, done.offline_access_offered, now)
-}
-
-fn told(login: &Shown, token_host: &str, adopted: bool, offline_access_offered: bool, now: pilotlight::core::time::Wall) -> String {
-    let how = if adopted { "Logged in (another process has just done it)" } else { "Logged in" };
+fn told(
+    login: &Shown,
+    token_host: &str,
+    adopted: bool,
+    offline_access_offered: bool,
+    now: Wall,
+) -> String {
+    let how = if adopted {
+        "Logged in (another process has just done it)"
+    } else {
+        "Logged in"
+    };
     let mut text = format!("{how} to {} as {}.\n", login.key.url, clean(&login.name));
     if let Some(issuer) = &login.issuer {
         text.push_str(&format!("  issued by      {}\n", clean(issuer)));
     }
     text.push_str(&format!("  tokens from    {}\n", clean(token_host)));
-    let scopes = if login.scopes.is_empty() { "(the server's default)".to_owned() } else { clean(&login.scopes.join(" ")) };
+    let scopes = if login.scopes.is_empty() {
+        "(the server's default)".to_owned()
+    } else {
+        clean(&login.scopes.join(" "))
+    };
     text.push_str(&format!("  permissions    {scopes}\n"));
     match login.expires_at {
-        Some(at) => text.push_str(&format!("  this token     ends {}\n", words::relative(at, now))),
+        Some(at) => text.push_str(&format!(
+            "  this token     ends {}\n",
+            words::relative(at, now)
+        )),
         None => text.push_str("  this token     ends nobody said when\n"),
     }
     let name = quoted(&login.name);
     if login.refresh_token {
         text.push_str("  stays alive    yes: it is refreshed before it ends");
     } else {
-        text.push_str("  stays alive    no: no refresh token was issued, the login ends with this token");
+        text.push_str(
+            "  stays alive    no: no refresh token was issued, the login ends with this token",
+        );
         if offline_access_offered && !login.scopes.iter().any(|scope| scope == "offline_access") {
-            text.push_str(&format!("\nhint: pilotlight login {name} --scope offline_access"));
+            text.push_str(&format!(
+                "\nhint: pilotlight login {name} --scope offline_access"
+            ));
         } else {
             text.push_str(&format!("\nhint: pilotlight login {name}   (once it has ended; ask the server's operator for refresh tokens)"));
         }
@@ -164,7 +232,7 @@ fn told(login: &Shown, token_host: &str, adopted: bool, offline_access_offered: 
 mod tests {
     use std::time::Duration;
 
-    use pilotlight_core::{state::State, time::Wall};
+    use pilotlight_core::state::State;
 
     use super::*;
     use crate::report::table::tests::login;
@@ -173,14 +241,38 @@ mod tests {
 
     #[test]
     fn a_login_says_what_was_got() {
-        let linear = Shown { expires_at: Some(NOW + Duration::from_secs(3600)), ..login("linear", "default", State::Ok) };
-        insta::assert_snapshot!(told(&linear, "auth.linear.example", false, true, NOW), @"");
+        let linear = Shown {
+            expires_at: Some(NOW + Duration::from_secs(3600)),
+            ..login("linear", "default", State::Ok)
+        };
+        insta::assert_snapshot!(told(&linear, "auth.linear.example", false, true, NOW), @"
+        Logged in to https://mcp.linear.example/mcp as linear.
+          issued by      https://auth.linear.example
+          tokens from    auth.linear.example
+          permissions    read offline_access
+          this token     ends in 1 h
+          stays alive    yes: it is refreshed before it ends
+        ");
     }
 
     #[test]
     fn a_login_without_a_refresh_token_says_what_would_give_one() {
-        let state = State::Ending { at: Some(NOW + Duration::from_secs(3600)) };
-        let vercel = Shown { refresh_token: false, scopes: vec!["read".into()], ..login("vercel", "default", state) };
-        insta::assert_snapshot!(told(&vercel, "auth.vercel.example", true, true, NOW), @"");
+        let state = State::Ending {
+            at: Some(NOW + Duration::from_secs(3600)),
+        };
+        let vercel = Shown {
+            refresh_token: false,
+            scopes: vec!["read".into()],
+            ..login("vercel", "default", state)
+        };
+        insta::assert_snapshot!(told(&vercel, "auth.vercel.example", true, true, NOW), @"
+        Logged in (another process has just done it) to https://mcp.vercel.example/mcp as vercel.
+          issued by      https://auth.vercel.example
+          tokens from    auth.vercel.example
+          permissions    read
+          this token     ends in 42 min
+          stays alive    no: no refresh token was issued, the login ends with this token
+        hint: pilotlight login vercel --scope offline_access
+        ");
     }
 }

@@ -23,8 +23,14 @@ pub(crate) async fn run(app: &App, args: Logout) -> Result<(), Failure> {
                 Some(store) => store.bindings().await?,
                 None => Vec::new(),
             };
-            let live = bindings.into_iter().filter(|binding| binding.credential.is_some());
-            let targets = live.map(|binding| Target { key: binding.key.clone(), binding: Some(binding), server: None });
+            let live = bindings
+                .into_iter()
+                .filter(|binding| binding.credential.is_some());
+            let targets = live.map(|binding| Target {
+                key: binding.key.clone(),
+                binding: Some(binding),
+                server: None,
+            });
             (store, targets.collect())
         }
     };
@@ -33,14 +39,24 @@ pub(crate) async fn run(app: &App, args: Logout) -> Result<(), Failure> {
         let sessions = app.sessions(store, Stay::Brief)?;
         for target in &targets {
             let what = format!("logging out of {}", target.typed());
-            let revocation = match app.report.wait(&what, sessions.logout(&target.key, args.local)).await {
+            let revocation = match app
+                .report
+                .wait(&what, sessions.logout(&target.key, args.local))
+                .await
+            {
                 Ok(revocation) => revocation,
                 // With --all, what is out already is as it should be.
-                Err(Error::LoginRequired { cause: LoginCause::Never }) if args.all => continue,
+                Err(Error::LoginRequired {
+                    cause: LoginCause::Never,
+                }) if args.all => continue,
                 Err(error) => return Err(Failure::of(&error, target)),
             };
             if !app.report.json() {
-                app.report.say(format!("{}: {}.", target.typed(), story::logged_out(revocation)));
+                app.report.say(format!(
+                    "{}: {}.",
+                    target.typed(),
+                    story::logged_out(revocation)
+                ));
             }
             done.push(entry(target, revocation));
         }

@@ -17,22 +17,37 @@ pub(crate) fn run(app: &App) -> Result<(), Failure> {
         let places = places.iter().map(|(what, place)| {
             json!({ "what": what, "path": place.value.display().to_string(), "from": place.from.to_string(), "exists": place.value.exists() })
         });
-        let values = values.iter().map(|(what, value, from)| json!({ "name": what, "value": value, "from": from }));
-        app.report.object(json!({ "paths": places.collect::<Vec<_>>(), "settings": values.collect::<Vec<_>>() }));
+        let values = values
+            .iter()
+            .map(|(what, value, from)| json!({ "name": what, "value": value, "from": from }));
+        app.report.object(
+            json!({ "paths": places.collect::<Vec<_>>(), "settings": values.collect::<Vec<_>>() }),
+        );
         return Ok(());
     }
     let mut table = Table::headed(&["WHAT", "WHERE", "SET BY", ""]);
     for (what, place) in &places {
-        let there = if place.value.exists() { "" } else { "(not there)" };
-        table.row([*what, &shown(&place.value), &place.from.to_string(), there].map(Cell::new).to_vec());
+        let there = if place.value.exists() {
+            ""
+        } else {
+            "(not there)"
+        };
+        table.row(
+            [*what, &shown(&place.value), &place.from.to_string(), there]
+                .map(Cell::new)
+                .to_vec(),
+        );
     }
     let places = table.render(app.report.colour());
     let mut table = Table::headed(&["SETTING", "VALUE", "SET BY"]);
     for (what, value, from) in &values {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let value = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
         table.row([*what, &value, from].map(Cell::new).to_vec());
     }
-    app.report.data(format!("{places}\n\n{}", table.render(app.report.colour())));
+    app.report
+        .data(format!("{places}\n\n{}", table.render(app.report.colour())));
     Ok(())
 }
 
@@ -46,13 +61,28 @@ fn places(settings: &Settings) -> Vec<(&'static str, Setting<PathBuf>)> {
         ("key", settings.key_file.clone()),
     ];
     all.extend(settings.log.clone().map(|log| ("log", log)));
-    all.extend(settings.ca_file.clone().map(|file| ("extra certificates", file)));
-    all.extend(settings.browser_command.clone().map(|program| ("browser", program)));
+    all.extend(
+        settings
+            .ca_file
+            .clone()
+            .map(|file| ("extra certificates", file)),
+    );
+    all.extend(
+        settings
+            .browser_command
+            .clone()
+            .map(|program| ("browser", program)),
+    );
     all
 }
 
 fn values(settings: &Settings) -> Vec<(&'static str, Value, String)> {
-    let networks: Vec<String> = settings.allow_private.value.iter().map(ToString::to_string).collect();
+    let networks: Vec<String> = settings
+        .allow_private
+        .value
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     let account = settings.account.as_ref();
     vec![
         (
@@ -60,11 +90,33 @@ fn values(settings: &Settings) -> Vec<(&'static str, Value, String)> {
             account.map_or(Value::Null, |account| json!(account.value.as_str())),
             account.map_or_else(|| "default".to_owned(), |account| account.from.to_string()),
         ),
-        ("no_interactive", json!(settings.no_interactive.value), settings.no_interactive.from.to_string()),
-        ("allow_private", json!(networks), settings.allow_private.from.to_string()),
+        (
+            "no_interactive",
+            json!(settings.no_interactive.value),
+            settings.no_interactive.from.to_string(),
+        ),
+        (
+            "allow_private",
+            json!(networks),
+            settings.allow_private.from.to_string(),
+        ),
         // Its URL may carry a password; the value's own form for people leaves that out.
-        ("proxy", json!(format!("{:?}", settings.proxy.value)), settings.proxy.from.to_string()),
-        ("servers", json!(settings.servers.iter().map(|server| &server.name).collect::<Vec<_>>()), "config.toml".to_owned()),
+        (
+            "proxy",
+            json!(format!("{:?}", settings.proxy.value)),
+            settings.proxy.from.to_string(),
+        ),
+        (
+            "servers",
+            json!(
+                settings
+                    .servers
+                    .iter()
+                    .map(|server| &server.name)
+                    .collect::<Vec<_>>()
+            ),
+            "config.toml".to_owned(),
+        ),
     ]
 }
 

@@ -14,7 +14,10 @@ use crate::{
 pub(crate) async fn run(app: &App, args: Refresh) -> Result<(), Failure> {
     let Some(store) = app.existing_store()? else {
         return match &args.target {
-            Some(typed) => Err(Failure::of(&Error::login(LoginCause::Never), &app.find(typed, &[])?)),
+            Some(typed) => Err(Failure::of(
+                &Error::login(LoginCause::Never),
+                &app.find(typed, &[])?,
+            )),
             None => nothing(app),
         };
     };
@@ -23,8 +26,15 @@ pub(crate) async fn run(app: &App, args: Refresh) -> Result<(), Failure> {
     let targets: Vec<Target> = match &args.target {
         Some(typed) => vec![known.find(typed)?],
         None if args.all => {
-            let live = bindings.iter().filter(|binding| binding.credential.is_some());
-            live.map(|binding| Target { key: binding.key.clone(), binding: Some(binding.clone()), server: None }).collect()
+            let live = bindings
+                .iter()
+                .filter(|binding| binding.credential.is_some());
+            live.map(|binding| Target {
+                key: binding.key.clone(),
+                binding: Some(binding.clone()),
+                server: None,
+            })
+            .collect()
         }
         None => vec![known.sole()?],
     };
@@ -46,22 +56,37 @@ pub(crate) async fn run(app: &App, args: Refresh) -> Result<(), Failure> {
                 results.push(json!({ "name": login.name, "refreshed": report.refreshed, "session": login.to_json(), "error": null }));
             }
             // With --all, what a logout has ended is no failure.
-            Err(Error::LoginRequired { cause: LoginCause::Never }) if args.all => {}
+            Err(Error::LoginRequired {
+                cause: LoginCause::Never,
+            }) if args.all => {}
             Err(error) => {
                 let failure = Failure::of(&error, target);
                 results.push(json!({ "name": target.typed(), "refreshed": false, "session": Value::Null, "error": failure.to_json() }));
                 if targets.len() > 1 && !app.report.json() {
-                    app.report.must_say(format!("{}: {} ({})", target.typed(), failure.message, failure.code));
+                    app.report.must_say(format!(
+                        "{}: {} ({})",
+                        target.typed(),
+                        failure.message,
+                        failure.code
+                    ));
                 }
                 // A person to log in outranks a bad moment.
-                worst = Some(worst.take().filter(|worst| worst.exit <= failure.exit).unwrap_or(failure));
+                worst = Some(
+                    worst
+                        .take()
+                        .filter(|worst| worst.exit <= failure.exit)
+                        .unwrap_or(failure),
+                );
             }
         }
     }
     if args.all
         && let Err(error) = sessions.retry_revocations().await
     {
-        app.report.warn(format!("an earlier logout still waits to be told to its issuer ({})", error.code()));
+        app.report.warn(format!(
+            "an earlier logout still waits to be told to its issuer ({})",
+            error.code()
+        ));
     }
     if app.report.json() && (targets.len() > 1 || worst.is_none()) {
         app.report.object(json!({ "refreshes": results }));
@@ -73,7 +98,10 @@ fn say(app: &App, login: &Shown, refreshed: bool) {
     if app.report.json() {
         return;
     }
-    let until = login.expires_at.map(|at| format!(", its token ends {}", words::relative(at, app.now()))).unwrap_or_default();
+    let until = login
+        .expires_at
+        .map(|at| format!(", its token ends {}", words::relative(at, app.now())))
+        .unwrap_or_default();
     let what = match (&login.state, refreshed) {
         (_, true) => "refreshed",
         (State::Ending { .. }, false) => "cannot be refreshed: no refresh token was issued",

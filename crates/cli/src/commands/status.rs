@@ -15,11 +15,14 @@ pub(crate) async fn run(app: &App, args: Status) -> Result<(), Failure> {
         Some(typed) => vec![one(app, typed).await?],
     };
     if app.report.json() {
-        app.report.object(json!({ "sessions": all.iter().map(Shown::to_json).collect::<Vec<_>>() }));
+        app.report
+            .object(json!({ "sessions": all.iter().map(Shown::to_json).collect::<Vec<_>>() }));
     } else if all.is_empty() {
-        app.report.say("No logins yet.\nhint: pilotlight login https://...");
+        app.report
+            .say("No logins yet.\nhint: pilotlight login https://...");
     } else {
-        app.report.data(table::statuses(&all, app.now(), app.report.colour()));
+        app.report
+            .data(table::statuses(&all, app.now(), app.report.colour()));
     }
     if args.check && all.iter().any(|login| login.cause().is_some()) {
         return Err(Failure::silent(NEEDS_LOGIN));

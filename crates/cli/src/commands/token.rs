@@ -15,16 +15,32 @@ pub(crate) async fn run(app: &App, args: Token) -> Result<(), Failure> {
     let sessions = app.sessions(store, Stay::Brief)?;
     let session = sessions.get(&target.key.url, &target.key.account).await;
     let session = session.map_err(|error| Failure::of(&error, &target))?;
-    let token = app.report.wait("refreshing the token", session.token(args.min_valid)).await;
+    let token = app
+        .report
+        .wait("refreshing the token", session.token(args.min_valid))
+        .await;
     let token = token.map_err(|error| Failure::of(&error, &target))?;
     if let Some(why) = &token.warning {
-        app.report.warn(format!("this token ends soon, and refreshing it did not work: {why} ({})", why.code()));
+        app.report.warn(format!(
+            "this token ends soon, and refreshing it did not work: {why} ({})",
+            why.code()
+        ));
     }
     if app.report.stdout_is_terminal() {
-        app.report.warn("whoever sees this screen can use the token until it ends");
+        app.report
+            .warn("whoever sees this screen can use the token until it ends");
     }
-    let usual = if app.report.json() { TokenFormat::Json } else { TokenFormat::Bare };
-    print(app, args.format.unwrap_or(usual), token.access_token.expose(), token.expires_at);
+    let usual = if app.report.json() {
+        TokenFormat::Json
+    } else {
+        TokenFormat::Bare
+    };
+    print(
+        app,
+        args.format.unwrap_or(usual),
+        token.access_token.expose(),
+        token.expires_at,
+    );
     Ok(())
 }
 
@@ -33,7 +49,9 @@ fn print(app: &App, format: TokenFormat, token: &str, expires_at: Option<Wall>) 
         TokenFormat::Bare => app.report.data(token),
         TokenFormat::Header => app.report.data(format!("Authorization: Bearer {token}")),
         // Other programs read this one: it is their form, without our version.
-        TokenFormat::Headers => app.report.data(json!({ "Authorization": format!("Bearer {token}") })),
+        TokenFormat::Headers => app
+            .report
+            .data(json!({ "Authorization": format!("Bearer {token}") })),
         TokenFormat::Json => app.report.object(json!({
             "access_token": token,
             "token_type": "Bearer",

@@ -17,34 +17,61 @@ pub(crate) async fn run(app: &App, args: Tools) -> Result<(), Failure> {
     let session = sessions.get(&target.key.url, &target.key.account).await;
     let session = session.map_err(|error| Failure::of(&error, &target))?;
     let client = Client::new(session, target, args.wire, args.timeout);
-    let tools = app.report.wait("asking the server for its tools", client.tools()).await?;
+    let tools = app
+        .report
+        .wait("asking the server for its tools", Box::pin(client.tools()))
+        .await?;
     client.close().await;
     if app.report.json() {
         app.report.object(json!({ "tools": tools }));
     } else if tools.is_empty() {
         app.report.say("The server has no tools.");
     } else {
-        app.report.data(tools.iter().map(described).collect::<Vec<_>>().join("\n"));
+        app.report
+            .data(tools.iter().map(described).collect::<Vec<_>>().join("\n"));
     }
     Ok(())
 }
 
 /// A tool in a few lines: what it is called, what it takes, what it does.
 fn described(tool: &Tool) -> String {
-    let required: Vec<&str> = tool.input_schema.get("required").and_then(|list| list.as_array()).into_iter().flatten().filter_map(|v| v.as_str()).collect();
-    let properties = tool.input_schema.get("properties").and_then(|map| map.as_object());
+    let required: Vec<&str> = tool
+        .input_schema
+        .get("required")
+        .and_then(|list| list.as_array())
+        .into_iter()
+        .flatten()
+        .filter_map(|v| v.as_str())
+        .collect();
+    let properties = tool
+        .input_schema
+        .get("properties")
+        .and_then(|map| map.as_object());
     let arguments: Vec<String> = properties
         .into_iter()
         .flatten()
         .map(|(name, schema)| {
-            let kind = schema.get("type").and_then(|kind| kind.as_str()).unwrap_or("any");
+            let kind = schema
+                .get("type")
+                .and_then(|kind| kind.as_str())
+                .unwrap_or("any");
             let sign = if kind == "string" { "=" } else { ":=" };
             let argument = format!("{}{sign}{}", clean(name), clean(kind));
-            if required.contains(&name.as_str()) { argument } else { format!("[{argument}]") }
+            if required.contains(&name.as_str()) {
+                argument
+            } else {
+                format!("[{argument}]")
+            }
         })
         .collect();
-    let mut text = format!("{} {}", clean(&tool.name), arguments.join(" ")).trim_end().to_owned();
-    if let Some(line) = tool.description.as_deref().and_then(|text| text.lines().find(|line| !line.trim().is_empty())) {
+    let mut text = format!("{} {}", clean(&tool.name), arguments.join(" "))
+        .trim_end()
+        .to_owned();
+    if let Some(line) = tool
+        .description
+        .as_deref()
+        .and_then(|text| text.lines().find(|line| !line.trim().is_empty()))
+    {
         text.push_str(&format!("\n    {}", clean(line.trim())));
     }
     text
@@ -64,7 +91,14 @@ mod tests {
             "required": ["text"],
         });
         let schema = schema.as_object().unwrap().clone();
-        let tool = Tool::new("echo", "\n  Gives its text back.\nAnd more.", Arc::new(schema));
-        assert_eq!(described(&tool), "echo text=string [times:=integer]\n    Gives its text back.");
+        let tool = Tool::new(
+            "echo",
+            "\n  Gives its text back.\nAnd more.",
+            Arc::new(schema),
+        );
+        assert_eq!(
+            described(&tool),
+            "echo text=string [times:=integer]\n    Gives its text back."
+        );
     }
 }

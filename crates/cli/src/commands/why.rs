@@ -38,7 +38,8 @@ pub(crate) async fn run(app: &App, args: Why) -> Result<(), Failure> {
             "events": history.iter().map(events::to_json).collect::<Vec<_>>(),
         }));
     } else {
-        app.report.data(story::tell(&login, &history, app.now(), &words::here()));
+        app.report
+            .data(story::tell(&login, &history, app.now(), &words::here()));
     }
     Ok(())
 }

@@ -27,15 +27,22 @@ impl Environment {
     /// Reads the environment of this process.
     #[expect(clippy::disallowed_methods, reason = "the one door to the environment")]
     pub(crate) fn of_this_process() -> Self {
-        let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect();
-        Self { variables, home: std::env::home_dir() }
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+            .collect();
+        Self {
+            variables,
+            home: std::env::home_dir(),
+        }
     }
 
     /// An environment made up for a test.
     #[cfg(test)]
     pub(crate) fn made_up(variables: &[(&str, &str)]) -> Self {
-        let variables: BTreeMap<String, OsString> =
-            variables.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value))).collect();
+        let variables: BTreeMap<String, OsString> = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), OsString::from(value)))
+            .collect();
         let home = variables.get("HOME").map(PathBuf::from);
         Self { variables, home }
     }
@@ -54,32 +61,49 @@ impl Environment {
     /// A variable that names a file or folder.
     pub(super) fn path(&self, name: &'static str) -> Option<Setting<PathBuf>> {
         let value = self.variables.get(name).filter(|value| !value.is_empty())?;
-        Some(Setting { value: PathBuf::from(value), from: Origin::Variable(name) })
+        Some(Setting {
+            value: PathBuf::from(value),
+            from: Origin::Variable(name),
+        })
     }
 
     /// A variable that is yes or no.
     pub(super) fn switch(&self, name: &'static str) -> Result<Option<bool>, Error> {
-        match self.text(name)?.map(|text| text.to_ascii_lowercase()).as_deref() {
+        match self
+            .text(name)?
+            .map(|text| text.to_ascii_lowercase())
+            .as_deref()
+        {
             None => Ok(None),
             Some("1" | "true" | "yes" | "on") => Ok(Some(true)),
             Some("0" | "false" | "no" | "off") => Ok(Some(false)),
-            Some(other) => Err(bad_value(name, format!("{other:?} is neither true nor false"))),
+            Some(other) => Err(bad_value(
+                name,
+                format!("{other:?} is neither true nor false"),
+            )),
         }
     }
 
     /// Whether a variable is there and not empty.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.variables.get(name).is_some_and(|value| !value.is_empty())
+        self.variables
+            .get(name)
+            .is_some_and(|value| !value.is_empty())
     }
 
     /// A variable's value, for who may look at it: secret references and what tells where a browser can be.
     pub(crate) fn value(&self, name: &str) -> Option<&str> {
-        self.variables.get(name)?.to_str().filter(|value| !value.is_empty())
+        self.variables
+            .get(name)?
+            .to_str()
+            .filter(|value| !value.is_empty())
     }
 
     /// All of it, for a role that picks what a program needs.
     pub(crate) fn all(&self) -> impl Iterator<Item = (OsString, OsString)> + '_ {
-        self.variables.iter().map(|(name, value)| (name.into(), value.clone()))
+        self.variables
+            .iter()
+            .map(|(name, value)| (name.into(), value.clone()))
     }
 
     /// The folders: `PILOTLIGHT_HOME` moves all of them, else the XDG base directories decide.
@@ -93,12 +117,18 @@ impl Environment {
         }
         let place = |variable: &'static str, below_home: &str| {
             // The specification has relative paths ignored.
-            let given = self.path(variable).filter(|setting| setting.value.is_absolute());
+            let given = self
+                .path(variable)
+                .filter(|setting| setting.value.is_absolute());
             let base = given.or_else(|| {
                 let home = self.home.as_ref().filter(|home| home.is_absolute())?;
-                Some(Setting { value: home.join(below_home), from: Origin::Default })
+                Some(Setting {
+                    value: home.join(below_home),
+                    from: Origin::Default,
+                })
             });
-            let base = base.ok_or_else(|| bad_value("HOME", "it is not set; set it, or PILOTLIGHT_HOME"))?;
+            let base =
+                base.ok_or_else(|| bad_value("HOME", "it is not set; set it, or PILOTLIGHT_HOME"))?;
             Ok::<_, Error>(base.map(|folder| folder.join("pilotlight")))
         };
         Ok(Places {
@@ -113,9 +143,17 @@ impl Environment {
         let find = |names: &[&'static str]| -> Result<Option<Setting<Url>>, Error> {
             for name in names {
                 if let Some(text) = self.text(name)? {
-                    let text = if text.contains("://") { text } else { format!("http://{text}") };
-                    let url = Url::parse(&text).map_err(|_| bad_value(*name, "it is not the URL of a proxy"))?;
-                    return Ok(Some(Setting { value: url, from: Origin::Variable(name) }));
+                    let text = if text.contains("://") {
+                        text
+                    } else {
+                        format!("http://{text}")
+                    };
+                    let url = Url::parse(&text)
+                        .map_err(|_| bad_value(*name, "it is not the URL of a proxy"))?;
+                    return Ok(Some(Setting {
+                        value: url,
+                        from: Origin::Variable(name),
+                    }));
                 }
             }
             Ok(None)
@@ -123,13 +161,20 @@ impl Environment {
         let https = find(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])?;
         let http = find(&["http_proxy", "all_proxy", "ALL_PROXY"])?;
         let Some(from) = https.as_ref().or(http.as_ref()).map(|setting| setting.from) else {
-            return Ok(Setting { value: Proxy::None, from: Origin::Default });
+            return Ok(Setting {
+                value: Proxy::None,
+                from: Origin::Default,
+            });
         };
         let no_proxy = match self.text("no_proxy")? {
             Some(hosts) => hosts,
             None => self.text("NO_PROXY")?.unwrap_or_default(),
         };
-        let value = Proxy::Explicit { https: https.map(|s| s.value), http: http.map(|s| s.value), no_proxy };
+        let value = Proxy::Explicit {
+            https: https.map(|s| s.value),
+            http: http.map(|s| s.value),
+            no_proxy,
+        };
         Ok(Setting { value, from })
     }
 }

@@ -55,14 +55,26 @@ pub(super) fn read(path: &Path, must_exist: bool) -> Result<File, Error> {
 
 fn parse(text: &str, shown: &str, folder: Option<&Path>) -> Result<File, Error> {
     let table: Table = text.parse().map_err(|error: toml::de::Error| {
-        let line = error.span().map_or(1, |span| text.get(..span.start).unwrap_or_default().lines().count().max(1));
+        let line = error.span().map_or(1, |span| {
+            text.get(..span.start)
+                .unwrap_or_default()
+                .lines()
+                .count()
+                .max(1)
+        });
         bad_value(format!("{shown} line {line}"), error.message().to_owned())
     })?;
-    let keys = Keys { place: shown.to_owned(), table: &table };
+    let keys = Keys {
+        place: shown.to_owned(),
+        table: &table,
+    };
     keys.all_known(&TOP)?;
     let path = |key| keys.path(key, folder);
     let networks = keys.texts("allow_private")?.unwrap_or_default();
-    let networks: Result<_, _> = networks.iter().map(|text| network("allow_private", text)).collect();
+    let networks: Result<_, _> = networks
+        .iter()
+        .map(|text| network("allow_private", text))
+        .collect();
     Ok(File {
         account: keys.text("account")?.map(Account::parse).transpose()?,
         no_interactive: keys.switch("no_interactive")?,
@@ -72,20 +84,34 @@ fn parse(text: &str, shown: &str, folder: Option<&Path>) -> Result<File, Error> 
         browser_command: path("browser_command")?,
         ca_file: path("ca_file")?,
         allow_private: networks?,
-        servers: keys.tables("servers")?.into_iter().map(|(name, table)| server(shown, name, table)).collect::<Result<_, _>>()?,
+        servers: keys
+            .tables("servers")?
+            .into_iter()
+            .map(|(name, table)| server(shown, name, table))
+            .collect::<Result<_, _>>()?,
     })
 }
 
 fn server(shown: &str, name: &str, table: &Table) -> Result<Server, Error> {
-    let keys = Keys { place: format!("{shown} [servers.{name}]"), table };
+    let keys = Keys {
+        place: format!("{shown} [servers.{name}]"),
+        table,
+    };
     keys.all_known(&SERVER)?;
-    let url = keys.text("url")?.ok_or_else(|| bad_value(keys.place.clone(), "url is missing"))?;
+    let url = keys
+        .text("url")?
+        .ok_or_else(|| bad_value(keys.place.clone(), "url is missing"))?;
     let client_secret = keys.text("client_secret")?;
     if let Some(reference) = client_secret
-        && !["file:", "fd:", "env:"].iter().any(|kind| reference.starts_with(kind))
+        && !["file:", "fd:", "env:"]
+            .iter()
+            .any(|kind| reference.starts_with(kind))
     {
         // The value is not repeated: it may be the secret.
-        return Err(bad_value(format!("{}: client_secret", keys.place), "write file:PATH, fd:NUMBER or env:NAME, not the secret"));
+        return Err(bad_value(
+            format!("{}: client_secret", keys.place),
+            "write file:PATH, fd:NUMBER or env:NAME, not the secret",
+        ));
     }
     let metadata = keys.text("client_metadata_url")?;
     let metadata = metadata.map(Url::parse).transpose();
@@ -96,7 +122,12 @@ fn server(shown: &str, name: &str, table: &Table) -> Result<Server, Error> {
         scopes: keys.texts("scopes")?.map(Scopes::from_list),
         client_id: keys.text("client_id")?.map(str::to_owned),
         client_secret: client_secret.map(str::to_owned),
-        client_metadata_url: metadata.map_err(|_| bad_value(format!("{}: client_metadata_url", keys.place), "it is not a URL"))?,
+        client_metadata_url: metadata.map_err(|_| {
+            bad_value(
+                format!("{}: client_metadata_url", keys.place),
+                "it is not a URL",
+            )
+        })?,
         callback_port: keys.port("callback_port")?,
     })
 }
@@ -109,20 +140,32 @@ struct Keys<'a> {
 
 impl<'a> Keys<'a> {
     fn all_known(&self, known: &[&str]) -> Result<(), Error> {
-        for key in self.table.keys().filter(|key| !known.contains(&key.as_str())) {
-            let nearest = known.iter().min_by_key(|name| distance(key, name)).copied().unwrap_or_default();
-            let why = format!("there is no such key; the nearest is {nearest}");
-            return Err(bad_value(format!("{}: {}", self.place, clean(key)), why));
-        }
-        Ok(())
+        let Some(key) = self.table.keys().find(|key| !known.contains(&key.as_str())) else {
+            return Ok(());
+        };
+        let nearest = known
+            .iter()
+            .min_by_key(|name| distance(key, name))
+            .copied()
+            .unwrap_or_default();
+        let why = format!("there is no such key; the nearest is {nearest}");
+        Err(bad_value(format!("{}: {}", self.place, clean(key)), why))
     }
 
-    fn read<T>(&self, key: &str, kind: &str, read: impl FnOnce(&'a Value) -> Option<T>) -> Result<Option<T>, Error> {
+    fn read<T>(
+        &self,
+        key: &str,
+        kind: &str,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
         match self.table.get(key) {
             None => Ok(None),
             Some(value) => match read(value) {
                 Some(value) => Ok(Some(value)),
-                None => Err(bad_value(format!("{}: {key}", self.place), format!("it must be {kind}"))),
+                None => Err(bad_value(
+                    format!("{}: {key}", self.place),
+                    format!("it must be {kind}"),
+                )),
             },
         }
     }
@@ -136,23 +179,33 @@ impl<'a> Keys<'a> {
     }
 
     fn port(&self, key: &str) -> Result<Option<u16>, Error> {
-        self.read(key, "a port", |value| u16::try_from(value.as_integer()?).ok())
+        self.read(key, "a port", |value| {
+            u16::try_from(value.as_integer()?).ok()
+        })
     }
 
     fn texts(&self, key: &str) -> Result<Option<Vec<&'a str>>, Error> {
-        self.read(key, "a list of texts", |value| value.as_array()?.iter().map(Value::as_str).collect())
+        self.read(key, "a list of texts", |value| {
+            value.as_array()?.iter().map(Value::as_str).collect()
+        })
     }
 
     fn tables(&self, key: &str) -> Result<Vec<(&'a String, &'a Table)>, Error> {
         let all = self.read(key, "tables, as in [servers.linear]", |value| {
-            value.as_table()?.iter().map(|(name, value)| Some((name, value.as_table()?))).collect()
+            value
+                .as_table()?
+                .iter()
+                .map(|(name, value)| Some((name, value.as_table()?)))
+                .collect()
         });
         Ok(all?.unwrap_or_default())
     }
 
     /// A path; one that is not absolute is counted from the file's own folder.
     fn path(&self, key: &str, folder: Option<&Path>) -> Result<Option<PathBuf>, Error> {
-        Ok(self.text(key)?.map(|text| folder.unwrap_or(Path::new("")).join(text)))
+        Ok(self
+            .text(key)?
+            .map(|text| folder.unwrap_or(Path::new("")).join(text)))
     }
 }
 
@@ -173,9 +226,26 @@ fn distance(one: &str, other: &str) -> usize {
     row.last().copied().unwrap_or_default()
 }
 
-const TOP: [&str; 9] =
-    ["account", "no_interactive", "store", "key_file", "log", "browser_command", "ca_file", "allow_private", "servers"];
-const SERVER: [&str; 7] = ["url", "account", "scopes", "client_id", "client_secret", "client_metadata_url", "callback_port"];
+const TOP: [&str; 9] = [
+    "account",
+    "no_interactive",
+    "store",
+    "key_file",
+    "log",
+    "browser_command",
+    "ca_file",
+    "allow_private",
+    "servers",
+];
+const SERVER: [&str; 7] = [
+    "url",
+    "account",
+    "scopes",
+    "client_id",
+    "client_secret",
+    "client_metadata_url",
+    "callback_port",
+];
 
 #[cfg(test)]
 mod tests {
@@ -199,24 +269,39 @@ mod tests {
         "#;
         let file = parse(text, "config.toml", None).unwrap();
         assert_eq!(file.account.unwrap().as_str(), "work");
-        let [server] = file.servers.as_slice() else { panic!("one server") };
-        assert_eq!((server.name.as_str(), server.url.as_str()), ("linear", "https://mcp.linear.app/mcp"));
+        let [server] = file.servers.as_slice() else {
+            panic!("one server")
+        };
+        assert_eq!(
+            (server.name.as_str(), server.url.as_str()),
+            ("linear", "https://mcp.linear.app/mcp")
+        );
         assert_eq!(server.scopes.as_ref().unwrap().to_string(), "read write");
-        assert_eq!((server.client_id.as_deref(), server.callback_port), (Some("abc"), Some(8085)));
+        assert_eq!(
+            (server.client_id.as_deref(), server.callback_port),
+            (Some("abc"), Some(8085))
+        );
     }
 
     #[test]
     fn an_unknown_key_is_answered_with_the_nearest() {
         let wrong = refused("[servers.x]\nurl = \"https://x.example\"\nclientid = \"a\"\n");
-        assert_eq!(wrong, "config.toml [servers.x]: clientid: there is no such key; the nearest is client_id");
+        assert_eq!(
+            wrong,
+            "config.toml [servers.x]: clientid: there is no such key; the nearest is client_id"
+        );
         assert!(refused("acount = \"a\"").ends_with("the nearest is account"));
     }
 
     /// T-28: a secret itself does not belong in the file, and is not repeated in the error.
     #[test]
     fn a_secret_in_the_clear_is_refused_and_not_repeated() {
-        let wrong = refused("[servers.x]\nurl = \"https://x.example\"\nclient_secret = \"hunter2\"\n");
-        assert!(wrong.contains("file:PATH") && !wrong.contains("hunter2"), "{wrong}");
+        let wrong =
+            refused("[servers.x]\nurl = \"https://x.example\"\nclient_secret = \"hunter2\"\n");
+        assert!(
+            wrong.contains("file:PATH") && !wrong.contains("hunter2"),
+            "{wrong}"
+        );
     }
 
     #[test]

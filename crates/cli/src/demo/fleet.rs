@@ -92,7 +92,11 @@ impl Fleet {
         command.args(["--json", "demo-worker", "--url", &self.url]);
         // Nothing of the person's own settings reaches the demo.
         command.env_clear().env("PILOTLIGHT_HOME", &self.home);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| unstarted(&error))?;
         let pid = child.id().unwrap_or_default();
         if let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) {
@@ -106,18 +110,33 @@ impl Fleet {
                     };
                     drop(say.send(News { pid, what }));
                 }
-                drop(say.send(News { pid, what: Said::Silent }));
+                drop(say.send(News {
+                    pid,
+                    what: Said::Silent,
+                }));
             });
             let say = self.say.clone();
             tokio::spawn(async move {
                 let mut lines = BufReader::new(stderr).lines();
                 while let Ok(Some(line)) = lines.next_line().await {
-                    drop(say.send(News { pid, what: Said::Complained(line) }));
+                    drop(say.send(News {
+                        pid,
+                        what: Said::Complained(line),
+                    }));
                 }
             });
         }
         let name = format!("process {}", self.started);
-        self.members.push(Member { name, pid, calls: 0, failed: 0, last_ms: 0, gone: false, tie: child.stdin.take(), child });
+        self.members.push(Member {
+            name,
+            pid,
+            calls: 0,
+            failed: 0,
+            last_ms: 0,
+            gone: false,
+            tie: child.stdin.take(),
+            child,
+        });
         Ok(())
     }
 
@@ -134,7 +153,10 @@ impl Fleet {
     }
 
     fn note(&mut self, news: &News) {
-        let member = self.members.iter_mut().find(|member| member.pid == news.pid);
+        let member = self
+            .members
+            .iter_mut()
+            .find(|member| member.pid == news.pid);
         match &news.what {
             Said::Called { code, ms } => {
                 let failed = u64::from(code.is_some());
@@ -158,7 +180,13 @@ impl Fleet {
 
     /// Kills a process with SIGKILL, if it is one of ours, and starts another in its place; answers its name.
     pub(super) async fn kill(&mut self, pid: u32) -> Result<Option<String>, Failure> {
-        let Some(member) = self.members.iter_mut().find(|member| member.pid == pid && !member.gone) else { return Ok(None) };
+        let Some(member) = self
+            .members
+            .iter_mut()
+            .find(|member| member.pid == pid && !member.gone)
+        else {
+            return Ok(None);
+        };
         // On Unix this is SIGKILL: the process can do nothing more.
         if member.child.kill().await.is_err() {
             return Ok(None);
@@ -192,7 +220,10 @@ impl Fleet {
 }
 
 fn unstarted(error: &std::io::Error) -> Failure {
-    Failure::connection(format!("a process of the demo cannot be started: {error}"), Vec::new())
+    Failure::connection(
+        format!("a process of the demo cannot be started: {error}"),
+        Vec::new(),
+    )
 }
 
 const SIZE: usize = 3;

@@ -50,9 +50,21 @@ impl Mishaps {
         let left = if grace == 0 {
             vec![Mishap::LostAnswer]
         } else {
-            vec![Mishap::Overload, Mishap::LostAnswer, Mishap::Kill, Mishap::Refusal]
+            vec![
+                Mishap::Overload,
+                Mishap::LostAnswer,
+                Mishap::Kill,
+                Mishap::Refusal,
+            ]
         };
-        Self { left, armed: None, after_refreshes: 0, not_before: None, happened: 0, brisk: seconds < UNHURRIED }
+        Self {
+            left,
+            armed: None,
+            after_refreshes: 0,
+            not_before: None,
+            happened: 0,
+            brisk: seconds < UNHURRIED,
+        }
     }
 
     /// How many have happened.
@@ -61,7 +73,12 @@ impl Mishaps {
     }
 
     /// Goes on; answers what there is to tell.
-    pub(crate) async fn step(&mut self, world: &World, fleet: &mut Fleet, now: Mono) -> Result<Vec<String>, Failure> {
+    pub(crate) async fn step(
+        &mut self,
+        world: &World,
+        fleet: &mut Fleet,
+        now: Mono,
+    ) -> Result<Vec<String>, Failure> {
         let Some(armed) = self.armed else {
             self.arm(world, now);
             return Ok(Vec::new());
@@ -85,7 +102,9 @@ impl Mishaps {
             Mishap::Refusal => (world.lab.with_mcp(|server| server.stats().unauthorized) > armed.unauthorized)
                 .then(|| "The server refused a token that was alive.".to_owned()),
         };
-        let Some(told) = told else { return Ok(Vec::new()) };
+        let Some(told) = told else {
+            return Ok(Vec::new());
+        };
         self.happened += 1;
         self.left.remove(0);
         self.armed = None;
@@ -102,19 +121,39 @@ impl Mishaps {
 
     /// Prepares the next mishap, when its time has come.
     fn arm(&mut self, world: &World, now: Mono) {
-        let Some(&mishap) = self.left.first() else { return };
+        let Some(&mishap) = self.left.first() else {
+            return;
+        };
         if refreshes(world) < self.after_refreshes || self.not_before.is_some_and(|at| now < at) {
             return;
         }
-        let entries = world.lab.with_issuer(|issuer| issuer.ledger().entries.len());
+        let entries = world
+            .lab
+            .with_issuer(|issuer| issuer.ledger().entries.len());
         let unauthorized = world.lab.with_mcp(|server| server.stats().unauthorized);
         match mishap {
-            Mishap::Overload => world.lab.with_issuer(|issuer| issuer.push_fault(Fault::Status { status: 503, retry_after: Some(1), body: None })),
-            Mishap::LostAnswer => world.lab.with_issuer(|issuer| issuer.push_fault(Fault::Lose)),
-            Mishap::Kill => world.lab.with_issuer(|issuer| issuer.push_fault(Fault::DelayAnswer { ms: LONG_ENOUGH_TO_KILL_MS })),
+            Mishap::Overload => world.lab.with_issuer(|issuer| {
+                issuer.push_fault(Fault::Status {
+                    status: 503,
+                    retry_after: Some(1),
+                    body: None,
+                })
+            }),
+            Mishap::LostAnswer => world
+                .lab
+                .with_issuer(|issuer| issuer.push_fault(Fault::Lose)),
+            Mishap::Kill => world.lab.with_issuer(|issuer| {
+                issuer.push_fault(Fault::DelayAnswer {
+                    ms: LONG_ENOUGH_TO_KILL_MS,
+                })
+            }),
             Mishap::Refusal => world.lab.with_mcp(|server| server.reject_next(1)),
         }
-        self.armed = Some(Armed { mishap, entries, unauthorized });
+        self.armed = Some(Armed {
+            mishap,
+            entries,
+            unauthorized,
+        });
     }
 }
 
@@ -122,7 +161,8 @@ impl Mishaps {
 fn seen(world: &World, armed: Armed, such: impl Fn(&Outcome, bool) -> bool) -> bool {
     world.lab.with_issuer(|issuer| {
         let new = issuer.ledger().entries.iter().skip(armed.entries);
-        new.filter(|entry| entry.kind == Kind::Refresh).any(|entry| such(&entry.outcome, entry.answer_lost))
+        new.filter(|entry| entry.kind == Kind::Refresh)
+            .any(|entry| such(&entry.outcome, entry.answer_lost))
     })
 }
 
@@ -130,7 +170,9 @@ fn seen(world: &World, armed: Armed, such: impl Fn(&Outcome, bool) -> bool) -> b
 fn refreshes(world: &World) -> u64 {
     world.lab.with_issuer(|issuer| {
         let entries = issuer.ledger().of(Kind::Refresh);
-        entries.filter(|entry| entry.outcome == Outcome::Ok && !entry.answer_lost).count() as u64
+        entries
+            .filter(|entry| entry.outcome == Outcome::Ok && !entry.answer_lost)
+            .count() as u64
     })
 }
 

@@ -28,14 +28,16 @@ pub(crate) async fn run(app: &App, args: DemoWorker) -> Result<(), Failure> {
             () = &mut parent_gone => break,
             _ = ticks.tick() => {}
         }
-        let arguments: JsonObject = [("text".to_owned(), json!(number.to_string()))].into_iter().collect();
+        let arguments: JsonObject = [("text".to_owned(), json!(number.to_string()))]
+            .into_iter()
+            .collect();
         let began = app.clock().now().mono;
         let called = client.call("echo", &arguments).await;
         let took = began.until(app.clock().now().mono);
         let code = match called {
             Ok(result) if result.is_error == Some(true) => Some("tool.is_error".to_owned()),
             Ok(_) => None,
-            Err(failure) => Some(failure.code),
+            Err(failure) => Some(failure.code.clone()),
         };
         app.report.object(json!({ "call": number, "code": code, "ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX) }));
     }

@@ -17,8 +17,7 @@ use pilotlight::{
 };
 use pilotlight_core::{Error, error::LoginCause};
 use pilotlight_testkit::{
-    AuthorizationServerConfig, Lab, LabConfig, ScriptedHuman,
-    authorization_server::Approval,
+    AuthorizationServerConfig, Lab, LabConfig, ScriptedHuman, authorization_server::Approval,
 };
 use tempfile::TempDir;
 
@@ -49,9 +48,13 @@ impl World {
             issuer.approval = Approval::Page;
             issuer.seed = u64::from(std::process::id()) << 32 | app.now().0 & 0xffff_ffff;
         });
-        let lab = Lab::start(LabConfig::default().with(|lab| lab.authorization_server = issuer)).await;
+        let lab =
+            Lab::start(LabConfig::default().with(|lab| lab.authorization_server = issuer)).await;
         let lab = lab.map_err(|error| unavailable(&error))?;
-        let home = tempfile::Builder::new().prefix("pilotlight-demo-").tempdir().map_err(|error| unavailable(&error))?;
+        let home = tempfile::Builder::new()
+            .prefix("pilotlight-demo-")
+            .tempdir()
+            .map_err(|error| unavailable(&error))?;
 
         let sandbox = sandboxed(app, home.path());
         let human: Arc<dyn Human> = if args.browser {
@@ -65,10 +68,16 @@ impl World {
             Arc::new(Scripted)
         };
         let sessions = sandbox.sessions_with(sandbox.store()?, Stay::Brief, human)?;
-        let mut request = LoginRequest::new(Resource::parse(lab.resource_url())?, Account::default());
+        let mut request =
+            LoginRequest::new(Resource::parse(lab.resource_url())?, Account::default());
         request.name = Some("demo".to_owned());
         let done = Box::pin(sessions.login(request)).await?;
-        Ok(Self { lab, home, sessions, binding: done.status.binding })
+        Ok(Self {
+            lab,
+            home,
+            sessions,
+            binding: done.status.binding,
+        })
     }
 
     /// The folder that everything lies in: `PILOTLIGHT_HOME` of the processes.
@@ -103,7 +112,10 @@ impl World {
     }
 
     fn credential(&self) -> Result<&CredentialKey, Error> {
-        self.binding.credential.as_ref().ok_or(Error::login(LoginCause::Never))
+        self.binding
+            .credential
+            .as_ref()
+            .ok_or(Error::login(LoginCause::Never))
     }
 
     /// Stops the servers; the folder goes with this value.
@@ -135,18 +147,27 @@ impl Human for Scripted {
 /// The same settings, but for everything that could lead out of the demo.
 fn sandboxed(app: &App, home: &Path) -> App {
     let mut settings = app.settings.clone();
-    let own = |value| Setting { value, from: Origin::Default };
+    let own = |value| Setting {
+        value,
+        from: Origin::Default,
+    };
     settings.store = own(home.join("data"));
     settings.key_file = own(home.join("state").join("store.key"));
     settings.account = None;
     settings.ca_file = None;
     settings.servers = Vec::new();
-    settings.proxy = Setting { value: Proxy::None, from: Origin::Default };
+    settings.proxy = Setting {
+        value: Proxy::None,
+        from: Origin::Default,
+    };
     App::new(settings, app.report.clone())
 }
 
 fn unavailable(error: &std::io::Error) -> Failure {
-    Failure::connection(format!("the demo's servers cannot be started: {error}"), Vec::new())
+    Failure::connection(
+        format!("the demo's servers cannot be started: {error}"),
+        Vec::new(),
+    )
 }
 
 const TOKEN_LIFE: Duration = Duration::from_secs(10);

@@ -30,7 +30,9 @@ impl Shown {
             name,
             key,
             issuer: None,
-            state: State::LoginRequired { cause: LoginCause::Never },
+            state: State::LoginRequired {
+                cause: LoginCause::Never,
+            },
             flags: Vec::new(),
             expires_at: None,
             next_refresh_at: None,
@@ -43,13 +45,19 @@ impl Shown {
 
     /// A configured server without a login.
     pub(crate) fn configured(server: &Server) -> Self {
-        let key = BindingKey::new(server.url.clone(), server.account.clone().unwrap_or_default());
+        let key = BindingKey::new(
+            server.url.clone(),
+            server.account.clone().unwrap_or_default(),
+        );
         Self::never(server.name.clone(), key)
     }
 
     /// Whether there is, or was, a login behind it: not so after a logout.
     pub(crate) fn exists(&self) -> bool {
-        self.state != State::LoginRequired { cause: LoginCause::Never }
+        self.state
+            != State::LoginRequired {
+                cause: LoginCause::Never,
+            }
     }
 
     /// Why a person has to act, where one has to.
@@ -86,7 +94,10 @@ impl From<&Status> for Shown {
         Self {
             name: status.binding.name.clone(),
             key: status.binding.key.clone(),
-            issuer: status.issuer.as_ref().map(|issuer| issuer.as_str().to_owned()),
+            issuer: status
+                .issuer
+                .as_ref()
+                .map(|issuer| issuer.as_str().to_owned()),
             state: status.state.clone(),
             flags: status.flags.clone(),
             expires_at: status.expires_at,

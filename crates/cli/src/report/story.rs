@@ -12,6 +12,7 @@ use pilotlight_core::{
 };
 
 use super::{
+    events::label,
     shown::Shown,
     words::{cause_in_words, clock, explained, relative, span, state},
 };
@@ -47,7 +48,12 @@ pub(crate) fn tell(login: &Shown, events: &[Event], now: Wall, zone: &TimeZone) 
 /// One event, in words.
 pub(crate) fn line(event: &Event) -> String {
     match &event.happened {
-        Happened::LoggedIn { issuer, scopes, lifetime, refresh_token } => {
+        Happened::LoggedIn {
+            issuer,
+            scopes,
+            lifetime,
+            refresh_token,
+        } => {
             let mut text = format!("logged in at {}", clean(issuer));
             if !scopes.is_empty() {
                 text.push_str(&format!(", with the permissions {scopes}"));
@@ -61,33 +67,91 @@ pub(crate) fn line(event: &Event) -> String {
             text
         }
         Happened::LoginFailed { code } => format!("a login was begun and failed ({})", clean(code)),
-        Happened::Refreshed { reason, label, calls, lifetime, .. } => refreshed(*reason, *label, *calls, *lifetime),
-        Happened::Merged { .. } => "a token that the store had refused for a while has been stored".to_owned(),
+        Happened::Refreshed {
+            reason,
+            label,
+            calls,
+            lifetime,
+            ..
+        } => refreshed(*reason, *label, *calls, *lifetime),
+        Happened::Merged { .. } => {
+            "a token that the store had refused for a while has been stored".to_owned()
+        }
         Happened::RefreshFailed { code, next } => {
-            format!("refreshing did not work ({}); nothing is lost, the next try was allowed {}", clean(code), relative(*next, event.at))
+            format!(
+                "refreshing did not work ({}); nothing is lost, the next try was allowed {}",
+                clean(code),
+                relative(*next, event.at)
+            )
         }
-        Happened::Ambiguous { code, repeated: true } => {
-            format!("the answer to a refresh was lost ({}); asked again at once, while the server repeats its answer", clean(code))
+        Happened::Ambiguous {
+            code,
+            repeated: true,
+        } => {
+            format!(
+                "the answer to a refresh was lost, and that to its repeat as well ({})",
+                clean(code)
+            )
         }
-        Happened::Ambiguous { code, repeated: false } => {
-            format!("the answer to a refresh was lost ({}); not asked again while the token at hand works", clean(code))
+        Happened::Ambiguous {
+            code,
+            repeated: false,
+        } => {
+            format!(
+                "the answer to a refresh was lost ({}); the token at hand is used while it lasts",
+                clean(code)
+            )
         }
-        Happened::Suspected { cause, next_probe_at } => {
-            let mut text = cause_in_words(cause);
+        Happened::Suspected {
+            cause,
+            next_probe_at,
+            ..
+        } => {
+            let mut text = format!("{}{}", cause_in_words(cause), after_what(event));
             if let Some(at) = next_probe_at {
-                text.push_str(&format!("; it may be asked again {}", relative(*at, event.at)));
+                text.push_str(&format!(
+                    "; it may be asked again {}",
+                    relative(*at, event.at)
+                ));
             }
             text
         }
-        Happened::Healed => "asked again, the server gave tokens after all: the refusal was a mistake".to_owned(),
-        Happened::Lost { cause } => format!("the login was lost: {} ({})", cause_in_words(cause), cause.code()),
-        Happened::TokenRefused { .. } => "the server refused a token that was still alive".to_owned(),
-        Happened::BreakerTripped { until } => {
-            format!("the server refuses even new tokens: none is fetched for that reason until {} later", span(event.at.until(*until)))
+        Happened::Healed => {
+            "asked again, the server gave tokens after all: the refusal was a mistake".to_owned()
         }
-        Happened::NotDurable => "the login could not be written to the disk and lived in memory only".to_owned(),
+        Happened::Lost { cause, .. } => format!(
+            "the login was lost: {} ({}){}",
+            cause_in_words(cause),
+            cause.code(),
+            after_what(event)
+        ),
+        Happened::TokenRefused { .. } => {
+            "the server refused a token that was still alive".to_owned()
+        }
+        Happened::BreakerTripped { until } => {
+            format!(
+                "the server refuses even new tokens: none is fetched for that reason until {} later",
+                span(event.at.until(*until))
+            )
+        }
+        Happened::NotDurable => {
+            "the login could not be written to the disk and lived in memory only".to_owned()
+        }
         Happened::LoggedOut { revocation } => logged_out(*revocation).to_owned(),
         _ => "something that this version has no words for".to_owned(),
+    }
+}
+
+/// Why a refused call may have presented a spent refresh token, where it was known to.
+fn after_what(event: &Event) -> &'static str {
+    match label(event) {
+        Some(Label::RetryAmbiguous) => {
+            "; it had refreshed a moment before, and that answer was lost on the way"
+        }
+        Some(Label::AfterCrash) => "; a process had ended in the middle of a refresh before",
+        Some(Label::Uncertain) => "; the answer to an earlier refresh had been lost",
+        Some(Label::Restored) => "; the store had gone back in time",
+        _ => "",
     }
 }
 
@@ -95,9 +159,15 @@ pub(crate) fn line(event: &Event) -> String {
 pub(crate) fn logged_out(revocation: Revocation) -> &'static str {
     match revocation {
         Revocation::Revoked => "logged out; the authorization server has revoked the login",
-        Revocation::Unsupported => "logged out; the authorization server offers no way to revoke a login, so it ends there by itself",
-        Revocation::Queued => "logged out; the authorization server could not be reached and will be told within seven days",
-        Revocation::Local => "logged out on this machine only; the authorization server was not told",
+        Revocation::Unsupported => {
+            "logged out; the authorization server offers no way to revoke a login, so it ends there by itself"
+        }
+        Revocation::Queued => {
+            "logged out; the authorization server could not be reached and will be told within seven days"
+        }
+        Revocation::Local => {
+            "logged out on this machine only; the authorization server was not told"
+        }
         _ => "logged out",
     }
 }
@@ -106,7 +176,11 @@ fn opening(login: &Shown, now: Wall) -> String {
     let name = clean(&login.name);
     if let Some(cause) = login.cause() {
         let command = format!("pilotlight login {}", quoted(&login.name));
-        return format!("{name} needs a login: {} ({})\n  {command}", cause_in_words(cause), cause.code());
+        return format!(
+            "{name} needs a login: {} ({})\n  {command}",
+            cause_in_words(cause),
+            cause.code()
+        );
     }
     let mut text = format!("{name} is {}", state(&login.state));
     if let Some(more) = explained(&login.state, now) {
@@ -121,7 +195,12 @@ fn opening(login: &Shown, now: Wall) -> String {
     text
 }
 
-fn refreshed(reason: Reason, label: Option<Label>, calls: u32, lifetime: Option<Duration>) -> String {
+fn refreshed(
+    reason: Reason,
+    label: Option<Label>,
+    calls: u32,
+    lifetime: Option<Duration>,
+) -> String {
     let mut text = match reason {
         Reason::Due => "refreshed before the token ended",
         Reason::Expired => "refreshed after the token had ended",
@@ -132,10 +211,13 @@ fn refreshed(reason: Reason, label: Option<Label>, calls: u32, lifetime: Option<
     }
     .to_owned();
     match label {
-        Some(Label::RetryAmbiguous) => text.push_str(", at the second try: the first answer was lost"),
+        Some(Label::RetryAmbiguous) => {
+            text.push_str(", at the second try: the first answer was lost")
+        }
         Some(Label::AfterCrash) => text.push_str(", after a process had ended in the middle of it"),
         Some(Label::ProbeSuspect) => text.push_str(", to see whether a refusal was meant"),
-        Some(Label::Uncertain) => text.push_str(", although an earlier answer had been lost: nothing was left to wait for"),
+        Some(Label::Uncertain) => text
+            .push_str(", although an earlier answer had been lost: nothing was left to wait for"),
         Some(Label::Restored) => text.push_str(", after the store had gone back in time"),
         _ if calls > 1 => text.push_str(&format!(", in {calls} calls")),
         _ => {}
@@ -147,7 +229,15 @@ fn refreshed(reason: Reason, label: Option<Label>, calls: u32, lifetime: Option<
 }
 
 fn is_routine(event: &Event) -> bool {
-    matches!(event.happened, Happened::Refreshed { reason: Reason::Due, label: None, calls: 0 | 1, .. })
+    matches!(
+        event.happened,
+        Happened::Refreshed {
+            reason: Reason::Due,
+            label: None,
+            calls: 0 | 1,
+            ..
+        }
+    )
 }
 
 #[cfg(test)]

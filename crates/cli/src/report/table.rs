@@ -1,6 +1,8 @@
 //! Tables that a person reads at a glance.
 
-use pilotlight_core::{credential::Account, error::LoginCause, resource::clean, state::State, time::Wall};
+use pilotlight_core::{
+    credential::Account, error::LoginCause, resource::clean, state::State, time::Wall,
+};
 
 use super::{shown::Shown, words};
 use crate::failure::quoted;
@@ -30,7 +32,17 @@ pub(crate) enum Paint {
 
 impl Table {
     pub(crate) fn headed(heads: &[&str]) -> Self {
-        Self { rows: vec![heads.iter().map(|head| Cell { text: (*head).to_owned(), paint: Paint::Head }).collect()] }
+        Self {
+            rows: vec![
+                heads
+                    .iter()
+                    .map(|head| Cell {
+                        text: (*head).to_owned(),
+                        paint: Paint::Head,
+                    })
+                    .collect(),
+            ],
+        }
     }
 
     pub(crate) fn row(&mut self, cells: Vec<Cell>) {
@@ -40,14 +52,29 @@ impl Table {
     /// The text, without a line break at its end.
     pub(crate) fn render(&self, colour: bool) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or_default();
-        let width = |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(Cell::width).max().unwrap_or_default();
+        let width = |column: usize| {
+            self.rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(Cell::width)
+                .max()
+                .unwrap_or_default()
+        };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         let line = |row: &Vec<Cell>| {
             let last = row.len().saturating_sub(1);
-            let cells = row.iter().zip(&widths).enumerate().map(|(i, (cell, width))| {
-                let gap = if i == last { 0 } else { width - cell.width() + 2 };
-                format!("{}{}", cell.painted(colour), " ".repeat(gap))
-            });
+            let cells = row
+                .iter()
+                .zip(&widths)
+                .enumerate()
+                .map(|(i, (cell, width))| {
+                    let gap = if i == last {
+                        0
+                    } else {
+                        width - cell.width() + 2
+                    };
+                    format!("{}{}", cell.painted(colour), " ".repeat(gap))
+                });
             cells.collect::<String>().trim_end().to_owned()
         };
         self.rows.iter().map(line).collect::<Vec<_>>().join("\n")
@@ -56,11 +83,17 @@ impl Table {
 
 impl Cell {
     pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), paint: Paint::Plain }
+        Self {
+            text: text.into(),
+            paint: Paint::Plain,
+        }
     }
 
     pub(crate) fn painted_as(text: impl Into<String>, paint: Paint) -> Self {
-        Self { text: text.into(), paint }
+        Self {
+            text: text.into(),
+            paint,
+        }
     }
 
     fn width(&self) -> usize {
@@ -82,9 +115,17 @@ impl Cell {
 
 /// The logins at a glance, and below them what a person should know or do.
 pub(crate) fn statuses(all: &[Shown], now: Wall, colour: bool) -> String {
-    let accounts = all.iter().any(|login| login.key.account != Account::default());
+    let accounts = all
+        .iter()
+        .any(|login| login.key.account != Account::default());
     let flags = all.iter().any(|login| !login.flags.is_empty());
-    let mut heads = vec!["NAME", "STATE", "TOKEN ENDS", "NEXT REFRESH", "LAST ACCEPTED"];
+    let mut heads = vec![
+        "NAME",
+        "STATE",
+        "TOKEN ENDS",
+        "NEXT REFRESH",
+        "LAST ACCEPTED",
+    ];
     if accounts {
         heads.insert(1, "ACCOUNT");
     }
@@ -92,7 +133,9 @@ pub(crate) fn statuses(all: &[Shown], now: Wall, colour: bool) -> String {
         heads.push("NOTE");
     }
     let mut table = Table::headed(&heads);
-    let when = |at: Option<Wall>| Cell::new(at.map_or_else(|| "-".to_owned(), |at| words::relative(at, now)));
+    let when = |at: Option<Wall>| {
+        Cell::new(at.map_or_else(|| "-".to_owned(), |at| words::relative(at, now)))
+    };
     for login in all {
         let next = match &login.state {
             State::Expired | State::Due => Cell::new("at next use"),
@@ -111,7 +154,14 @@ pub(crate) fn statuses(all: &[Shown], now: Wall, colour: bool) -> String {
             row.insert(1, Cell::new(login.key.account.to_string()));
         }
         if flags {
-            row.push(Cell::new(login.flags.iter().map(|flag| words::flag(*flag)).collect::<Vec<_>>().join(", ")));
+            row.push(Cell::new(
+                login
+                    .flags
+                    .iter()
+                    .map(|flag| words::flag(*flag))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            ));
         }
         table.row(row);
     }
@@ -149,12 +199,17 @@ fn note(login: &Shown, now: Wall) -> Option<String> {
 fn state(login: &Shown) -> Cell {
     let paint = match &login.state {
         State::Ok | State::Due => Paint::Good,
-        State::Expired | State::LoginRequired { cause: LoginCause::Never } => Paint::Plain,
-        State::Retrying { .. } | State::Uncertain | State::Ending { .. } | State::Unverified => Paint::Wary,
+        State::Expired
+        | State::LoginRequired {
+            cause: LoginCause::Never,
+        } => Paint::Plain,
+        State::Retrying { .. } | State::Uncertain | State::Ending { .. } | State::Unverified => {
+            Paint::Wary
+        }
         _ => Paint::Bad,
     };
     Cell::painted_as(words::state(&login.state), paint)
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -42,12 +42,21 @@ pub(crate) fn relative(at: Wall, now: Wall) -> String {
 
 /// An instant in RFC 3339, in UTC.
 pub(crate) fn rfc3339(at: Wall) -> String {
-    i64::try_from(at.0).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or(Timestamp::MAX).to_string()
+    i64::try_from(at.0)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+        .unwrap_or(Timestamp::MAX)
+        .to_string()
 }
 
 /// An instant on the clock on the wall; with the date where it is not today.
 pub(crate) fn clock(at: Wall, now: Wall, zone: &TimeZone) -> String {
-    let local = |at: Wall| i64::try_from(at.0).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).map(|t| t.to_zoned(zone.clone()));
+    let local = |at: Wall| {
+        i64::try_from(at.0)
+            .ok()
+            .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+            .map(|t| t.to_zoned(zone.clone()))
+    };
     match (local(at), local(now)) {
         (Some(at), Some(now)) if at.date() == now.date() => at.strftime("%H:%M:%S").to_string(),
         (Some(at), _) => at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
@@ -69,12 +78,25 @@ pub(crate) fn state(state: &State) -> String {
 pub(crate) fn explained(state: &State, now: Wall) -> Option<String> {
     Some(match state {
         State::Retrying { since, next } => {
-            format!("refreshing fails since {}; the next try is {}", relative(*since, now), relative(*next, now))
+            format!(
+                "refreshing fails since {}; the next try is {}",
+                relative(*since, now),
+                relative(*next, now)
+            )
         }
-        State::Uncertain => "the answer to a refresh was lost; the token at hand is used while it lasts".to_owned(),
-        State::Suspect { cause } | State::LoginRequired { cause } => format!("{} ({})", cause_in_words(cause), cause.code()),
-        State::Ending { at: Some(at) } => format!("no refresh token was issued: the login ends {}", relative(*at, now)),
-        State::Ending { at: None } => "no refresh token was issued: the login ends with its token".to_owned(),
+        State::Uncertain => {
+            "the answer to a refresh was lost; the token at hand is used while it lasts".to_owned()
+        }
+        State::Suspect { cause } | State::LoginRequired { cause } => {
+            format!("{} ({})", cause_in_words(cause), cause.code())
+        }
+        State::Ending { at: Some(at) } => format!(
+            "no refresh token was issued: the login ends {}",
+            relative(*at, now)
+        ),
+        State::Ending { at: None } => {
+            "no refresh token was issued: the login ends with its token".to_owned()
+        }
         _ => return None,
     })
 }
@@ -112,8 +134,14 @@ mod tests {
     #[test]
     fn spans_read_as_people_say_them() {
         let said = |s| span(Duration::from_secs(s));
-        assert_eq!([said(0), said(59), said(119), said(120), said(3599)], ["0 s", "59 s", "119 s", "2 min", "59 min"]);
-        assert_eq!([said(3600), said(11_100), said(86_400), said(2_000_000)], ["1 h", "3 h 5 min", "1 d", "23 d"]);
+        assert_eq!(
+            [said(0), said(59), said(119), said(120), said(3599)],
+            ["0 s", "59 s", "119 s", "2 min", "59 min"]
+        );
+        assert_eq!(
+            [said(3600), said(11_100), said(86_400), said(2_000_000)],
+            ["1 h", "3 h 5 min", "1 d", "23 d"]
+        );
         assert_eq!(span(Duration::from_millis(250)), "250 ms");
     }
 
@@ -123,8 +151,14 @@ mod tests {
         assert_eq!(relative(now + Duration::from_secs(2520), now), "in 42 min");
         assert_eq!(relative(Wall(now.0 - 125_000), now), "2 min ago");
         assert_eq!(relative(now + Duration::from_millis(400), now), "now");
-        assert_eq!(rfc3339(Wall(1_795_400_000_123)), "2026-11-23T04:53:20.123Z");
-        assert_eq!(clock(now, now + Duration::from_secs(5), &TimeZone::UTC), "13:46:40");
-        assert_eq!(clock(now, Wall(1_795_400_000_123), &TimeZone::UTC), "1970-01-12 13:46:40");
+        assert_eq!(rfc3339(Wall(1_795_400_000_123)), "2026-11-23T02:13:20.123Z");
+        assert_eq!(
+            clock(now, now + Duration::from_secs(5), &TimeZone::UTC),
+            "13:46:40"
+        );
+        assert_eq!(
+            clock(now, Wall(1_795_400_000_123), &TimeZone::UTC),
+            "1970-01-12 13:46:40"
+        );
     }
 }

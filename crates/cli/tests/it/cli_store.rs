@@ -51,7 +51,7 @@ fn a_damaged_store_is_left_as_it_is() {
         (&[], "store.corrupt"),
         (&whole[..50], "store.corrupt"),
         (&whole[..whole.len() / 2], "store.corrupt"),
-        (b"this is a shopping list\n", "store.foreign"),
+        (&b"a shopping list\n".repeat(512), "store.foreign"),
         (&[0x5a; 8192], "store.foreign"),
     ];
     for (bytes, code) in cases {

@@ -34,30 +34,39 @@ pub(crate) fn http(method: &str, url: &str, body: &str) -> (u16, Option<String>,
     (status.expect("a status"), location, body.to_owned())
 }
 
-/// A server that gives every request the same answer, until the test ends.
+/// A server that knows two answers, until the test ends: one for `/mcp` and one for everywhere else.
 pub(crate) struct Answers {
     origin: String,
 }
 
 impl Answers {
-    pub(crate) fn start(status: &str, media_type: &str, body: &str) -> Self {
+    /// Each answer is a status line without its version, a media type and a body.
+    pub(crate) fn start(mcp: [&str; 3], elsewhere: [&str; 3]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let origin = format!("http://{}", listener.local_addr().expect("bound"));
-        let answer = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-            body.len(),
-        );
+        let whole = |[status, media_type, body]: [&str; 3]| {
+            let length = body.len();
+            format!(
+                "HTTP/1.1 {status}\r\nContent-Type: {media_type}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            )
+        };
+        let (mcp, elsewhere) = (whole(mcp), whole(elsewhere));
         thread::spawn(move || {
             for mut socket in listener.incoming().flatten() {
-                // The head is enough to answer; the bodies sent here fit the same packet.
-                let _ = socket.read(&mut [0; 16 * 1024]);
+                // The first line is enough to answer; the bodies sent here fit the same packet.
+                let mut head = [0; 16 * 1024];
+                let length = socket.read(&mut head).unwrap_or_default();
+                let line = String::from_utf8_lossy(&head[..length]);
+                let for_mcp = line.split(' ').nth(1) == Some("/mcp");
+                let answer = if for_mcp { &mcp } else { &elsewhere };
                 let _ = socket.write_all(answer.as_bytes());
             }
         });
         Self { origin }
     }
 
-    pub(crate) fn origin(&self) -> &str {
-        &self.origin
+    /// The URL of its `/mcp`.
+    pub(crate) fn url(&self) -> String {
+        format!("{}/mcp", self.origin)
     }
 }

@@ -154,3 +154,6 @@ impl Flow for Logout {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::{
     attempt::{Attempt, Label, ProcessId, Ruling, repeat_window},
-    credential::{Credential, CredentialKey, Version},
+    credential::{Credential, CredentialKey, Lifetime, Version},
     error::{Certainty, Error, LoginCause, Named},
     event::{Event, Happened, Reason},
     exchange::{Exchange, Leg},
@@ -321,7 +321,11 @@ impl Refresh {
     /// Tokens: the next generation, durable before anybody sees it (I-4).
     fn granted(self, call: Box<Call>, answer: TokenAnswer, sent_at: Now, now: Now) -> Turn<Self> {
         let old = &call.credential;
-        let new = old.succeeded_by(answer, sent_at);
+        let silent = answer.lifetime.is_none();
+        let mut new = old.succeeded_by(answer, sent_at);
+        if silent {
+            new.lifetime = learned_lifetime(&call, now);
+        }
         let forced = match (&call.record.forced, call.reason) {
             (forced, Reason::Refused) => {
                 Some(forced.clone().unwrap_or_default().once_more(now.wall, new.version.generation))
@@ -338,7 +342,7 @@ impl Refresh {
             calls: call.attempt.number,
             sent_at: sent_at.wall,
             previous_refresh_point: old.received_at.zip(old.lifetime).map(|(at, life)| point(at, life.span())),
-            lifetime: new.lifetime.map(crate::credential::Lifetime::span),
+            lifetime: new.lifetime.map(Lifetime::span),
         };
         let event = self.event(now, happened);
         let expects = Expects::Version(self.stored.unwrap_or(old.version));
@@ -606,6 +610,20 @@ fn failed(error: Error) -> Outcome {
     Outcome { record: None, notes: IssuerNotes::default(), result: Err(error), unsaved: false }
 }
 
+/// How long a token may live whose issuer does not say so: as long as the last one did before the server refused it, and
+/// a little longer each time that nobody refused it. Good for refreshing early, never for refusing to serve (F-18).
+fn learned_lifetime(call: &Call, now: Now) -> Option<Lifetime> {
+    let old = &call.credential;
+    let accepted = call.record.acceptance.is_some_and(|seen| seen.generation == old.version.generation);
+    match (call.reason, old.lifetime) {
+        (_, Some(Lifetime::Stated(_))) => None,
+        (Reason::Refused, _) if accepted => now.since(&old.received_at?).map(Lifetime::Hint),
+        (Reason::Refused, _) => None,
+        (_, Some(Lifetime::Hint(span))) => Some(Lifetime::Hint(span + span / 4)),
+        (_, None) => None,
+    }
+}
+
 /// Why nothing is sent.
 enum Forbidden {
     Error(Error),
@@ -639,7 +657,7 @@ fn forbidden(record: &Record, credential: &Credential, reading: &Reading, reason
     if reason != Reason::Refused {
         return None;
     }
-    let lifetime = credential.lifetime.map(crate::credential::Lifetime::span);
+    let lifetime = credential.lifetime.map(Lifetime::span);
     let forced = record.forced.clone().unwrap_or_default();
     let generation = credential.version.generation;
     let accepted = record.acceptance.is_some_and(|seen| seen.generation == generation);

@@ -14,13 +14,14 @@ use crate::{
     attempt::{Label, ProcessId},
     credential::{Account, Generation, Incarnation, Lifetime, Pins, TokenType},
     error::NetworkFault,
-    exchange::{Delivery, Failure, Fault, Reply},
+    exchange::{Delivery, Failure, Fault, Leg, Reply},
     record::Spooled,
     registration::{ClientAuthentication, ClientSource},
     resource::Resource,
     scope::Scopes,
     secret::{AccessToken, RefreshToken},
     time::{BootId, Wall},
+    token::Verdict,
 };
 
 type Scripted = Box<dyn FnOnce(&Exchange, &mut Stage) -> Exchanged>;
@@ -33,6 +34,8 @@ pub(super) struct Sent {
     /// The durable attempt at that moment.
     pub(super) label: Option<Label>,
     pub(super) noted: bool,
+    /// Whether the issuer may have acted on it.
+    pub(super) delivered: bool,
     pub(super) at: Now,
 }
 
@@ -116,6 +119,12 @@ impl Stage {
         self
     }
 
+    /// Forgets what was scripted and not used.
+    pub(super) fn clear(&mut self) {
+        self.script.clear();
+        self.hooks.clear();
+    }
+
     pub(super) fn pass(&mut self, span: Duration) -> &mut Self {
         self.now = self.now.after(span);
         self
@@ -174,11 +183,15 @@ impl Stage {
     }
 
     /// Drives a flow through the first act whose words start like this, and kills the process there: the kernel lets go of
-    /// its locks.
+    /// its locks. A flow that never gets there just ends.
     pub(super) fn crash_after<F: Flow>(&mut self, act: &str, flow: F) {
         let mut turn = flow.start(self.now);
-        loop {
-            let Turn::Next(flow, Step { act: Some(next), .. }) = turn else { panic!("no {act} in {:#?}", self.log) };
+        while let Turn::Next(flow, Step { act: next, wake_at }) = turn {
+            let Some(next) = next else {
+                self.pass(self.now.mono.until(wake_at.expect("something to wait for")));
+                turn = flow.handle(Answer::Woken, self.now);
+                continue;
+            };
             let answer = self.perform(next);
             if self.log.last().is_some_and(|line| line.starts_with(act)) {
                 self.locks.clear();
@@ -297,16 +310,20 @@ impl Stage {
             assert!(self.locks.iter().any(|lock| matches!(lock, Lock::Refresh(_))), "sent without the lock (I-16)");
             let attempt = self.record.as_ref().and_then(|record| record.attempt);
             let (label, noted) = (attempt.and_then(|attempt| attempt.label), attempt.is_some());
-            self.sent.push(Sent { token, label, noted, at: self.now });
+            self.sent.push(Sent { token, label, noted, delivered: true, at: self.now });
         }
         let mut address = exchange.url.clone();
         address.set_query(None);
         let script = self.pages.remove(address.as_str()).or_else(|| self.script.pop_front());
         let Some(script) = script else { panic!("nobody answers {exchange:?} after {:#?}", self.log) };
-        script(exchange, self)
+        let exchanged = script(exchange, self);
+        if let (Some(sent), Verdict::NotDelivered { .. }) = (self.sent.last_mut(), Verdict::of(&exchanged)) {
+            sent.delivered &= exchange.leg != Leg::Token;
+        }
+        exchanged
     }
 
-    fn read(&self) -> Reading {
+    pub(super) fn read(&self) -> Reading {
         let (notes, writable) = (self.notes.clone(), !self.read_only);
         let stored = self.record.as_ref().and_then(Record::version);
         let record = match &self.spool {

@@ -68,6 +68,23 @@ async fn a_wire_can_be_decided_beforehand() {
     assert_eq!(world.lab.with_mcp(|server| server.stats().initialize), 1);
 }
 
+/// TR-15: a handshake is never asked for at a revision that has none.
+#[tokio::test]
+async fn initialize_asks_for_a_revision_that_has_it() {
+    let world = World::start(|_| {}).await;
+    let replaced = world
+        .replace_server(|_| "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n".to_owned())
+        .await;
+    let refused = connect_on(Wire::Stateful, replaced.session.clone(), ()).await;
+    assert!(matches!(refused, Err(ConnectError::Protocol(_))));
+    let requests = replaced.requests.lock().unwrap().clone();
+    assert!(
+        requests[0].contains(r#""protocolVersion":"2025-11-25""#),
+        "{}",
+        requests[0]
+    );
+}
+
 /// TR-31: a server that forgets its sessions costs no call.
 #[tokio::test]
 async fn an_expired_mcp_session_is_begun_anew() {

@@ -29,7 +29,10 @@ impl Typed {
                     "-" => std::io::read_to_string(std::io::stdin()),
                     path => std::fs::read_to_string(path),
                 };
-                typed.arguments = object(path, &text.map_err(|error| bad_value(path, error.to_string()))?)?;
+                typed.arguments = object(
+                    path,
+                    &text.map_err(|error| bad_value(path, error.to_string()))?,
+                )?;
             }
             words => {
                 for word in words {
@@ -41,10 +44,18 @@ impl Typed {
     }
 
     fn pair(&mut self, word: &str) -> Result<(), Error> {
-        let bad = || bad_value(word, "write key=value, key:=JSON, one JSON object, or @FILE");
+        let bad = || {
+            bad_value(
+                word,
+                "write key=value, key:=JSON, one JSON object, or @FILE",
+            )
+        };
         let (key, text) = word.split_once('=').ok_or_else(bad)?;
         let (key, value) = match key.strip_suffix(':') {
-            Some(key) => (key, serde_json::from_str(text).map_err(|error| bad_value(word, error.to_string()))?),
+            Some(key) => (
+                key,
+                serde_json::from_str(text).map_err(|error| bad_value(word, error.to_string()))?,
+            ),
             None => {
                 if serde_json::from_str::<Value>(text).is_ok_and(|value| !value.is_string()) {
                     self.doubtful.push(key.to_owned());
@@ -70,10 +81,18 @@ impl Typed {
 
     fn settled_by(&self, tool: Option<&Tool>) -> JsonObject {
         let mut arguments = self.arguments.clone();
-        let properties = tool.and_then(|tool| tool.input_schema.get("properties")).and_then(Value::as_object);
+        let properties = tool
+            .and_then(|tool| tool.input_schema.get("properties"))
+            .and_then(Value::as_object);
         for key in &self.doubtful {
-            let kind = properties.and_then(|properties| properties.get(key)).and_then(|schema| schema.get("type")).and_then(Value::as_str);
-            if let (Some("number" | "integer" | "boolean" | "array" | "object" | "null"), Some(Value::String(text))) = (kind, arguments.get(key))
+            let kind = properties
+                .and_then(|properties| properties.get(key))
+                .and_then(|schema| schema.get("type"))
+                .and_then(Value::as_str);
+            if let (
+                Some("number" | "integer" | "boolean" | "array" | "object" | "null"),
+                Some(Value::String(text)),
+            ) = (kind, arguments.get(key))
                 && let Ok(value) = serde_json::from_str(text)
             {
                 arguments.insert(key.clone(), value);
@@ -100,18 +119,43 @@ mod tests {
     use super::*;
 
     fn read(words: &[&str]) -> Result<Typed, Error> {
-        Typed::read(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+        Typed::read(
+            &words
+                .iter()
+                .map(|word| (*word).to_owned())
+                .collect::<Vec<_>>(),
+        )
     }
 
     #[test]
     fn each_form_is_read() {
         assert_eq!(Value::Object(read(&[]).unwrap().arguments), json!({}));
-        assert_eq!(Value::Object(read(&[r#"{"a": 1}"#]).unwrap().arguments), json!({ "a": 1 }));
-        assert_eq!(Value::Object(read(&["a=b=c", "n:=[1]", "e="]).unwrap().arguments), json!({ "a": "b=c", "n": [1], "e": "" }));
+        assert_eq!(
+            Value::Object(read(&[r#"{"a": 1}"#]).unwrap().arguments),
+            json!({ "a": 1 })
+        );
+        assert_eq!(
+            Value::Object(read(&["a=b=c", "n:=[1]", "e="]).unwrap().arguments),
+            json!({ "a": "b=c", "n": [1], "e": "" })
+        );
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), r#"{"x": true}"#).unwrap();
-        assert_eq!(Value::Object(read(&[&format!("@{}", file.path().display())]).unwrap().arguments), json!({ "x": true }));
-        for bad in [vec!["word"], vec!["=x"], vec![":=1"], vec!["a:=}"], vec!["{"], vec!["@/does/not/exist"]] {
+        assert_eq!(
+            Value::Object(
+                read(&[&format!("@{}", file.path().display())])
+                    .unwrap()
+                    .arguments
+            ),
+            json!({ "x": true })
+        );
+        for bad in [
+            vec!["word"],
+            vec!["=x"],
+            vec![":=1"],
+            vec!["a:=}"],
+            vec!["{"],
+            vec!["@/does/not/exist"],
+        ] {
             assert_eq!(read(&bad).unwrap_err().code(), "config.value", "{bad:?}");
         }
     }
@@ -120,7 +164,8 @@ mod tests {
     fn the_tools_schema_tells_a_number_from_a_text_that_looks_like_one() {
         let typed = read(&["text=5", "ms=200", "odd=7", "plain=word"]).unwrap();
         assert_eq!(typed.doubtful, ["text", "ms", "odd"]);
-        let schema = json!({ "properties": { "text": { "type": "string" }, "ms": { "type": "integer" } } });
+        let schema =
+            json!({ "properties": { "text": { "type": "string" }, "ms": { "type": "integer" } } });
         let tool = Tool::new("slow", "", Arc::new(schema.as_object().unwrap().clone()));
         let expected = json!({ "text": "5", "ms": 200, "odd": "7", "plain": "word" });
         assert_eq!(Value::Object(typed.settled_by(Some(&tool))), expected);

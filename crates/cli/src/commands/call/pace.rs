@@ -1,10 +1,6 @@
 //! Many calls: several at once, at a pace, over one session and one connection; and what became of them.
 
-use std::{
-    collections::BTreeMap,
-    sync::Mutex,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use futures_util::future::join_all;
 use pilotlight_core::time::Mono;
@@ -64,21 +60,32 @@ pub(super) async fn run(app: &App, task: Task<'_>) -> Result<(), Failure> {
         } else {
             app.report.data(tally.in_words());
         }
-        if tally.failed > 0 { Err(Failure::silent(SOME_FAILED)) } else { Ok(()) }
+        if tally.failed > 0 {
+            Err(Failure::silent(SOME_FAILED))
+        } else {
+            Ok(())
+        }
     })
 }
 
 /// One call, counted.
-async fn once(app: &App, task: &Task<'_>, arguments: &tokio::sync::OnceCell<JsonObject>, tally: &Mutex<Tally>) {
+async fn once(
+    app: &App,
+    task: &Task<'_>,
+    arguments: &tokio::sync::OnceCell<JsonObject>,
+    tally: &Mutex<Tally>,
+) {
     let began = app.clock().now().mono;
     let done = async {
-        let arguments = arguments.get_or_try_init(|| task.typed.settle(task.client, task.tool)).await?;
+        let arguments = arguments
+            .get_or_try_init(|| task.typed.settle(task.client, task.tool))
+            .await?;
         task.client.call(task.tool, arguments).await
     };
     let failed = match done.await {
         Ok(result) if result.is_error == Some(true) => Some("tool.is_error".to_owned()),
         Ok(_) => None,
-        Err(failure) => Some(failure.code),
+        Err(failure) => Some(failure.code.clone()),
     };
     let took = since(began, app.clock().now().mono);
     held(tally, |tally| {
@@ -91,8 +98,12 @@ async fn once(app: &App, task: &Task<'_>, arguments: &tokio::sync::OnceCell<Json
 }
 
 impl Tally {
-    fn line(&mut self, tool: &str) -> String {
-        format!("calling {tool}: {} calls, {} failed", self.took.len(), self.failed)
+    fn line(&self, tool: &str) -> String {
+        format!(
+            "calling {tool}: {} calls, {} failed",
+            self.took.len(),
+            self.failed
+        )
     }
 
     fn slowest(&self) -> Duration {
@@ -105,7 +116,7 @@ impl Tally {
         sorted.get(sorted.len() / 2).copied().unwrap_or_default()
     }
 
-    fn to_json(&mut self) -> Value {
+    fn to_json(&self) -> Value {
         let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         json!({
             "calls": self.took.len(),
@@ -116,9 +127,13 @@ impl Tally {
         })
     }
 
-    fn in_words(&mut self) -> String {
+    fn in_words(&self) -> String {
         let (median, slowest) = (words::span(self.median()), words::span(self.slowest()));
-        let mut text = format!("{} calls, {} failed; half of them took at most {median}, the slowest {slowest}", self.took.len(), self.failed);
+        let mut text = format!(
+            "{} calls, {} failed; half of them took at most {median}, the slowest {slowest}",
+            self.took.len(),
+            self.failed
+        );
         for (code, count) in &self.errors {
             text.push_str(&format!("\n  {count} x {code}"));
         }
@@ -131,7 +146,11 @@ fn since(began: Mono, now: Mono) -> Duration {
 }
 
 fn held<T>(tally: &Mutex<Tally>, work: impl FnOnce(&mut Tally) -> T) -> T {
-    work(&mut tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    work(
+        &mut tally
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner),
+    )
 }
 
 const SOME_FAILED: u8 = 1;
@@ -144,9 +163,16 @@ mod tests {
     #[test]
     fn a_tally_adds_up() {
         let took = [3, 1, 2].map(Duration::from_millis).to_vec();
-        let mut tally = Tally { failed: 1, errors: BTreeMap::from([("login.never".to_owned(), 1)]), took };
-        insta::assert_snapshot!(tally.to_json().to_string(), @"");
-        insta::assert_snapshot!(tally.in_words(), @"");
+        let tally = Tally {
+            failed: 1,
+            errors: BTreeMap::from([("login.never".to_owned(), 1)]),
+            took,
+        };
+        insta::assert_snapshot!(tally.to_json().to_string(), @r#"{"calls":3,"errors":{"login.never":1},"failed_calls":1,"median_ms":2,"slowest_ms":3}"#);
+        insta::assert_snapshot!(tally.in_words(), @"
+        3 calls, 1 failed; half of them took at most 2 ms, the slowest 3 ms
+          1 x login.never
+        ");
         assert_eq!(Tally::default().to_json()["median_ms"], 0);
     }
 }

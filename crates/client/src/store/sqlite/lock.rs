@@ -56,8 +56,11 @@ pub(super) fn prepare(folder: &Folder, name: &str) -> Result<(), Error> {
     match file.try_lock() {
         Ok(()) => {
             let held = Held(file);
-            let note = read(&held.0).ok().flatten().unwrap_or_default();
-            write(&held.0, &note).map_err(|e| failed(&folder.path().join(name), e))
+            // A note that cannot be read is left to whoever takes the lock: the fence must not start again.
+            match read(&held.0) {
+                Ok(Some(note)) => write(&held.0, &note).map_err(|e| failed(&folder.path().join(name), e)),
+                _ => Ok(()),
+            }
         }
         // Its holder writes the note.
         Err(TryLockError::WouldBlock) => Ok(()),

@@ -2,7 +2,7 @@
 
 mod forced;
 mod order;
-// mod property;
+mod property;
 mod refusal;
 mod repeat;
 mod storing;

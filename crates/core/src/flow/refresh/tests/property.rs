@@ -1,0 +1,175 @@
+//! Whatever is answered, and whatever breaks.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::record::Spooled;
+
+/// The answers that an act can get, right and wrong, chosen by a number.
+fn answered(act: Option<&Act>, choice: u8, now: Now) -> Answer {
+    let no = || Error::StoreUnavailable { why: "no".into() };
+    if choice > 244 {
+        return Answer::Done(Ok(()));
+    }
+    match act {
+        None => Answer::Woken,
+        Some(Act::Lock(_)) if choice % 8 == 7 => Answer::Locked(Err(no())),
+        Some(Act::Lock(_)) => Answer::Locked(Ok(choice.into())),
+        Some(Act::Reread(_)) => Answer::Read(if choice % 8 == 7 { Err(no()) } else { Ok(reading(choice, now)) }),
+        Some(Act::Note { .. }) => Answer::Noted([Ok(true), Ok(true), Ok(false), Err(no())][usize::from(choice % 4)].clone()),
+        Some(Act::Commit(_)) => Answer::Committed(match choice % 3 {
+            0 => Ok(Committed::Done { superseded: None }),
+            1 => Ok(Committed::Moved),
+            _ => Err(no()),
+        }),
+        Some(Act::Send(exchange)) => {
+            let stage = &mut Stage::new();
+            stage.now = now;
+            Answer::Exchanged(network(choice, 9)(exchange, stage))
+        }
+        Some(_) if choice % 2 == 1 => Answer::Done(Err(no())),
+        Some(_) => Answer::Done(Ok(())),
+    }
+}
+
+fn reading(choice: u8, now: Now) -> Reading {
+    let mut record = Record { credential: Some(credential((choice / 16).into())), ..Record::default() };
+    let credential = record.credential.as_mut().unwrap();
+    match choice % 8 {
+        0 => credential.received_at = None,
+        1 => *credential = other_login("client-2"),
+        2 => return Reading { record: Some(Record::default()), ..Reading::default() },
+        3 => record.spooled = Some(Spooled { follows: Some(version(1)) }),
+        4 => {
+            let (generation, process) = (credential.version.generation, process(2));
+            let sent_at = Now { mono: Mono(now.mono.0.saturating_sub(u64::from(choice) * 100)), ..now };
+            let attempt = Attempt { generation, number: 1, label: None, fence: 1, process, first_sent_at: sent_at, sent_at };
+            record.attempt = Some(attempt);
+        }
+        5 => credential.refresh_token = None,
+        _ => {}
+    }
+    Reading { record: Some(record), notes: IssuerNotes::default(), writable: choice % 32 != 6 }
+}
+
+/// What the network makes of a call: tokens, then everything that is none.
+fn network(choice: u8, next: u64) -> Box<dyn FnOnce(&Exchange, &mut Stage) -> crate::exchange::Exchanged> {
+    match choice % 12 {
+        0..4 => Box::new(tokens(next)),
+        4 => Box::new(broken),
+        5 => Box::new(unreachable),
+        6 => Box::new(silent),
+        7 => Box::new(oauth_error("invalid_grant")),
+        8 => Box::new(reply(500, "")),
+        9 => Box::new(with_headers(429, &[("retry-after", "3")], "")),
+        10 => Box::new(reply(200, "<html>")),
+        _ => Box::new(reply(401, r#"{"error":"invalid_client"}"#)),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// I-1, I-16, I-17: whatever is answered, a refresh neither panics nor goes on for ever, lets go of what it locked, and
+    /// sends nothing but under the lock, after a note that was written (or could not be, for a token that has ended).
+    #[test]
+    fn whatever_is_answered_the_rules_hold(
+        choices in prop::collection::vec(any::<u8>(), 0..60),
+        refused in any::<bool>(),
+        asked in any::<bool>(),
+        kept in prop::option::of(0u64..20),
+        age in 0u64..4000,
+    ) {
+        let unsaved = kept.map(|generation| Box::new(credential(generation)));
+        let refused = refused.then(|| version(3));
+        let mut now = start().after(secs(age));
+        let mut choices = choices.into_iter();
+        let mut turn = Refresh::new(Task { unsaved, refused, asked, ..task(3) }).start(now);
+        let (mut locked, mut noted, mut bug, mut steps) = (false, None, false, 0);
+        let outcome = loop {
+            let (flow, Step { act, wake_at }) = match turn {
+                Turn::Done(outcome) => break outcome,
+                Turn::Next(flow, step) => (flow, step),
+            };
+            steps += 1;
+            prop_assert!(steps < 100, "no end");
+            let answer = answered(act.as_ref(), choices.next().unwrap_or_default(), now);
+            now = now.after(wake_at.map_or(Duration::from_millis(7), |at| now.mono.until(at)));
+            match (&act, &answer) {
+                (Some(Act::Lock(_)), Answer::Locked(Ok(_))) => locked = true,
+                (Some(Act::Unlock(_)), _) => locked = false,
+                (Some(Act::Note { facts, .. }), Answer::Noted(written)) => {
+                    if let [Fact::Attempt(Some(attempt))] = facts[..] {
+                        noted = Some((attempt, written.clone()));
+                    }
+                }
+                (Some(Act::Send(exchange)), _) if exchange.leg == Leg::Token => {
+                    prop_assert!(locked);
+                    let Some((attempt, written)) = noted.take() else { panic!("sent without a note") };
+                    prop_assert!(written == Ok(true) || (written.is_err() && attempt.label.is_none()));
+                }
+                _ => {}
+            }
+            // After a wrong answer the driver lets go of everything.
+            let done = matches!(act, Some(Act::Unlock(_) | Act::Spool { .. } | Act::Learn(..) | Act::Record(..)));
+            bug |= !done && matches!(answer, Answer::Done(_));
+            turn = flow.handle(answer, now);
+        };
+        prop_assert!(!locked || bug, "still locked");
+        prop_assert_eq!(matches!(outcome.result, Err(Error::Bug { .. })), bug);
+    }
+
+    /// I-1, I-2, I-3, I-4, I-5, I-8, F-03, F-06: three processes, crashes, a network and a store that break: per refresh
+    /// token one unlabelled call, each label within its maximum, nothing spent is sent again, and no login is ever lost.
+    #[test]
+    fn whatever_breaks_the_invariants_hold(script in prop::collection::vec(any::<[u8; 4]>(), 1..40)) {
+        let mut stage = Stage::with(credential(0));
+        let mut memories: [Option<Credential>; 3] = Default::default();
+        let mut spent: Vec<String> = Vec::new();
+        for (i, [who, time, weather, fault]) in script.into_iter().enumerate() {
+            stage.pass(Duration::from_millis(u64::from(time) * u64::from(time) * 60));
+            let next = u64::try_from(i).unwrap() + 100;
+            stage.heal().clear();
+            if fault % 5 == 1 {
+                stage.fail("commit");
+            }
+            if fault % 25 == 6 {
+                stage.fail("spool");
+            }
+            for _ in 0..3 {
+                stage.answer(network(weather, next));
+            }
+            let (before, mut refreshed) = (stage.sent.len(), false);
+            // Where nothing durable knows the newest version, only the process that holds it could know better.
+            let holder = memories.iter().position(Option::is_some).unwrap_or(usize::from(who % 3));
+            let memory = &mut memories[holder];
+            let held = memory.as_ref().or(stage.record().credential.as_ref()).map(|c| c.version);
+            let refused = held.filter(|_| who > 200);
+            let task = Task { held, refused, unsaved: memory.clone().map(Box::new), process: process(u32::try_from(holder).unwrap()), ..task(0) };
+            if fault > 230 && memory.is_none() {
+                stage.crash_after(["lock", "reread", "note", "send", "commit"][usize::from(weather % 5)], Refresh::new(task));
+            } else {
+                let outcome = stage.run(Refresh::new(task));
+                let wrong = matches!(outcome.result, Err(Error::Bug { .. } | Error::LoginRequired { cause: LoginCause::Never }));
+                prop_assert!(!wrong, "{:?}", outcome.result);
+                let newest = outcome.record.and_then(|record| record.credential);
+                refreshed = outcome.result == Ok(Gain::Refreshed);
+                *memory = newest.filter(|_| outcome.unsaved).or(memory.take()).filter(|kept| {
+                    stage.read().record.and_then(|r| r.version()).is_some_and(|stored| kept.version.succeeds(&stored))
+                });
+            }
+            for sent in &stage.sent[before..] {
+                prop_assert!(!spent.contains(&sent.token), "{} is spent", sent.token);
+            }
+            if refreshed {
+                spent.push(stage.sent.last().unwrap().token.clone());
+            }
+            prop_assert!(stage.record().credential.as_ref().is_some_and(|c| c.refresh_token.is_some()));
+        }
+        for token in stage.sent.iter().map(|sent| &sent.token) {
+            let of = |label| stage.sent.iter().filter(|s| s.token == *token && s.delivered && s.noted && s.label == label).count();
+            prop_assert!(of(None) <= 1, "{token} {:?}", stage.sent);
+            prop_assert!(of(Some(Label::RetryAmbiguous)) <= 1 && of(Some(Label::AfterCrash)) <= 1, "{token} {:?}", stage.sent);
+        }
+    }
+}

@@ -168,8 +168,11 @@ fn hint(error: &Error, typed: Option<&str>) -> Option<String> {
                 .collect();
             login(&scopes)
         }
-        Error::LoginRequired { .. } | Error::DeniedByHuman | Error::StateMismatch => login(""),
-        Error::DeniedByIssuer { .. } | Error::DeniedByResource => {
+        Error::LoginRequired { .. }
+        | Error::DeniedByHuman
+        | Error::DeniedByIssuer { .. }
+        | Error::StateMismatch => login(""),
+        Error::DeniedByResource => {
             format!("pilotlight why {}", quoted(typed?))
         }
         Error::NoRegistrationWay { .. } | Error::RegistrationRefused { .. } => {

@@ -138,6 +138,21 @@ impl Report {
         done
     }
 
+    /// The same while others write on the screen too: one plain line, once.
+    pub(crate) async fn wait_plainly<F: Future>(&self, what: &str, work: F) -> F::Output {
+        tokio::pin!(work);
+        if self.quiet || !self.stderr_is_terminal {
+            return work.await;
+        }
+        tokio::select! {
+            done = &mut work => done,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {
+                self.say(what);
+                work.await
+            }
+        }
+    }
+
     /// A line on stderr that can be drawn again and again; hidden where nobody looks.
     pub(crate) fn spinner(&self) -> ProgressBar {
         if self.quiet || !self.stderr_is_terminal {

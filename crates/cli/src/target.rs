@@ -33,10 +33,19 @@ pub(crate) struct Target {
 impl Target {
     /// What to type to mean this again: its name, else its URL.
     pub(crate) fn typed(&self) -> String {
-        match (&self.binding, &self.server) {
-            (Some(binding), _) => binding.name.clone(),
-            (None, Some(server)) => server.name.clone(),
-            (None, None) => self.key.url.as_str().to_owned(),
+        let account = &self.key.account;
+        let (base, usual) = match (&self.binding, &self.server) {
+            (Some(binding), _) => return binding.name.clone(),
+            (None, Some(server)) => (
+                server.name.clone(),
+                server.account.clone().unwrap_or_default(),
+            ),
+            (None, None) => (self.key.url.as_str().to_owned(), Account::default()),
+        };
+        if *account == usual {
+            base
+        } else {
+            format!("{base}@{account}")
         }
     }
 }
@@ -373,7 +382,7 @@ mod tests {
         assert_eq!(found("https://mcp.notion.com/mcp"), "notion default");
         assert_eq!(
             found("https://mcp.notion.com/mcp@work"),
-            "https://mcp.notion.com/mcp work"
+            "https://mcp.notion.com/mcp@work work"
         );
         assert_eq!(
             found("https://new.example/mcp"),

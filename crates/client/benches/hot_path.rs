@@ -14,8 +14,8 @@ use pilotlight::{
     core::{
         attempt::ProcessId,
         credential::{
-            Account, Binding, BindingKey, Credential, CredentialKey, Generation, Incarnation, Lifetime, Pins, TokenType,
-            Version,
+            Account, Binding, BindingKey, Credential, CredentialKey, Generation, Incarnation,
+            Lifetime, Pins, TokenType, Version,
         },
         event::{Event, Happened},
         flow::{Commit, Expects},
@@ -31,18 +31,31 @@ use pilotlight::{
 
 const OPERATIONS: u32 = 200_000;
 
+#[expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn main() {
-    let rounds = if std::env::args().any(|argument| argument == "--smoke") { 5 } else { 51 };
+    let rounds = if std::env::args().any(|argument| argument == "--smoke") {
+        5
+    } else {
+        51
+    };
     let url = Resource::parse("https://mcp.example.com/mcp").expect("a URL");
     let store = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
     seed(&store, &url).await;
     let sessions = Sessions::builder(store).open().expect("a runtime");
-    let session = sessions.get(&url, &Account::default()).await.expect("a session");
+    let session = sessions
+        .get(&url, &Account::default())
+        .await
+        .expect("a session");
     let header = session.header().await.expect("a fresh token");
 
     let floor = ArcSwapOption::from_pointee(header);
-    let bare = || floor.load().as_ref().map(|header: &Arc<HeaderValue>| HeaderValue::clone(header));
+    let bare = || {
+        floor
+            .load()
+            .as_ref()
+            .map(|header: &Arc<HeaderValue>| HeaderValue::clone(header))
+    };
     let (mut lows, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         lows.push(time(|| black_box(bare()).is_some()));
@@ -82,7 +95,12 @@ async fn seed(store: &MemoryStore, url: &Resource) {
     let now = SystemClock.now();
     let issuer = Issuer::parse("https://issuer.example.com").expect("an issuer");
     let token_endpoint = url::Url::parse("https://issuer.example.com/token").expect("a URL");
-    let key = CredentialKey { tenant: String::new(), resource: url.clone(), issuer, account: Account::default() };
+    let key = CredentialKey {
+        tenant: String::new(),
+        resource: url.clone(),
+        issuer,
+        account: Account::default(),
+    };
     let binding = Binding {
         key: BindingKey::new(url.clone(), Account::default()),
         name: "example".into(),
@@ -91,8 +109,15 @@ async fn seed(store: &MemoryStore, url: &Resource) {
     };
     let credential = Credential {
         key,
-        version: Version { incarnation: Incarnation([7; 16]), generation: Generation(0) },
-        pins: Pins { resource_parameter: None, token_endpoint, revocation_endpoint: None },
+        version: Version {
+            incarnation: Incarnation([7; 16]),
+            generation: Generation(0),
+        },
+        pins: Pins {
+            resource_parameter: None,
+            token_endpoint,
+            revocation_endpoint: None,
+        },
         client: Client {
             id: "client".into(),
             secret: None,
@@ -115,7 +140,17 @@ async fn seed(store: &MemoryStore, url: &Resource) {
         lifetime: None,
         refresh_token: true,
     };
-    let event = Event { at: now.wall, process: ProcessId::default(), happened };
-    let commit = Commit { credential, expects: Expects::Anything, binding: Some(binding), forced: None, event };
+    let event = Event {
+        at: now.wall,
+        process: ProcessId::default(),
+        happened,
+    };
+    let commit = Commit {
+        credential,
+        expects: Expects::Anything,
+        binding: Some(binding),
+        forced: None,
+        event,
+    };
     store.commit(&commit).await.expect("a commit");
 }

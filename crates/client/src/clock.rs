@@ -16,13 +16,19 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Now {
-        Stamp { wall: wall(), mono: mono(), boot: boot_id() }
+        Stamp {
+            wall: wall(),
+            mono: mono(),
+            boot: boot_id(),
+        }
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one door to the wall clock")]
 fn wall() -> Wall {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     Wall(pilotlight_core::time::millis(since))
 }
 
@@ -35,10 +41,15 @@ fn mono() -> Mono {
 }
 
 #[cfg(not(target_os = "linux"))]
-#[expect(clippy::disallowed_methods, reason = "the one door to the monotonic clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one door to the monotonic clock"
+)]
 fn mono() -> Mono {
     static START: OnceLock<std::time::Instant> = OnceLock::new();
-    Mono(pilotlight_core::time::millis(START.get_or_init(std::time::Instant::now).elapsed()))
+    Mono(pilotlight_core::time::millis(
+        START.get_or_init(std::time::Instant::now).elapsed(),
+    ))
 }
 
 /// The boot's identity: the kernel's on Linux, else one drawn for this process (ages then count by the wall clock).

@@ -29,7 +29,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { policy: Policy::default(), caller_wait: Duration::from_secs(30), lock_wait: Duration::from_secs(75) }
+        Self {
+            policy: Policy::default(),
+            caller_wait: Duration::from_secs(30),
+            lock_wait: Duration::from_secs(75),
+        }
     }
 }
 

@@ -6,7 +6,11 @@
 /// Never in practice: a machine whose kernel gives no random bytes cannot run anything that needs a secret, and going on
 /// with predictable ones would be worse than stopping.
 #[must_use]
-#[expect(clippy::disallowed_methods, clippy::expect_used, reason = "the one door to randomness; see Panics")]
+#[expect(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    reason = "the one door to randomness; see Panics"
+)]
 pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0u8; N];
     getrandom::fill(&mut bytes).expect("the operating system gives random bytes");

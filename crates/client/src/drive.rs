@@ -88,43 +88,70 @@ impl Driver {
                 Ok(record) => {
                     // Notes only tune a policy: where they cannot be read, nothing is known.
                     let notes = store.notes(&key.issuer).await.unwrap_or_default();
-                    Ok(Reading { record, notes, writable: store.writable() })
+                    Ok(Reading {
+                        record,
+                        notes,
+                        writable: store.writable(),
+                    })
                 }
                 Err(error) => Err(error),
             }),
-            Act::Note { key, version, facts, event } => {
-                Answer::Noted(store.note(&key, version, &facts, event.as_ref()).await)
-            }
+            Act::Note {
+                key,
+                version,
+                facts,
+                event,
+            } => Answer::Noted(store.note(&key, version, &facts, event.as_ref()).await),
             Act::Commit(commit) => Answer::Committed(store.commit(&commit).await),
-            Act::Spool { follows, credential } => Answer::Done(store.spool(follows, &credential).await),
+            Act::Spool {
+                follows,
+                credential,
+            } => Answer::Done(store.spool(follows, &credential).await),
             Act::PrepareSpool(key) => Answer::Done(store.prepare_spool(&key).await),
             Act::Learn(issuer, notes) => Answer::Done(store.learn(&issuer, &notes).await),
-            Act::FindRegistrations(issuer) => Answer::Registered(store.registrations(&issuer).await),
-            Act::KeepRegistration(registration) => Answer::Done(store.put_registration(&registration).await),
-            Act::ForgetRegistration(registration) => Answer::Done(store.forget_registration(&registration).await),
-            Act::OpenCallback(callback) => Answer::CallbackOpen(match Listener::open(&callback).await {
-                Ok(listener) => {
-                    let uri = listener.redirect_uri();
-                    held.listener = Some(listener);
-                    Ok(uri)
-                }
-                Err(error) => Err(error),
-            }),
-            Act::Show(prompt) => Answer::Redirected(self.show(&prompt, held.listener.as_mut()).await),
+            Act::FindRegistrations(issuer) => {
+                Answer::Registered(store.registrations(&issuer).await)
+            }
+            Act::KeepRegistration(registration) => {
+                Answer::Done(store.put_registration(&registration).await)
+            }
+            Act::ForgetRegistration(registration) => {
+                Answer::Done(store.forget_registration(&registration).await)
+            }
+            Act::OpenCallback(callback) => {
+                Answer::CallbackOpen(match Listener::open(&callback).await {
+                    Ok(listener) => {
+                        let uri = listener.redirect_uri();
+                        held.listener = Some(listener);
+                        Ok(uri)
+                    }
+                    Err(error) => Err(error),
+                })
+            }
+            Act::Show(prompt) => {
+                Answer::Redirected(self.show(&prompt, held.listener.as_mut()).await)
+            }
             Act::CloseCallback => {
                 held.listener = None;
                 Answer::Done(Ok(()))
             }
-            Act::Bury { key, event, revoke } => {
-                Answer::Buried(store.bury(&key, &event, revoke).await.map(|buried| buried.map(Box::new)))
-            }
+            Act::Bury { key, event, revoke } => Answer::Buried(
+                store
+                    .bury(&key, &event, revoke)
+                    .await
+                    .map(|buried| buried.map(Box::new)),
+            ),
             Act::Revoked(key) => Answer::Done(store.revoked(&key).await),
             Act::Record(key, event) => Answer::Done(store.record(&key, &event).await),
         }
     }
 
     /// Shows the URL and waits for the redirect: at the listener, or pasted by the person, whichever is first.
-    async fn show(&self, prompt: &Prompt, listener: Option<&mut Listener>) -> Result<Vec<(String, String)>, Error> {
+    async fn show(
+        &self,
+        prompt: &Prompt,
+        listener: Option<&mut Listener>,
+    ) -> Result<Vec<(String, String)>, Error> {
         let listened = async {
             match listener {
                 Some(listener) => listener.wait(&prompt.state).await,
@@ -145,7 +172,9 @@ impl Driver {
             Lock::Register(issuer) => LockName::Register(Sha256::digest(issuer.as_str()).into()),
         };
         let until = self.clock.now().mono + self.lock_wait;
-        poll_lock(&*self.store, &*self.clock, name, until).await?.map_err(|holder| Error::LeaseHeld { holder })
+        poll_lock(&*self.store, &*self.clock, name, until)
+            .await?
+            .map_err(|holder| Error::LeaseHeld { holder })
     }
 }
 
@@ -163,7 +192,11 @@ pub(crate) async fn poll_lock(
         match store.try_lock(name).await? {
             Locked::Got(lease) => return Ok(Ok(lease)),
             Locked::HeldBy(holder) => {
-                stopped_for = if holder.stopped { stopped_for + pause } else { Duration::ZERO };
+                stopped_for = if holder.stopped {
+                    stopped_for + pause
+                } else {
+                    Duration::ZERO
+                };
                 if clock.now().mono >= until || stopped_for > STOPPED_LIMIT {
                     return Ok(Err(holder));
                 }

@@ -6,10 +6,7 @@
 //!
 //! The lock is not the lease: a refresh goes on while a person thinks.
 
-use std::{
-    sync::Weak,
-    time::Duration,
-};
+use std::{sync::Weak, time::Duration};
 
 use pilotlight_core::{
     Error,
@@ -44,7 +41,11 @@ impl Sessions {
         let asked_at = inner.clock.now();
         let key = BindingKey::new(request.url.clone(), request.account.clone());
         let id = inner.store.binding_id(&key);
-        let patience = if inner.human.refuses() { Duration::ZERO } else { request.timeout };
+        let patience = if inner.human.refuses() {
+            Duration::ZERO
+        } else {
+            request.timeout
+        };
         let name = LockName::Login(id);
         let got = poll_lock(&*inner.store, &*inner.clock, name, asked_at.mono + patience).await?;
         let _lease = got.map_err(|holder| Error::LoginInProgress { holder })?;
@@ -57,28 +58,55 @@ impl Sessions {
         let binding = self.bind(&request, &key).await?;
         let done = Box::pin(self.run_login(&request, binding)).await;
         let code = done.as_ref().err().map(|error| error.code().to_owned());
-        let outcome = LoginOutcome { at: inner.clock.now().wall, code };
+        let outcome = LoginOutcome {
+            at: inner.clock.now().wall,
+            code,
+        };
         if let Err(error) = inner.store.put_login_outcome(id, &outcome).await {
-            tracing::warn!(code = error.code(), "how the login ended could not be stored");
+            tracing::warn!(
+                code = error.code(),
+                "how the login ended could not be stored"
+            );
         }
         let done = done?;
         if let Some(cell) = lock(&inner.cells).get(&id).and_then(Weak::upgrade) {
             let task = inner.spawn(async move { cell.load().await.map(|()| Gain::Adopted) });
             drop(task);
         }
-        let token_host = done.credential.pins.token_endpoint.host_str().unwrap_or_default().to_owned();
+        let token_host = done
+            .credential
+            .pins
+            .token_endpoint
+            .host_str()
+            .unwrap_or_default()
+            .to_owned();
         let offline_access_offered = done.offline_access_offered;
         if let Some(old) = done.superseded {
             self.retire(*old, &done.credential);
         }
-        let stored = inner.store.binding(&key).await?.ok_or(Error::Bug { what: "login: no binding" })?;
-        Ok(LoggedIn { status: inner.status(&stored).await?, adopted: false, token_host, offline_access_offered })
+        let stored = inner.store.binding(&key).await?.ok_or(Error::Bug {
+            what: "login: no binding",
+        })?;
+        Ok(LoggedIn {
+            status: inner.status(&stored).await?,
+            adopted: false,
+            token_host,
+            offline_access_offered,
+        })
     }
 
     /// Another process's login, where it ended while this one waited or a moment before, and covers what is asked.
-    async fn adopt(&self, request: &LoginRequest, key: &BindingKey, id: BindingId, asked_at: Now) -> Result<Option<LoggedIn>, Error> {
+    async fn adopt(
+        &self,
+        request: &LoginRequest,
+        key: &BindingKey,
+        id: BindingId,
+        asked_at: Now,
+    ) -> Result<Option<LoggedIn>, Error> {
         let store = &self.inner.store;
-        let Some(outcome) = store.login_outcome(id).await? else { return Ok(None) };
+        let Some(outcome) = store.login_outcome(id).await? else {
+            return Ok(None);
+        };
         let now = self.inner.clock.now().wall;
         let while_waiting = outcome.at >= asked_at.wall;
         if let Some(code) = outcome.code {
@@ -90,27 +118,60 @@ impl Sessions {
         if !while_waiting && outcome.at.until(now) > JUST_NOW {
             return Ok(None);
         }
-        let Some(binding) = store.binding(key).await? else { return Ok(None) };
-        let Some(credential_key) = &binding.credential else { return Ok(None) };
-        let Some(credential) = store.read(credential_key).await?.and_then(|record| record.credential) else { return Ok(None) };
-        let covered = request.scopes.as_ref().is_none_or(|scopes| credential.scopes_requested.covers(scopes))
-            && request.client.as_ref().is_none_or(|client| client.id == credential.client.id);
+        let Some(binding) = store.binding(key).await? else {
+            return Ok(None);
+        };
+        let Some(credential_key) = &binding.credential else {
+            return Ok(None);
+        };
+        let Some(credential) = store
+            .read(credential_key)
+            .await?
+            .and_then(|record| record.credential)
+        else {
+            return Ok(None);
+        };
+        let covered = request
+            .scopes
+            .as_ref()
+            .is_none_or(|scopes| credential.scopes_requested.covers(scopes))
+            && request
+                .client
+                .as_ref()
+                .is_none_or(|client| client.id == credential.client.id);
         let status = self.inner.status(&binding).await?;
         if !covered || status.state.error().is_some() {
             return Ok(None);
         }
-        let token_host = credential.pins.token_endpoint.host_str().unwrap_or_default().to_owned();
-        Ok(Some(LoggedIn { status, adopted: true, token_host, offline_access_offered: false }))
+        let token_host = credential
+            .pins
+            .token_endpoint
+            .host_str()
+            .unwrap_or_default()
+            .to_owned();
+        Ok(Some(LoggedIn {
+            status,
+            adopted: true,
+            token_host,
+            offline_access_offered: false,
+        }))
     }
 
     /// The binding to log in for: the one there is, or a new one with a name that nobody has.
     async fn bind(&self, request: &LoginRequest, key: &BindingKey) -> Result<Binding, Error> {
         let store = &self.inner.store;
         let others = store.bindings().await?;
-        let taken = |name: &str| others.iter().any(|other| other.name == name && other.key != *key);
+        let taken = |name: &str| {
+            others
+                .iter()
+                .any(|other| other.name == name && other.key != *key)
+        };
         if let Some(name) = request.name.as_ref().filter(|name| taken(name)) {
             let why = format!("{name} is the name of another server; choose another");
-            return Err(Error::ConfigValue { what: "--name".into(), why });
+            return Err(Error::ConfigValue {
+                what: "--name".into(),
+                why,
+            });
         }
         if let Some(mut binding) = others.iter().find(|other| other.key == *key).cloned() {
             if let Some(name) = &request.name {
@@ -118,15 +179,29 @@ impl Sessions {
             }
             return Ok(binding);
         }
-        let wanted = request.name.clone().unwrap_or_else(|| key.url.url().host_str().unwrap_or("server").to_owned());
+        let wanted = request
+            .name
+            .clone()
+            .unwrap_or_else(|| key.url.url().host_str().unwrap_or("server").to_owned());
         let name = std::iter::once(wanted.clone())
             .chain((2..).map(|n| format!("{wanted}-{n}")))
             .find(|name| !taken(name))
-            .ok_or(Error::Bug { what: "login: no name left" })?;
-        Ok(Binding { key: key.clone(), name, credential: None, created_at: self.inner.clock.now().wall })
+            .ok_or(Error::Bug {
+                what: "login: no name left",
+            })?;
+        Ok(Binding {
+            key: key.clone(),
+            name,
+            credential: None,
+            created_at: self.inner.clock.now().wall,
+        })
     }
 
-    async fn run_login(&self, request: &LoginRequest, binding: Binding) -> Result<Box<login::LoggedIn>, Error> {
+    async fn run_login(
+        &self,
+        request: &LoginRequest,
+        binding: Binding,
+    ) -> Result<Box<login::LoggedIn>, Error> {
         let inner = &self.inner;
         let former = binding.credential.clone();
         let task = login::Task {
@@ -143,8 +218,14 @@ impl Sessions {
         driver.human_wait = request.timeout;
         let done = Box::pin(driver.run(Login::new(task))).await;
         if let (Err(error), Some(former)) = (&done, former) {
-            let happened = Happened::LoginFailed { code: error.code().to_owned() };
-            let event = Event { at: inner.clock.now().wall, process: inner.process, happened };
+            let happened = Happened::LoginFailed {
+                code: error.code().to_owned(),
+            };
+            let event = Event {
+                at: inner.clock.now().wall,
+                process: inner.process,
+                happened,
+            };
             if let Err(error) = inner.store.record(&former, &event).await {
                 tracing::debug!(code = error.code(), "a failed login was not recorded");
             }
@@ -160,9 +241,15 @@ impl Sessions {
         }
         let inner = self.inner.clone();
         drop(self.inner.spawn(async move {
-            let task = logout::Task { key: old.key.clone(), local: false, process: inner.process };
+            let task = logout::Task {
+                key: old.key.clone(),
+                local: false,
+                process: inner.process,
+            };
             let driver = inner.driver(inner.http_for(&old.key.resource)?);
-            Box::pin(driver.run(Logout::queued(task, old, None))).await.map(|_| Gain::Nothing)
+            Box::pin(driver.run(Logout::queued(task, old, None)))
+                .await
+                .map(|_| Gain::Nothing)
         }));
     }
 }

@@ -4,11 +4,17 @@
 //! refresh in flight (F-02). A refresh runs in a task of its own: a caller that goes away does not cancel it (F-05).
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::{AtomicBool, Ordering}},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use futures_util::{FutureExt, future::{BoxFuture, Shared}};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
 use http::{HeaderMap, HeaderValue, StatusCode, header::AUTHORIZATION, request::Parts};
 use pilotlight_core::{
     Error,
@@ -61,7 +67,10 @@ struct Live {
 
 impl std::fmt::Debug for Live {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Live").field("record", &self.record).field("unsaved", &self.unsaved).finish_non_exhaustive()
+        f.debug_struct("Live")
+            .field("record", &self.record)
+            .field("unsaved", &self.unsaved)
+            .finish_non_exhaustive()
     }
 }
 
@@ -90,7 +99,10 @@ impl Sent {
     /// Marks the token of a request that is being sent for the second time.
     #[must_use]
     pub fn again(self) -> Self {
-        Self { retried: true, ..self }
+        Self {
+            retried: true,
+            ..self
+        }
     }
 }
 
@@ -152,7 +164,10 @@ impl Session {
         };
         self.cell.used.store(true, Ordering::Relaxed);
         request.headers.insert(AUTHORIZATION, slot.header.clone());
-        Ok(Sent { version: slot.version, retried: false })
+        Ok(Sent {
+            version: slot.version,
+            retried: false,
+        })
     }
 
     /// Says what an answer means. On a 401 it brings a newer token if there is one, else refreshes, once.
@@ -183,13 +198,22 @@ impl Session {
         let credential = self.cell.credential()?;
         let left = credential.expires_in(now);
         let wanted = min_valid.unwrap_or_else(|| {
-            let life = credential.lifetime.map_or(Duration::from_secs(240), pilotlight_core::credential::Lifetime::span);
+            let life = credential.lifetime.map_or(
+                Duration::from_secs(240),
+                pilotlight_core::credential::Lifetime::span,
+            );
             Duration::from_secs(60).min(life / 4)
         });
         let mut warning = None;
         if left.is_some_and(|left| left < wanted) || credential.received_at.is_none() {
             let ended = left.is_some_and(|left| left.is_zero());
-            let gained = self.cell.join(Want { asked: true, refused: None }).await;
+            let gained = self
+                .cell
+                .join(Want {
+                    asked: true,
+                    refused: None,
+                })
+                .await;
             match gained {
                 Ok(_) => {}
                 Err(error) if ended => return Err(error),
@@ -212,13 +236,27 @@ impl Session {
     pub async fn refresh(&self, force: bool) -> Result<RefreshReport, Error> {
         self.cell.load().await?;
         let now = self.cell.inner.clock.now();
-        let fresh = matches!(self.cell.credential()?.freshness(now, self.cell.inner.limits.policy), Freshness::Fresh { .. });
+        let fresh = matches!(
+            self.cell
+                .credential()?
+                .freshness(now, self.cell.inner.limits.policy),
+            Freshness::Fresh { .. }
+        );
         let mut refreshed = false;
         if force || !fresh {
-            let gain = self.cell.join(Want { asked: force, refused: None }).await?;
+            let gain = self
+                .cell
+                .join(Want {
+                    asked: force,
+                    refused: None,
+                })
+                .await?;
             refreshed = matches!(gain, Gain::Refreshed | Gain::Adopted);
         }
-        Ok(RefreshReport { refreshed, status: self.status().await? })
+        Ok(RefreshReport {
+            refreshed,
+            status: self.status().await?,
+        })
     }
 
     /// Says where the login stands, as stored now.
@@ -273,20 +311,34 @@ impl Cell {
             Ok(())
         } else {
             let url = pilotlight_core::resource::clean(&text);
-            Err(Error::ConfigUrl { url, why: "it lies outside the server that this login is for" })
+            Err(Error::ConfigUrl {
+                url,
+                why: "it lies outside the server that this login is for",
+            })
         }
     }
 
     fn credential(&self) -> Result<Credential, Error> {
         let live = lock(&self.live);
-        live.record.as_ref().and_then(|record| record.credential.clone()).ok_or(Error::login(LoginCause::Never))
+        live.record
+            .as_ref()
+            .and_then(|record| record.credential.clone())
+            .ok_or(Error::login(LoginCause::Never))
     }
 
     /// Reads the store and, where it holds something newer or there is nothing in memory, takes it over.
     pub(crate) async fn load(&self) -> Result<(), Error> {
         let key = self.binding().key;
-        let binding = self.inner.store.binding(&key).await?.ok_or(Error::login(LoginCause::Never))?;
-        let credential = binding.credential.clone().ok_or(Error::login(LoginCause::Never))?;
+        let binding = self
+            .inner
+            .store
+            .binding(&key)
+            .await?
+            .ok_or(Error::login(LoginCause::Never))?;
+        let credential = binding
+            .credential
+            .clone()
+            .ok_or(Error::login(LoginCause::Never))?;
         let record = self.inner.store.read(&credential).await?;
         *lock(&self.binding) = binding;
         self.install(record, None, false);
@@ -318,23 +370,34 @@ impl Cell {
 
     /// Puts the token into the slot, quiet until something needs looking at.
     fn show(&self, live: &Live, now: Now) {
-        let slot = live.record.as_ref().and_then(|record| record.credential.as_ref()).and_then(|credential| {
-            let quiet_until = match credential.freshness(now, self.inner.limits.policy) {
-                // A one-shot process has no ticker: it looks each time.
-                _ if !self.inner.ticking() => Mono(0),
-                Freshness::Fresh { due_in: None } => Mono(u64::MAX),
-                Freshness::Fresh { due_in: Some(left) } => now.mono + left,
-                Freshness::Due { expires_in, .. } => now.mono + expires_in.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN)),
-                Freshness::Expired { .. } => Mono(0),
-            };
-            Slot::of(credential, quiet_until)
-        });
+        let slot = live
+            .record
+            .as_ref()
+            .and_then(|record| record.credential.as_ref())
+            .and_then(|credential| {
+                let quiet_until = match credential.freshness(now, self.inner.limits.policy) {
+                    // A one-shot process has no ticker: it looks each time.
+                    _ if !self.inner.ticking() => Mono(0),
+                    Freshness::Fresh { due_in: None } => Mono(u64::MAX),
+                    Freshness::Fresh { due_in: Some(left) } => now.mono + left,
+                    Freshness::Due { expires_in, .. } => {
+                        now.mono + expires_in.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN))
+                    }
+                    Freshness::Expired { .. } => Mono(0),
+                };
+                Slot::of(credential, quiet_until)
+            });
         self.slot.set(slot);
     }
 
     /// The slow path: something needs looking at before the next use.
     async fn usable(self: &Arc<Self>) -> Result<Arc<Slot>, Error> {
-        if lock(&self.live).record.as_ref().and_then(Record::version).is_none() {
+        if lock(&self.live)
+            .record
+            .as_ref()
+            .and_then(Record::version)
+            .is_none()
+        {
             self.load().await?;
         }
         let now = self.inner.clock.now();
@@ -351,9 +414,16 @@ impl Cell {
 
     /// Due: the caller goes on with the token there is, and a refresh starts in the background. A one-shot process starts
     /// none; with too little left it refreshes first, and a failure then only costs the attempt.
-    async fn due(self: &Arc<Self>, credential: &Credential, expires_in: Option<Duration>, now: Now) {
+    async fn due(
+        self: &Arc<Self>,
+        credential: &Credential,
+        expires_in: Option<Duration>,
+        now: Now,
+    ) {
         let fresh_enough = |left: Duration| {
-            let life = credential.lifetime.map_or(left, pilotlight_core::credential::Lifetime::span);
+            let life = credential
+                .lifetime
+                .map_or(left, pilotlight_core::credential::Lifetime::span);
             left >= Duration::from_secs(60).min(life / 4)
         };
         if !self.inner.one_shot {
@@ -364,17 +434,31 @@ impl Cell {
         } else if !expires_in.is_some_and(fresh_enough)
             && let Err(error) = self.join(Want::default()).await
         {
-            tracing::warn!(code = error.code(), "the token is used although refreshing it failed");
+            tracing::warn!(
+                code = error.code(),
+                "the token is used although refreshing it failed"
+            );
         }
     }
 
     /// Whether a refresh now could do more than find out that none is allowed.
     fn may_refresh(&self, now: Now) -> bool {
         let live = lock(&self.live);
-        let Some(record) = &live.record else { return true };
-        let pausing = record.backoff.as_ref().is_some_and(|backoff| backoff.not_before > now.wall);
-        let refused = record.suspicion.as_ref().is_some_and(|s| s.next_probe_at.is_none_or(|at| at > now.wall));
-        let endless = record.credential.as_ref().is_some_and(|credential| credential.refresh_token.is_none());
+        let Some(record) = &live.record else {
+            return true;
+        };
+        let pausing = record
+            .backoff
+            .as_ref()
+            .is_some_and(|backoff| backoff.not_before > now.wall);
+        let refused = record
+            .suspicion
+            .as_ref()
+            .is_some_and(|s| s.next_probe_at.is_none_or(|at| at > now.wall));
+        let endless = record
+            .credential
+            .as_ref()
+            .is_some_and(|credential| credential.refresh_token.is_none());
         live.flight.is_none() && !pausing && !refused && !endless
     }
 
@@ -383,9 +467,18 @@ impl Cell {
     async fn expired(self: &Arc<Self>, version: Version) -> Result<(), Error> {
         match self.join(Want::default()).await {
             Ok(_) => Ok(()),
-            Err(error @ Error::Timeout { waited_for: Waited::Refresh, .. }) => Err(error),
+            Err(
+                error @ Error::Timeout {
+                    waited_for: Waited::Refresh,
+                    ..
+                },
+            ) => Err(error),
             Err(error) if error.action() == pilotlight_core::error::Action::RetryLater => {
-                tracing::warn!(code = error.code(), generation = version.generation.0, "an ended token is tried: refreshing it failed");
+                tracing::warn!(
+                    code = error.code(),
+                    generation = version.generation.0,
+                    "an ended token is tried: refreshing it failed"
+                );
                 Ok(())
             }
             Err(error) => Err(error),
@@ -399,9 +492,16 @@ impl Cell {
             // A flight that was under way for a milder reason may end well without what this caller wants: then one more.
             let (flight, started) = self.flight(want);
             let gain = flight.await;
-            if started || gain.is_err() || self.content(want) { gain } else { self.flight(want).0.await }
+            if started || gain.is_err() || self.content(want) {
+                gain
+            } else {
+                self.flight(want).0.await
+            }
         });
-        waited.await.unwrap_or(Err(Error::Timeout { waited_for: Waited::Refresh, limit }))
+        waited.await.unwrap_or(Err(Error::Timeout {
+            waited_for: Waited::Refresh,
+            limit,
+        }))
     }
 
     /// Whether memory now holds what the caller wants.
@@ -409,7 +509,10 @@ impl Cell {
         let now = self.inner.clock.now();
         self.credential().is_ok_and(|credential| {
             want.refused != Some(credential.version)
-                && matches!(credential.freshness(now, self.inner.limits.policy), Freshness::Fresh { .. })
+                && matches!(
+                    credential.freshness(now, self.inner.limits.policy),
+                    Freshness::Fresh { .. }
+                )
         })
     }
 
@@ -425,7 +528,10 @@ impl Cell {
             lock(&cell.live).flight = None;
             result
         });
-        let flight = task.map(|joined| joined.unwrap_or(Err(Error::ConfigRuntime))).boxed().shared();
+        let flight = task
+            .map(|joined| joined.unwrap_or(Err(Error::ConfigRuntime)))
+            .boxed()
+            .shared();
         live.flight = Some(flight.clone());
         (flight, true)
     }
@@ -436,7 +542,9 @@ impl Cell {
             (live.record.clone(), live.unsaved)
         };
         let credential = record.as_ref().and_then(|record| record.credential.clone());
-        let Some(credential) = credential else { return Err(Error::login(LoginCause::Never)) };
+        let Some(credential) = credential else {
+            return Err(Error::login(LoginCause::Never));
+        };
         let task = refresh::Task {
             key: credential.key.clone(),
             held: Some(credential.version),
@@ -448,13 +556,26 @@ impl Cell {
             policy: self.inner.limits.policy,
         };
         let driver = self.inner.driver(self.http()?);
-        let Outcome { record, notes, result, unsaved } = Box::pin(driver.run(Refresh::new(task))).await;
+        let Outcome {
+            record,
+            notes,
+            result,
+            unsaved,
+        } = Box::pin(driver.run(Refresh::new(task))).await;
         if record.is_some() {
             self.install(record, Some(notes), unsaved);
         }
         match &result {
-            Ok(gain) => tracing::debug!(?gain, generation = credential.version.generation.0, "refresh ended"),
-            Err(error) => tracing::warn!(code = error.code(), generation = credential.version.generation.0, "refresh ended"),
+            Ok(gain) => tracing::debug!(
+                ?gain,
+                generation = credential.version.generation.0,
+                "refresh ended"
+            ),
+            Err(error) => tracing::warn!(
+                code = error.code(),
+                generation = credential.version.generation.0,
+                "refresh ended"
+            ),
         }
         result
     }
@@ -473,7 +594,13 @@ impl Cell {
             Ok(_) => {}
             Err(error) => return Next::Stop(error),
         }
-        match self.join(Want { asked: false, refused: Some(refused) }).await {
+        match self
+            .join(Want {
+                asked: false,
+                refused: Some(refused),
+            })
+            .await
+        {
             Ok(_) if current(self).is_ok_and(|version| version != refused) => Next::Retry,
             Ok(_) => Next::Stop(Error::DeniedByResource),
             Err(error) => Next::Stop(error),
@@ -486,9 +613,14 @@ impl Cell {
         if demand.error.as_deref() != Some("insufficient_scope") {
             return Next::Done;
         }
-        let requested = self.credential().map(|credential| credential.scopes_requested).unwrap_or_default();
+        let requested = self
+            .credential()
+            .map(|credential| credential.scopes_requested)
+            .unwrap_or_default();
         let scopes = requested.union(&demand.scope.unwrap_or_default());
-        Next::Stop(Error::login(LoginCause::Scope { scopes: scopes.iter().map(str::to_owned).collect() }))
+        Next::Stop(Error::login(LoginCause::Scope {
+            scopes: scopes.iter().map(str::to_owned).collect(),
+        }))
     }
 
     /// The server has accepted a token: noted at once for each generation, then at most once a minute, off the path of the
@@ -496,20 +628,33 @@ impl Cell {
     fn accepted(self: &Arc<Self>, version: Version) {
         let now = self.inner.clock.now().wall;
         let mut live = lock(&self.live);
-        let Some(record) = &mut live.record else { return };
-        let Some(credential) = record.credential.as_ref().filter(|c| c.version == version) else { return };
+        let Some(record) = &mut live.record else {
+            return;
+        };
+        let Some(credential) = record.credential.as_ref().filter(|c| c.version == version) else {
+            return;
+        };
         let key = credential.key.clone();
-        let seen = record.acceptance.filter(|seen| seen.generation == version.generation);
+        let seen = record
+            .acceptance
+            .filter(|seen| seen.generation == version.generation);
         if seen.is_some_and(|seen| seen.last_at.until(now) < A_MINUTE) {
             return;
         }
         let first_at = seen.map_or(now, |seen| seen.first_at);
-        let acceptance = Acceptance { generation: version.generation, first_at, last_at: now };
+        let acceptance = Acceptance {
+            generation: version.generation,
+            first_at,
+            last_at: now,
+        };
         record.acceptance = Some(acceptance);
         let store = self.inner.store.clone();
         drop(live);
         drop(self.inner.spawn(async move {
-            if let Err(error) = store.note(&key, version, &[Fact::Acceptance(Some(acceptance))], None).await {
+            if let Err(error) = store
+                .note(&key, version, &[Fact::Acceptance(Some(acceptance))], None)
+                .await
+            {
                 tracing::debug!(code = error.code(), "an acceptance was not noted");
             }
             Ok(Gain::Nothing)
@@ -523,7 +668,11 @@ impl Cell {
         }
         let spooled = {
             let live = lock(&self.live);
-            live.unsaved || live.record.as_ref().is_some_and(|record| record.spooled.is_some())
+            live.unsaved
+                || live
+                    .record
+                    .as_ref()
+                    .is_some_and(|record| record.spooled.is_some())
         };
         if spooled {
             drop(self.flight(Want::default()));
@@ -544,7 +693,10 @@ const A_MINUTE: Duration = Duration::from_secs(60);
 impl Inner {
     fn changed(&self, key: &pilotlight_core::credential::BindingKey, record: Option<&Record>) {
         let change = match record.and_then(|record| record.credential.as_ref()) {
-            Some(credential) => Changed::Token { key: key.clone(), version: credential.version },
+            Some(credential) => Changed::Token {
+                key: key.clone(),
+                version: credential.version,
+            },
             None => Changed::LoggedOut { key: key.clone() },
         };
         self.tell(change);

@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     future::Future,
-    sync::{Arc, Mutex, Weak, atomic::{AtomicUsize, Ordering}},
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,7 +16,10 @@ use pilotlight_core::{
     credential::{Account, Binding, BindingId, BindingKey, Version},
     error::LoginCause,
     event::{Event, Revocation},
-    flow::{logout::{self, Logout}, refresh::Gain},
+    flow::{
+        logout::{self, Logout},
+        refresh::Gain,
+    },
     freshness::refresh_point,
     notes::ReuseGrace,
     resource::Resource,
@@ -159,7 +165,10 @@ impl SessionsBuilder {
             Some(runtime) => runtime,
             None => Handle::try_current().map_err(|_| Error::ConfigRuntime)?,
         };
-        let process = ProcessId { pid: std::process::id(), nonce: u64::from_be_bytes(crypto::random()) };
+        let process = ProcessId {
+            pid: std::process::id(),
+            nonce: u64::from_be_bytes(crypto::random()),
+        };
         let inner = Arc::new(Inner {
             store: self.store,
             coarse: CoarseClock::default(),
@@ -220,7 +229,12 @@ impl Sessions {
         if let Some(cell) = known {
             return Ok(Session { cell });
         }
-        let binding = self.inner.store.binding(&key).await?.ok_or(Error::login(LoginCause::Never))?;
+        let binding = self
+            .inner
+            .store
+            .binding(&key)
+            .await?
+            .ok_or(Error::login(LoginCause::Never))?;
         let cell = Arc::new(Cell::new(self.inner.clone(), binding));
         cell.load().await?;
         let mut cells = lock(&self.inner.cells);
@@ -241,9 +255,17 @@ impl Sessions {
     /// `login.never` where nobody is logged in; `unavailable.store`.
     pub async fn logout(&self, key: &BindingKey, local: bool) -> Result<Revocation, Error> {
         let inner = &self.inner;
-        let binding = inner.store.binding(key).await?.ok_or(Error::login(LoginCause::Never))?;
+        let binding = inner
+            .store
+            .binding(key)
+            .await?
+            .ok_or(Error::login(LoginCause::Never))?;
         let credential = binding.credential.ok_or(Error::login(LoginCause::Never))?;
-        let task = logout::Task { key: credential, local, process: inner.process };
+        let task = logout::Task {
+            key: credential,
+            local,
+            process: inner.process,
+        };
         let driver = inner.driver(inner.http_for(&key.url)?);
         let done = Box::pin(driver.run(Logout::new(task))).await?;
         let id = inner.store.binding_id(key);
@@ -268,9 +290,14 @@ impl Sessions {
                 inner.store.revoked(&key).await?;
                 continue;
             }
-            let task = logout::Task { key: key.clone(), local: false, process: inner.process };
+            let task = logout::Task {
+                key: key.clone(),
+                local: false,
+                process: inner.process,
+            };
             let driver = inner.driver(inner.http_for(&key.resource)?);
-            let ended = Box::pin(driver.run(Logout::queued(task, waiting.credential, None))).await?;
+            let ended =
+                Box::pin(driver.run(Logout::queued(task, waiting.credential, None))).await?;
             done += usize::from(ended != Revocation::Queued);
         }
         Ok(done)
@@ -285,7 +312,10 @@ impl Sessions {
         for binding in self.inner.store.bindings().await? {
             all.push(self.inner.status(&binding).await?);
         }
-        let keys: Vec<_> = all.iter().map(|status| status.binding.credential.clone()).collect();
+        let keys: Vec<_> = all
+            .iter()
+            .map(|status| status.binding.credential.clone())
+            .collect();
         for status in &mut all {
             let own = &status.binding.credential;
             if own.is_some() && keys.iter().filter(|key| *key == own).count() > 1 {
@@ -351,7 +381,10 @@ impl Inner {
 
     pub(crate) fn http_for(&self, server: &Resource) -> Result<Arc<HttpClient>, Error> {
         let egress = Egress::for_server(server, &self.allow_private);
-        let config = HttpConfig { egress, ..self.http.clone() };
+        let config = HttpConfig {
+            egress,
+            ..self.http.clone()
+        };
         Ok(Arc::new(HttpClient::new(config, self.clock.clone())?))
     }
 
@@ -387,27 +420,44 @@ impl Inner {
                 let grace = self.store.notes(&key.issuer).await?.grace(now.wall);
                 (self.store.read(key).await?.unwrap_or_default(), grace)
             }
-            None => (pilotlight_core::record::Record::default(), ReuseGrace::Unknown),
+            None => (
+                pilotlight_core::record::Record::default(),
+                ReuseGrace::Unknown,
+            ),
         };
         let state = State::of(&record, grace, now, policy);
         let credential = record.credential.as_ref();
         let in_wall = |after: Duration, received: Now| -> Option<Wall> {
             let age = now.since(&received)?;
-            Some(if after >= age { now.wall + (after - age) } else { Wall(now.wall.0.saturating_sub(pilotlight_core::time::millis(age - after))) })
+            Some(if after >= age {
+                now.wall + (after - age)
+            } else {
+                Wall(
+                    now.wall
+                        .0
+                        .saturating_sub(pilotlight_core::time::millis(age - after)),
+                )
+            })
         };
         let times = credential.and_then(|c| Some((c, c.received_at?, c.lifetime?.span())));
         Ok(Status {
             binding: binding.clone(),
             issuer: credential.map(|c| c.key.issuer.clone()),
             state,
-            flags: if record.spooled.is_some() { vec![Flag::Degraded] } else { Vec::new() },
+            flags: if record.spooled.is_some() {
+                vec![Flag::Degraded]
+            } else {
+                Vec::new()
+            },
             expires_at: times.and_then(|(_, received, life)| in_wall(life, received)),
-            next_refresh_at: times
-                .filter(|(c, ..)| c.refresh_token.is_some())
-                .and_then(|(c, received, life)| in_wall(refresh_point(life, c.spread(), policy), received)),
+            next_refresh_at: times.filter(|(c, ..)| c.refresh_token.is_some()).and_then(
+                |(c, received, life)| in_wall(refresh_point(life, c.spread(), policy), received),
+            ),
             last_accepted_at: record.acceptance.map(|seen| seen.last_at),
             logged_in_at: credential.map(|c| c.logged_in_at),
-            scopes: credential.map(|c| c.scopes_granted.clone()).unwrap_or_default(),
+            scopes: credential
+                .map(|c| c.scopes_granted.clone())
+                .unwrap_or_default(),
             refresh_token: credential.is_some_and(|c| c.refresh_token.is_some()),
         })
     }
@@ -437,7 +487,11 @@ async fn tick(inner: Weak<Inner>) {
         let cells: Vec<Arc<Cell>> = {
             let mut cells = lock(&inner.cells);
             cells.retain(|_, cell| cell.strong_count() > 0);
-            cells.values().filter_map(Weak::upgrade).filter(|cell| cell.used.swap(false, Ordering::Relaxed)).collect()
+            cells
+                .values()
+                .filter_map(Weak::upgrade)
+                .filter(|cell| cell.used.swap(false, Ordering::Relaxed))
+                .collect()
         };
         if cells.is_empty() {
             continue;

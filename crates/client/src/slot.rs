@@ -31,9 +31,14 @@ impl Slot {
     /// Builds the header of a credential's access token; `None` for one that cannot be in a header, which
     /// [`AccessToken`](pilotlight_core::secret::AccessToken) rules out.
     pub(crate) fn of(credential: &Credential, quiet_until: Mono) -> Option<Self> {
-        let mut header = HeaderValue::try_from(format!("Bearer {}", credential.access_token.expose())).ok()?;
+        let mut header =
+            HeaderValue::try_from(format!("Bearer {}", credential.access_token.expose())).ok()?;
         header.set_sensitive(true);
-        Some(Self { header, version: credential.version, quiet_until })
+        Some(Self {
+            header,
+            version: credential.version,
+            quiet_until,
+        })
     }
 }
 

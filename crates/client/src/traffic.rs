@@ -28,7 +28,10 @@ impl Body {
         while let Some(chunk) = self.0.next().await {
             let chunk = chunk?;
             if all.len() + chunk.len() > limit {
-                return Err(Error::Network { host: String::new(), why: NetworkFault::TooLarge });
+                return Err(Error::Network {
+                    host: String::new(),
+                    why: NetworkFault::TooLarge,
+                });
             }
             all.extend_from_slice(&chunk);
         }
@@ -71,9 +74,17 @@ impl Session {
                 sent = sent.again();
             }
             let request = reqwest::Request::try_from(Request::from_parts(parts, body.clone()))
-                .map_err(|_| Error::Bug { what: "traffic: a request that cannot be sent" })?;
-            let answer = client.execute(request).await.map_err(|error| failed(&error))?;
-            match self.answered(&sent, answer.status(), answer.headers()).await {
+                .map_err(|_| Error::Bug {
+                    what: "traffic: a request that cannot be sent",
+                })?;
+            let answer = client
+                .execute(request)
+                .await
+                .map_err(|error| failed(&error))?;
+            match self
+                .answered(&sent, answer.status(), answer.headers())
+                .await
+            {
                 Next::Done => return Ok(respond(answer)),
                 Next::Retry => before = Some(sent),
                 Next::Stop(error) => return Err(error),
@@ -87,16 +98,29 @@ fn respond(answer: reqwest::Response) -> Response<Body> {
     parts.status = answer.status();
     parts.version = answer.version();
     parts.headers = answer.headers().clone();
-    let stream = answer.bytes_stream().map(|chunk| chunk.map_err(|error| failed(&error)));
+    let stream = answer
+        .bytes_stream()
+        .map(|chunk| chunk.map_err(|error| failed(&error)));
     Response::from_parts(parts, Body(stream.boxed()))
 }
 
 fn failed(error: &reqwest::Error) -> Error {
-    let host = error.url().and_then(url::Url::host_str).unwrap_or("the server").to_owned();
+    let host = error
+        .url()
+        .and_then(url::Url::host_str)
+        .unwrap_or("the server")
+        .to_owned();
     if error.is_timeout() {
-        return Error::Timeout { waited_for: Waited::Answer, limit: CONNECT_LIMIT };
+        return Error::Timeout {
+            waited_for: Waited::Answer,
+            limit: CONNECT_LIMIT,
+        };
     }
-    let why = if error.is_connect() { NetworkFault::Connect } else { NetworkFault::Broken };
+    let why = if error.is_connect() {
+        NetworkFault::Connect
+    } else {
+        NetworkFault::Broken
+    };
     Error::Network { host, why }
 }
 

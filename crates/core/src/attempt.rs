@@ -71,7 +71,9 @@ impl Attempt {
     /// Says what whoever finds this attempt may do, knowing what the issuer grants (DESIGN.md section 3, step 4).
     #[must_use]
     pub fn ruling(&self, now: Now, grace: ReuseGrace) -> Ruling {
-        let Some(window) = repeat_window(grace) else { return Ruling::Uncertain };
+        let Some(window) = repeat_window(grace) else {
+            return Ruling::Uncertain;
+        };
         let crashed_before = self.label == Some(Label::AfterCrash);
         match now.since(&self.first_sent_at) {
             Some(age) if age < window && !crashed_before => Ruling::Send(Label::AfterCrash),
@@ -100,7 +102,11 @@ mod tests {
     use crate::time::{BootId, Mono, Wall};
 
     fn attempt(label: Option<Label>) -> Attempt {
-        let sent = Stamp { wall: Wall(0), mono: Mono(0), boot: BootId([1; 16]) };
+        let sent = Stamp {
+            wall: Wall(0),
+            mono: Mono(0),
+            boot: BootId([1; 16]),
+        };
         Attempt {
             generation: Generation(3),
             number: 1,
@@ -113,22 +119,44 @@ mod tests {
     }
 
     fn at(seconds: u64) -> Now {
-        Stamp { wall: Wall(seconds * 1000), mono: Mono(seconds * 1000), boot: BootId([1; 16]) }
+        Stamp {
+            wall: Wall(seconds * 1000),
+            mono: Mono(seconds * 1000),
+            boot: BootId([1; 16]),
+        }
     }
 
     /// F-03: a crash between rotation and commit is repeated once, inside the window; later it is uncertain.
     #[test]
     fn a_crash_is_repeated_once_inside_the_window() {
-        assert_eq!(attempt(None).ruling(at(11), ReuseGrace::Unknown), Ruling::Send(Label::AfterCrash));
-        assert_eq!(attempt(None).ruling(at(12), ReuseGrace::Unknown), Ruling::Uncertain);
-        assert_eq!(attempt(Some(Label::AfterCrash)).ruling(at(2), ReuseGrace::Unknown), Ruling::Uncertain);
+        assert_eq!(
+            attempt(None).ruling(at(11), ReuseGrace::Unknown),
+            Ruling::Send(Label::AfterCrash)
+        );
+        assert_eq!(
+            attempt(None).ruling(at(12), ReuseGrace::Unknown),
+            Ruling::Uncertain
+        );
+        assert_eq!(
+            attempt(Some(Label::AfterCrash)).ruling(at(2), ReuseGrace::Unknown),
+            Ruling::Uncertain
+        );
     }
 
     /// I-3: an issuer known to have no grace never sees the token again while the access token lives.
     #[test]
     fn without_grace_nothing_is_repeated() {
-        assert_eq!(attempt(None).ruling(at(0), ReuseGrace::None), Ruling::Uncertain);
-        let seen = ReuseGrace::AtLeast { span: Duration::from_secs(2) };
-        assert_eq!(attempt(None).ruling(at(11), seen), Ruling::Send(Label::AfterCrash), "a lower bound shortens nothing");
+        assert_eq!(
+            attempt(None).ruling(at(0), ReuseGrace::None),
+            Ruling::Uncertain
+        );
+        let seen = ReuseGrace::AtLeast {
+            span: Duration::from_secs(2),
+        };
+        assert_eq!(
+            attempt(None).ruling(at(11), seen),
+            Ruling::Send(Label::AfterCrash),
+            "a lower bound shortens nothing"
+        );
     }
 }

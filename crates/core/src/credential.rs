@@ -32,11 +32,16 @@ impl Account {
     /// `config.value`.
     pub fn parse(label: &str) -> Result<Self, Error> {
         let fits = (1..=64).contains(&label.chars().count())
-            && label.chars().all(|c| !c.is_control() && !c.is_whitespace() && c != '@');
+            && label
+                .chars()
+                .all(|c| !c.is_control() && !c.is_whitespace() && c != '@');
         if fits {
             Ok(Self(label.to_owned()))
         } else {
-            Err(Error::ConfigValue { what: "account".into(), why: "1 to 64 characters, no spaces and no @".into() })
+            Err(Error::ConfigValue {
+                what: "account".into(),
+                why: "1 to 64 characters, no spaces and no @".into(),
+            })
         }
     }
 
@@ -87,7 +92,11 @@ impl BindingKey {
     /// The key of `url` and `account` in an embedded store.
     #[must_use]
     pub fn new(url: Resource, account: Account) -> Self {
-        Self { tenant: String::new(), url, account }
+        Self {
+            tenant: String::new(),
+            url,
+            account,
+        }
     }
 }
 

@@ -222,7 +222,9 @@ pub enum Error {
         path: String,
     },
     /// A newer Pilotlight wrote the store.
-    #[error("the store was written by a newer version (format {found}, this program reads {known})")]
+    #[error(
+        "the store was written by a newer version (format {found}, this program reads {known})"
+    )]
     StoreNewerFormat {
         /// The oldest reader the store admits.
         found: u32,
@@ -406,7 +408,10 @@ impl Error {
             Self::Timeout { .. } => "unavailable.timeout",
             Self::RateLimited { .. } => "unavailable.rate_limited",
             Self::ServerError { .. } => "unavailable.server_error",
-            Self::BackingOff { code, .. } => UNAVAILABLE.iter().find(|known| *known == code).unwrap_or(&"unavailable.server_error"),
+            Self::BackingOff { code, .. } => UNAVAILABLE
+                .iter()
+                .find(|known| *known == code)
+                .unwrap_or(&"unavailable.server_error"),
             Self::LeaseHeld { .. } => "unavailable.lease_held",
             Self::LoginInProgress { .. } => "unavailable.login_in_progress",
             Self::StoreUnavailable { .. } => "unavailable.store",
@@ -443,7 +448,9 @@ impl Error {
             "login" => Action::LogIn,
             "denied" => Action::Stop,
             "unavailable" => Action::RetryLater,
-            "peer" if code.starts_with("peer.no_") || code == "peer.registration_refused" => Action::Configure,
+            "peer" if code.starts_with("peer.no_") || code == "peer.registration_refused" => {
+                Action::Configure
+            }
             "peer" => Action::ReportToServer,
             "config" => Action::FixOwnSide,
             "store" => Action::InspectStore,
@@ -455,7 +462,9 @@ impl Error {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::RateLimited { retry_after } | Self::ServerError { retry_after, .. } => *retry_after,
+            Self::RateLimited { retry_after } | Self::ServerError { retry_after, .. } => {
+                *retry_after
+            }
             Self::BackingOff { retry_after, .. } => Some(*retry_after),
             _ => None,
         }
@@ -516,7 +525,12 @@ mod tests {
             (Error::StateMismatch, 5),
             (Error::NoPkceS256, 5),
             (Error::ConfigRuntime, 2),
-            (Error::StoreCorrupt { what: "header".into() }, 6),
+            (
+                Error::StoreCorrupt {
+                    what: "header".into(),
+                },
+                6,
+            ),
             (Error::Bug { what: "x" }, 70),
         ] {
             assert_eq!(error.exit_code(), exit, "{}", error.code());
@@ -526,7 +540,9 @@ mod tests {
     /// T-21: what a peer says is cleaned before it is shown.
     #[test]
     fn words_of_a_peer_are_cleaned() {
-        let error = Error::DeniedByIssuer { error: "a\u{1b}[2J".into() };
+        let error = Error::DeniedByIssuer {
+            error: "a\u{1b}[2J".into(),
+        };
         assert!(!error.to_string().contains('\u{1b}'));
     }
 }

@@ -33,14 +33,37 @@ impl Exchange {
     #[must_use]
     pub fn get(leg: Leg, url: Url, origin: &'static str) -> Self {
         let mut headers = HeaderMap::new();
-        headers.insert(http::header::ACCEPT, http::HeaderValue::from_static("application/json"));
-        Self { leg, method: Method::GET, url, origin, headers, body: Zeroizing::new(Vec::new()) }
+        headers.insert(
+            http::header::ACCEPT,
+            http::HeaderValue::from_static("application/json"),
+        );
+        Self {
+            leg,
+            method: Method::GET,
+            url,
+            origin,
+            headers,
+            body: Zeroizing::new(Vec::new()),
+        }
     }
 
     /// A POST.
     #[must_use]
-    pub fn post(leg: Leg, url: Url, origin: &'static str, headers: HeaderMap, body: Zeroizing<Vec<u8>>) -> Self {
-        Self { leg, method: Method::POST, url, origin, headers, body }
+    pub fn post(
+        leg: Leg,
+        url: Url,
+        origin: &'static str,
+        headers: HeaderMap,
+        body: Zeroizing<Vec<u8>>,
+    ) -> Self {
+        Self {
+            leg,
+            method: Method::POST,
+            url,
+            origin,
+            headers,
+            body,
+        }
     }
 
     /// The host, for messages.
@@ -54,7 +77,11 @@ impl fmt::Debug for Exchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut url = self.url.clone();
         url.set_query(None);
-        f.debug_struct("Exchange").field("leg", &self.leg).field("method", &self.method).field("url", &url.as_str()).finish_non_exhaustive()
+        f.debug_struct("Exchange")
+            .field("leg", &self.leg)
+            .field("method", &self.method)
+            .field("url", &url.as_str())
+            .finish_non_exhaustive()
     }
 }
 
@@ -164,11 +191,18 @@ impl Failure {
     #[must_use]
     pub fn error(&self) -> Error {
         match &self.fault {
-            Fault::Network(why) => Error::Network { host: self.host.clone(), why: *why },
-            Fault::Deadline(limit) => Error::Timeout { waited_for: Waited::Answer, limit: *limit },
-            Fault::Forbidden { address, field } => {
-                Error::AddressForbidden { field: field.clone(), address: address.clone() }
-            }
+            Fault::Network(why) => Error::Network {
+                host: self.host.clone(),
+                why: *why,
+            },
+            Fault::Deadline(limit) => Error::Timeout {
+                waited_for: Waited::Answer,
+                limit: *limit,
+            },
+            Fault::Forbidden { address, field } => Error::AddressForbidden {
+                field: field.clone(),
+                address: address.clone(),
+            },
         }
     }
 }

@@ -19,7 +19,9 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { buffer: Duration::from_secs(300) }
+        Self {
+            buffer: Duration::from_secs(300),
+        }
     }
 }
 
@@ -63,7 +65,9 @@ pub fn refresh_point(lifetime: Duration, spread: f64, policy: Policy) -> Duratio
     if lifetime > Duration::from_secs(600) {
         widest = widest.max(lifetime / 20);
     }
-    lifetime.saturating_sub(buffer).saturating_sub(widest.mul_f64(spread.clamp(0.0, 1.0)))
+    lifetime
+        .saturating_sub(buffer)
+        .saturating_sub(widest.mul_f64(spread.clamp(0.0, 1.0)))
 }
 
 impl Credential {
@@ -76,18 +80,29 @@ impl Credential {
         let age = self.received_at.and_then(|received| now.since(&received));
         let (Some(age), Some(lifetime)) = (age, self.lifetime) else {
             return match (age, self.lifetime, &self.refresh_token) {
-                (None, _, Some(_)) => Freshness::Due { reason: DueReason::AgeUnknown, expires_in: None },
+                (None, _, Some(_)) => Freshness::Due {
+                    reason: DueReason::AgeUnknown,
+                    expires_in: None,
+                },
                 _ => Freshness::Fresh { due_in: None },
             };
         };
         let span = lifetime.span();
         let point = refresh_point(span, self.spread(), policy);
         if age < point {
-            return Freshness::Fresh { due_in: Some(point - age) };
+            return Freshness::Fresh {
+                due_in: Some(point - age),
+            };
         }
         match (span.checked_sub(age), lifetime) {
-            (Some(left), _) if !left.is_zero() => Freshness::Due { reason: DueReason::Due, expires_in: Some(left) },
-            (_, Lifetime::Hint(_)) => Freshness::Due { reason: DueReason::Due, expires_in: None },
+            (Some(left), _) if !left.is_zero() => Freshness::Due {
+                reason: DueReason::Due,
+                expires_in: Some(left),
+            },
+            (_, Lifetime::Hint(_)) => Freshness::Due {
+                reason: DueReason::Due,
+                expires_in: None,
+            },
             _ => Freshness::Expired { since: age - span },
         }
     }
@@ -110,14 +125,27 @@ mod tests {
     #[test]
     fn the_refresh_point_is_early_and_never_late() {
         let policy = Policy::default();
-        for lifetime in [Duration::from_secs(5), Duration::from_secs(15), MIN, 10 * MIN, 60 * MIN, 24 * 60 * MIN] {
+        for lifetime in [
+            Duration::from_secs(5),
+            Duration::from_secs(15),
+            MIN,
+            10 * MIN,
+            60 * MIN,
+            24 * 60 * MIN,
+        ] {
             let latest = lifetime - policy.buffer.min(lifetime / 4);
             let earliest = refresh_point(lifetime, 0.999_999, policy);
             assert_eq!(refresh_point(lifetime, 0.0, policy), latest);
-            assert!(earliest < latest && earliest > lifetime / 2, "{lifetime:?}: {earliest:?}");
+            assert!(
+                earliest < latest && earliest > lifetime / 2,
+                "{lifetime:?}: {earliest:?}"
+            );
         }
         let hour = 60 * MIN;
         let window = refresh_point(hour, 0.0, policy) - refresh_point(hour, 1.0, policy);
-        assert!(window >= hour / 20 - Duration::from_millis(1), "I-11: the jitter window is 5 % of a long life, got {window:?}");
+        assert!(
+            window >= hour / 20 - Duration::from_millis(1),
+            "I-11: the jitter window is 5 % of a long life, got {window:?}"
+        );
     }
 }

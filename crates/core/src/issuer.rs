@@ -21,15 +21,27 @@ impl Issuer {
     /// # Errors
     /// `peer.metadata_invalid`, naming the field `issuer`.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let bad = |why| Error::MetadataInvalid { document: "issuer", field: "issuer", why };
+        let bad = |why| Error::MetadataInvalid {
+            document: "issuer",
+            field: "issuer",
+            why,
+        };
         let url = Url::parse(text).map_err(|_| bad("it is not a URL"))?;
         if url.query().is_some() || url.fragment().is_some() {
-            return Err(bad("an issuer has no query and no fragment (RFC 8414 section 2)"));
+            return Err(bad(
+                "an issuer has no query and no fragment (RFC 8414 section 2)",
+            ));
         }
         if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(&url)) {
-            return Err(bad("an issuer is an https URL (or http on a loopback host)"));
+            return Err(bad(
+                "an issuer is an https URL (or http on a loopback host)",
+            ));
         }
-        if url.host().is_none() || !url.username().is_empty() || url.password().is_some() || text != text.trim() {
+        if url.host().is_none()
+            || !url.username().is_empty()
+            || url.password().is_some()
+            || text != text.trim()
+        {
             return Err(bad("it is not a plain URL"));
         }
         Ok(Self(text.to_owned()))
@@ -52,7 +64,9 @@ impl Issuer {
     /// A path issuer's root documents are never among them.
     #[must_use]
     pub fn metadata_urls(&self) -> Vec<Url> {
-        let Some(base) = self.url() else { return Vec::new() };
+        let Some(base) = self.url() else {
+            return Vec::new();
+        };
         let path = base.path().trim_end_matches('/').to_owned();
         let at = |path: String| {
             let mut url = base.clone();
@@ -100,7 +114,12 @@ mod tests {
     use super::*;
 
     fn urls(issuer: &str) -> Vec<String> {
-        Issuer::parse(issuer).unwrap().metadata_urls().into_iter().map(String::from).collect()
+        Issuer::parse(issuer)
+            .unwrap()
+            .metadata_urls()
+            .into_iter()
+            .map(String::from)
+            .collect()
     }
 
     /// AUTH-20, AUTH-21, AUTH-22: the normative order, and never the root for a path issuer.
@@ -108,7 +127,10 @@ mod tests {
     fn metadata_is_looked_for_in_the_normative_order() {
         assert_eq!(
             urls("https://as.example"),
-            ["https://as.example/.well-known/oauth-authorization-server", "https://as.example/.well-known/openid-configuration"]
+            [
+                "https://as.example/.well-known/oauth-authorization-server",
+                "https://as.example/.well-known/openid-configuration"
+            ]
         );
         assert_eq!(
             urls("https://as.example/t"),
@@ -123,14 +145,28 @@ mod tests {
     /// AUTH-64: two spellings are two issuers.
     #[test]
     fn comparison_is_exact() {
-        assert_ne!(Issuer::parse("https://as.example").unwrap(), Issuer::parse("https://as.example/").unwrap());
-        assert_ne!(Issuer::parse("https://as.example").unwrap(), Issuer::parse("https://AS.example").unwrap());
+        assert_ne!(
+            Issuer::parse("https://as.example").unwrap(),
+            Issuer::parse("https://as.example/").unwrap()
+        );
+        assert_ne!(
+            Issuer::parse("https://as.example").unwrap(),
+            Issuer::parse("https://AS.example").unwrap()
+        );
     }
 
     /// AUTH-25, AUTH-69: an issuer is an https URL without query or fragment.
     #[test]
     fn what_cannot_be_an_issuer_is_refused() {
-        for bad in ["", "as.example", "http://as.example", "https://as.example?x", "https://as.example#x", "javascript:1", " https://as.example"] {
+        for bad in [
+            "",
+            "as.example",
+            "http://as.example",
+            "https://as.example?x",
+            "https://as.example#x",
+            "javascript:1",
+            " https://as.example",
+        ] {
             assert!(Issuer::parse(bad).is_err(), "{bad}");
         }
     }

@@ -37,7 +37,11 @@ impl IssuerNotes {
     /// What is known of the grace today: forgotten after thirty days.
     #[must_use]
     pub fn grace(&self, now: Wall) -> ReuseGrace {
-        if self.seen_at.until(now) > FORGOTTEN_AFTER { ReuseGrace::Unknown } else { self.reuse_grace }
+        if self.seen_at.until(now) > FORGOTTEN_AFTER {
+            ReuseGrace::Unknown
+        } else {
+            self.reuse_grace
+        }
     }
 
     /// Learns that a repeat `after` the first call brought tokens.
@@ -47,13 +51,21 @@ impl IssuerNotes {
             ReuseGrace::AtLeast { span } => span,
             _ => Duration::ZERO,
         };
-        Self { reuse_grace: ReuseGrace::AtLeast { span: known.max(after) }, seen_at: now }
+        Self {
+            reuse_grace: ReuseGrace::AtLeast {
+                span: known.max(after),
+            },
+            seen_at: now,
+        }
     }
 
     /// Learns that a repeat inside the window was refused.
     #[must_use]
     pub fn repeated_badly(now: Wall) -> Self {
-        Self { reuse_grace: ReuseGrace::None, seen_at: now }
+        Self {
+            reuse_grace: ReuseGrace::None,
+            seen_at: now,
+        }
     }
 }
 
@@ -69,7 +81,15 @@ mod tests {
         let now = Wall::from_unix_seconds(1_000_000);
         let notes = IssuerNotes::default().repeated_well(Duration::from_secs(2), now);
         let notes = notes.repeated_well(Duration::from_secs(1), now);
-        assert_eq!(notes.grace(now), ReuseGrace::AtLeast { span: Duration::from_secs(2) });
-        assert_eq!(notes.grace(now + Duration::from_secs(31 * 86_400)), ReuseGrace::Unknown);
+        assert_eq!(
+            notes.grace(now),
+            ReuseGrace::AtLeast {
+                span: Duration::from_secs(2)
+            }
+        );
+        assert_eq!(
+            notes.grace(now + Duration::from_secs(31 * 86_400)),
+            ReuseGrace::Unknown
+        );
     }
 }

@@ -49,7 +49,9 @@ impl Record {
     /// The version stored, if there is a login.
     #[must_use]
     pub fn version(&self) -> Option<Version> {
-        self.credential.as_ref().map(|credential| credential.version)
+        self.credential
+            .as_ref()
+            .map(|credential| credential.version)
     }
 }
 
@@ -120,9 +122,17 @@ impl Backoff {
     ///
     /// `draw` is uniform in `0.0..1.0`.
     #[must_use]
-    pub fn after(previous: Option<&Self>, code: &str, retry_after: Option<Duration>, draw: f64, now: Wall) -> Self {
+    pub fn after(
+        previous: Option<&Self>,
+        code: &str,
+        retry_after: Option<Duration>,
+        draw: f64,
+        now: Wall,
+    ) -> Self {
         let failures = previous.map_or(0, |b| b.failures) + 1;
-        let ceiling = FIRST_PAUSE.saturating_mul(2u32.saturating_pow(failures.min(16) - 1)).min(LONGEST_PAUSE);
+        let ceiling = FIRST_PAUSE
+            .saturating_mul(2u32.saturating_pow(failures.min(16) - 1))
+            .min(LONGEST_PAUSE);
         let mut pause = FIRST_PAUSE.max(ceiling.mul_f64(draw.clamp(0.0, 1.0)));
         if let Some(asked) = retry_after {
             pause = pause.max(asked.min(HOUR));
@@ -136,7 +146,13 @@ impl Backoff {
         {
             not_before = not_before.max(*oldest + HOUR);
         }
-        Self { since: previous.map_or(now, |b| b.since), failures, not_before, calls, code: code.to_owned() }
+        Self {
+            since: previous.map_or(now, |b| b.since),
+            failures,
+            not_before,
+            calls,
+            code: code.to_owned(),
+        }
     }
 }
 
@@ -157,19 +173,35 @@ impl Forced {
     pub fn allowed_at(&self, lifetime: Option<Duration>) -> Wall {
         let spacing = lifetime.map_or(FORCED_SPACING, |life| FORCED_SPACING.min(life / 4));
         let after_last = self.at.last().map_or(Wall(0), |last| *last + spacing);
-        let after_third = match self.at.len().checked_sub(FORCED_A_MINUTE).and_then(|i| self.at.get(i)) {
+        let after_third = match self
+            .at
+            .len()
+            .checked_sub(FORCED_A_MINUTE)
+            .and_then(|i| self.at.get(i))
+        {
             Some(third) => *third + Duration::from_secs(60),
             None => Wall(0),
         };
-        after_last.max(after_third).max(self.broken_until.unwrap_or_default())
+        after_last
+            .max(after_third)
+            .max(self.broken_until.unwrap_or_default())
     }
 
     /// Notes one more forced refresh.
     #[must_use]
     pub fn once_more(&self, now: Wall, brings: Generation) -> Self {
-        let mut at: Vec<Wall> = self.at.iter().copied().filter(|t| t.until(now) < Duration::from_secs(60)).collect();
+        let mut at: Vec<Wall> = self
+            .at
+            .iter()
+            .copied()
+            .filter(|t| t.until(now) < Duration::from_secs(60))
+            .collect();
         at.push(now);
-        Self { at, brought: Some(brings), broken_until: None }
+        Self {
+            at,
+            brought: Some(brings),
+            broken_until: None,
+        }
     }
 }
 
@@ -198,7 +230,11 @@ mod tests {
             backoff = Some(next);
         }
         for (i, call) in calls.iter().enumerate() {
-            let hour = calls.iter().skip(i).take_while(|c| call.until(**c) < HOUR).count();
+            let hour = calls
+                .iter()
+                .skip(i)
+                .take_while(|c| call.until(**c) < HOUR)
+                .count();
             assert!(hour <= CALLS_AN_HOUR, "{hour} calls within an hour");
         }
         assert!(calls.len() <= 150, "{} calls in six hours", calls.len());
@@ -208,7 +244,8 @@ mod tests {
     #[test]
     fn retry_after_is_honoured_up_to_an_hour() {
         let now = Wall::from_unix_seconds(1_000_000);
-        let after = |s| Backoff::after(None, "x", Some(Duration::from_secs(s)), 0.5, now).not_before;
+        let after =
+            |s| Backoff::after(None, "x", Some(Duration::from_secs(s)), 0.5, now).not_before;
         assert_eq!(after(90), now + Duration::from_secs(90));
         assert_eq!(after(86_400), now + HOUR);
     }
@@ -227,7 +264,9 @@ mod tests {
         }
         assert_eq!(done, 3);
         assert_eq!(
-            Forced::default().once_more(start, Generation(1)).allowed_at(Some(Duration::from_secs(3600))),
+            Forced::default()
+                .once_more(start, Generation(1))
+                .allowed_at(Some(Duration::from_secs(3600))),
             start + FORCED_SPACING
         );
     }

@@ -24,7 +24,10 @@ impl Resource {
     /// # Errors
     /// `config.url`, with what is wrong in words.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let bad = |why: &'static str| Error::ConfigUrl { url: clean(text), why };
+        let bad = |why: &'static str| Error::ConfigUrl {
+            url: clean(text),
+            why,
+        };
         let url = Url::parse(text.trim()).map_err(|_| bad("it is not a URL"))?;
         if url.fragment().is_some() {
             return Err(bad("a resource URI has no fragment (RFC 8707 section 2)"));
@@ -38,7 +41,10 @@ impl Resource {
             "http" => return Err(bad("plain http is only for a loopback host; use https")),
             _ => return Err(bad("it must start with https://")),
         }
-        Ok(Self { text: text.trim().to_owned(), url })
+        Ok(Self {
+            text: text.trim().to_owned(),
+            url,
+        })
     }
 
     /// The text exactly as configured or published.
@@ -77,10 +83,15 @@ impl Resource {
         let (own, path) = (self.url.path().trim_end_matches('/'), url.path());
         // `%2e` and `%2f` are read as `.` and `/` by some servers: a path that could mean another place gets no token.
         let lower = path.to_ascii_lowercase();
-        if ["%2e", "%2f", "%5c", "\\"].iter().any(|odd| lower.contains(odd)) && path != self.url.path() {
+        if ["%2e", "%2f", "%5c", "\\"]
+            .iter()
+            .any(|odd| lower.contains(odd))
+            && path != self.url.path()
+        {
             return false;
         }
-        path.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        path.strip_prefix(own)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
     /// The URI in the one form that equal resources share, for look-up.
@@ -106,10 +117,13 @@ pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => {
             let name = name.trim_end_matches('.');
-            name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost")
+            name.eq_ignore_ascii_case("localhost")
+                || name.to_ascii_lowercase().ends_with(".localhost")
         }
         Some(Host::Ipv4(ip)) => IpAddr::V4(ip).is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|v4| v4.is_loopback()),
+        Some(Host::Ipv6(ip)) => {
+            ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|v4| v4.is_loopback())
+        }
         None => false,
     }
 }
@@ -123,7 +137,9 @@ pub fn clean(text: &str) -> String {
             out.push('\u{2026}');
             break;
         }
-        if c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}') {
+        if c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+        {
             out.extend(c.escape_unicode());
         } else {
             out.push(c);
@@ -179,7 +195,10 @@ mod tests {
         let a = resource("HTTPS://MCP.Example.com:443/mcp");
         assert_eq!(a.as_str(), "HTTPS://MCP.Example.com:443/mcp");
         assert_eq!(a, resource("https://mcp.example.com/mcp"));
-        assert_eq!(resource("https://x.example"), resource("https://x.example/"));
+        assert_eq!(
+            resource("https://x.example"),
+            resource("https://x.example/")
+        );
         assert_eq!(resource("https://x.example").as_str(), "https://x.example");
         assert_ne!(a, resource("https://mcp.example.com/mcp/"));
     }
@@ -187,10 +206,26 @@ mod tests {
     /// AUTH-71, AUTH-101: what cannot be a resource says why.
     #[test]
     fn what_is_no_resource_is_refused() {
-        for bad in ["", "not a url", "ftp://x/", "http://example.com/mcp", "https://x/#f", "https://u:p@x/", "javascript:alert(1)"] {
-            assert!(matches!(Resource::parse(bad), Err(Error::ConfigUrl { .. })), "{bad}");
+        for bad in [
+            "",
+            "not a url",
+            "ftp://x/",
+            "http://example.com/mcp",
+            "https://x/#f",
+            "https://u:p@x/",
+            "javascript:alert(1)",
+        ] {
+            assert!(
+                matches!(Resource::parse(bad), Err(Error::ConfigUrl { .. })),
+                "{bad}"
+            );
         }
-        for good in ["http://localhost:3000/mcp", "http://127.0.0.1/x", "http://[::1]:8/x", "https://x.example/a?b=c"] {
+        for good in [
+            "http://localhost:3000/mcp",
+            "http://127.0.0.1/x",
+            "http://[::1]:8/x",
+            "https://x.example/a?b=c",
+        ] {
             assert!(Resource::parse(good).is_ok(), "{good}");
         }
     }

@@ -101,11 +101,16 @@ pub(crate) trait SealedText: Sized {
 pub(crate) mod sealed {
     use super::{Deserialize, Deserializer, SealedText, Serializer};
 
-    pub(crate) fn serialize<T: SealedText, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<T: SealedText, S: Serializer>(
+        value: &T,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         to.serialize_str(value.open())
     }
 
-    pub(crate) fn deserialize<'de, T: SealedText, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+    pub(crate) fn deserialize<'de, T: SealedText, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<T, D::Error> {
         T::close(String::deserialize(from)?).map_err(serde::de::Error::custom)
     }
 }
@@ -114,15 +119,23 @@ pub(crate) mod sealed {
 pub(crate) mod sealed_option {
     use super::{Deserialize, Deserializer, SealedText, Serializer};
 
-    pub(crate) fn serialize<T: SealedText, S: Serializer>(value: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<T: SealedText, S: Serializer>(
+        value: &Option<T>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         match value {
             Some(value) => to.serialize_some(value.open()),
             None => to.serialize_none(),
         }
     }
 
-    pub(crate) fn deserialize<'de, T: SealedText, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
-        Option::<String>::deserialize(from)?.map(T::close).transpose().map_err(serde::de::Error::custom)
+    pub(crate) fn deserialize<'de, T: SealedText, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<T>, D::Error> {
+        Option::<String>::deserialize(from)?
+            .map(T::close)
+            .transpose()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -134,7 +147,10 @@ mod tests {
     #[test]
     fn debug_never_shows_the_secret() {
         let token = RefreshToken::new("rt-canary-1234".into()).unwrap();
-        assert_eq!(format!("{token:?} {:?}", Some(&token)), "RefreshToken([redacted]) Some(RefreshToken([redacted]))");
+        assert_eq!(
+            format!("{token:?} {:?}", Some(&token)),
+            "RefreshToken([redacted]) Some(RefreshToken([redacted]))"
+        );
     }
 
     /// T-30: a token that could split a header is refused where it enters.

@@ -72,7 +72,9 @@ impl State {
     #[must_use]
     pub fn error(&self) -> Option<Error> {
         match self {
-            Self::Suspect { cause } | Self::LoginRequired { cause } => Some(Error::login(cause.clone())),
+            Self::Suspect { cause } | Self::LoginRequired { cause } => {
+                Some(Error::login(cause.clone()))
+            }
             _ => None,
         }
     }
@@ -81,12 +83,17 @@ impl State {
     #[must_use]
     pub fn of(record: &Record, grace: ReuseGrace, now: Now, policy: Policy) -> Self {
         let Some(credential) = &record.credential else {
-            return Self::LoginRequired { cause: LoginCause::Never };
+            return Self::LoginRequired {
+                cause: LoginCause::Never,
+            };
         };
         if let Some(suspicion) = &record.suspicion {
             let cause = suspicion.cause.clone();
             return match &cause {
-                LoginCause::RefreshRejected { certainty: Certainty::Suspect, .. } => Self::Suspect { cause },
+                LoginCause::RefreshRejected {
+                    certainty: Certainty::Suspect,
+                    ..
+                } => Self::Suspect { cause },
                 _ => Self::LoginRequired { cause },
             };
         }
@@ -100,7 +107,10 @@ impl State {
             return Self::Uncertain;
         }
         if let Some(backoff) = &record.backoff {
-            return Self::Retrying { since: backoff.since, next: backoff.not_before };
+            return Self::Retrying {
+                since: backoff.since,
+                next: backoff.not_before,
+            };
         }
         match freshness {
             Freshness::Fresh { .. } => Self::Ok,
@@ -112,11 +122,16 @@ impl State {
 
 fn ending(credential: &Credential, freshness: Freshness, now: Now) -> State {
     match freshness {
-        Freshness::Expired { .. } => State::LoginRequired { cause: LoginCause::NoRefreshToken },
-        _ => State::Ending { at: credential.expires_in(now).map(|left| now.wall + left) },
+        Freshness::Expired { .. } => State::LoginRequired {
+            cause: LoginCause::NoRefreshToken,
+        },
+        _ => State::Ending {
+            at: credential.expires_in(now).map(|left| now.wall + left),
+        },
     }
 }
 
 fn is_uncertain(attempt: &Attempt, credential: &Credential, grace: ReuseGrace, now: Now) -> bool {
-    attempt.generation == credential.version.generation && attempt.ruling(now, grace) == Ruling::Uncertain
+    attempt.generation == credential.version.generation
+        && attempt.ruling(now, grace) == Ruling::Uncertain
 }

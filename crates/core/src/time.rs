@@ -9,11 +9,15 @@ use std::{ops::Add, time::Duration};
 use serde::{Deserialize, Serialize};
 
 /// Wall-clock time in milliseconds since the Unix epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default,
+)]
 pub struct Wall(pub u64);
 
 /// Time in milliseconds on a clock that never jumps and counts suspend, since the machine booted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default,
+)]
 pub struct Mono(pub u64);
 
 /// Which boot of which machine a [`Mono`] belongs to.
@@ -49,7 +53,11 @@ impl Stamp {
     /// Moves both clocks forward.
     #[must_use]
     pub fn after(&self, span: Duration) -> Self {
-        Self { wall: self.wall + span, mono: self.mono + span, boot: self.boot }
+        Self {
+            wall: self.wall + span,
+            mono: self.mono + span,
+            boot: self.boot,
+        }
     }
 }
 
@@ -108,7 +116,11 @@ mod tests {
     use super::*;
 
     fn at(wall: u64, mono: u64, boot: u8) -> Stamp {
-        Stamp { wall: Wall(wall), mono: Mono(mono), boot: BootId([boot; 16]) }
+        Stamp {
+            wall: Wall(wall),
+            mono: Mono(mono),
+            boot: BootId([boot; 16]),
+        }
     }
 
     /// F-19: within one boot a wall clock that jumps changes no age.
@@ -116,7 +128,10 @@ mod tests {
     fn a_wall_clock_jump_changes_no_age_within_one_boot() {
         let sent = at(1_000_000, 5_000, 1);
         for wall in [0, 1_000_000, 99_000_000_000_000] {
-            assert_eq!(at(wall, 8_000, 1).since(&sent), Some(Duration::from_secs(3)));
+            assert_eq!(
+                at(wall, 8_000, 1).since(&sent),
+                Some(Duration::from_secs(3))
+            );
         }
     }
 
@@ -124,7 +139,10 @@ mod tests {
     #[test]
     fn across_boots_the_future_and_a_decade_are_unknown() {
         let sent = at(1_000_000, 5_000, 1);
-        assert_eq!(at(1_060_000, 10, 2).since(&sent), Some(Duration::from_secs(60)));
+        assert_eq!(
+            at(1_060_000, 10, 2).since(&sent),
+            Some(Duration::from_secs(60))
+        );
         assert_eq!(at(999_999, 10, 2).since(&sent), None);
         assert_eq!(at(1_000_000 + TEN_YEARS_MS + 1, 10, 2).since(&sent), None);
     }

@@ -73,7 +73,10 @@ impl Verdict {
             Err(failure) => {
                 let error = failure.error();
                 return match failure.delivery {
-                    Delivery::NotDelivered => Self::NotDelivered { error, retry_after: None },
+                    Delivery::NotDelivered => Self::NotDelivered {
+                        error,
+                        retry_after: None,
+                    },
                     Delivery::Ambiguous => {
                         let broken = !matches!(failure.fault, crate::exchange::Fault::Deadline(_));
                         Self::Ambiguous { error, broken }
@@ -82,28 +85,49 @@ impl Verdict {
             }
         };
         let retry_after = reply.retry_after();
-        let server_error = Error::ServerError { status: reply.status, retry_after };
+        let server_error = Error::ServerError {
+            status: reply.status,
+            retry_after,
+        };
         match reply.status {
             200 => match TokenAnswer::parse(reply) {
                 Some(answer) => Self::Granted(Box::new(answer)),
-                None => Self::Ambiguous { error: server_error, broken: true },
+                None => Self::Ambiguous {
+                    error: server_error,
+                    broken: true,
+                },
             },
-            429 => Self::NotDelivered { error: Error::RateLimited { retry_after }, retry_after },
-            503 if reply.headers.contains_key(http::header::RETRY_AFTER) => {
-                Self::NotDelivered { error: server_error, retry_after }
-            }
+            429 => Self::NotDelivered {
+                error: Error::RateLimited { retry_after },
+                retry_after,
+            },
+            503 if reply.headers.contains_key(http::header::RETRY_AFTER) => Self::NotDelivered {
+                error: server_error,
+                retry_after,
+            },
             400 | 401 | 403 => match refusal(&reply.body) {
                 Some((error, description)) => match error.as_str() {
-                    "invalid_grant" => Self::InvalidGrant { named: named(&description) },
+                    "invalid_grant" => Self::InvalidGrant {
+                        named: named(&description),
+                    },
                     "invalid_client" => Self::InvalidClient,
                     _ => Self::Refused { error },
                 },
                 // No OAuth error: a proxy or a firewall spoke, not the issuer.
-                None => Self::NotDelivered { error: server_error, retry_after },
+                None => Self::NotDelivered {
+                    error: server_error,
+                    retry_after,
+                },
             },
-            500.. => Self::Ambiguous { error: server_error, broken: true },
+            500.. => Self::Ambiguous {
+                error: server_error,
+                broken: true,
+            },
             // Redirects, captive portals, odd successes: not an answer of a token endpoint; none of them rotates.
-            _ => Self::NotDelivered { error: server_error, retry_after },
+            _ => Self::NotDelivered {
+                error: server_error,
+                retry_after,
+            },
         }
     }
 }
@@ -113,7 +137,12 @@ impl TokenAnswer {
     #[must_use]
     pub fn parse(reply: &Reply) -> Option<Self> {
         let value: Value = serde_json::from_slice(&reply.body).ok()?;
-        let text = |name: &str| value.get(name).and_then(Value::as_str).filter(|s| !s.is_empty());
+        let text = |name: &str| {
+            value
+                .get(name)
+                .and_then(Value::as_str)
+                .filter(|s| !s.is_empty())
+        };
         let access_token = AccessToken::new(text("access_token")?.to_owned()).ok()?;
         let token_type = match text("token_type") {
             None => TokenType::Bearer,
@@ -130,7 +159,13 @@ impl TokenAnswer {
             .and_then(lenient_seconds)
             .map(Lifetime::Stated)
             .or_else(|| jwt_lifetime(access_token.expose()).map(Lifetime::Hint));
-        Some(Self { access_token, token_type, lifetime, refresh_token, scopes: text("scope").map(Scopes::parse) })
+        Some(Self {
+            access_token,
+            token_type,
+            lifetime,
+            refresh_token,
+            scopes: text("scope").map(Scopes::parse),
+        })
     }
 }
 
@@ -141,16 +176,20 @@ fn lenient_seconds(value: &Value) -> Option<Duration> {
         Value::String(text) => text.trim().parse::<f64>().ok()?,
         _ => return None,
     };
-    (seconds.is_finite() && (1.0..=TEN_YEARS).contains(&seconds)).then(|| Duration::from_secs_f64(seconds))
+    (seconds.is_finite() && (1.0..=TEN_YEARS).contains(&seconds))
+        .then(|| Duration::from_secs_f64(seconds))
 }
 
 /// The span between `iat` and `exp` of a JWT access token; nothing is validated, since it is only a hint.
 fn jwt_lifetime(token: &str) -> Option<Duration> {
     let payload = token.split('.').nth(1)?;
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).ok()?;
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .decode(payload)
+        .ok()?;
     let claims: Value = serde_json::from_slice(&bytes).ok()?;
     let seconds = claims.get("exp")?.as_f64()? - claims.get("iat")?.as_f64()?;
-    (seconds.is_finite() && (1.0..=TEN_YEARS).contains(&seconds)).then(|| Duration::from_secs_f64(seconds))
+    (seconds.is_finite() && (1.0..=TEN_YEARS).contains(&seconds))
+        .then(|| Duration::from_secs_f64(seconds))
 }
 
 /// The `error` and `error_description` of an OAuth error response (RFC 6749 section 5.2).
@@ -158,15 +197,31 @@ fn jwt_lifetime(token: &str) -> Option<Duration> {
 pub fn refusal(body: &[u8]) -> Option<(String, String)> {
     let value: Value = serde_json::from_slice(body).ok()?;
     let error = value.get("error")?.as_str()?;
-    let fits = !error.is_empty() && error.len() <= 64 && error.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-' || b == b'.');
-    let description = value.get("error_description").and_then(Value::as_str).unwrap_or_default();
+    let fits = !error.is_empty()
+        && error.len() <= 64
+        && error
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-' || b == b'.');
+    let description = value
+        .get("error_description")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     fits.then(|| (error.to_owned(), description.to_owned()))
 }
 
 /// What an issuer names in its description; the description itself goes no further (T-33).
 fn named(description: &str) -> Option<Named> {
     let words = description.to_ascii_lowercase();
-    if ["reuse", "re-use", "already used", "already been used", "replay"].iter().any(|w| words.contains(w)) {
+    if [
+        "reuse",
+        "re-use",
+        "already used",
+        "already been used",
+        "replay",
+    ]
+    .iter()
+    .any(|w| words.contains(w))
+    {
         Some(Named::Reuse)
     } else if words.contains("revoked") {
         Some(Named::Revoked)
@@ -190,7 +245,12 @@ mod tests {
 
     fn reply(status: u16, body: &str) -> Exchanged {
         let body = Zeroizing::new(body.as_bytes().to_vec());
-        Ok(Reply { status, headers: HeaderMap::new(), body, sent_at: Stamp::default() })
+        Ok(Reply {
+            status,
+            headers: HeaderMap::new(),
+            body,
+            sent_at: Stamp::default(),
+        })
     }
 
     fn granted(body: &str) -> TokenAnswer {
@@ -217,7 +277,8 @@ mod tests {
             ("{}", None),
             ("true", None),
         ] {
-            let body = format!(r#"{{"access_token":"a","token_type":"Bearer","expires_in":{value}}}"#);
+            let body =
+                format!(r#"{{"access_token":"a","token_type":"Bearer","expires_in":{value}}}"#);
             assert_eq!(granted(&body).lifetime, want, "{value}");
         }
     }
@@ -226,40 +287,95 @@ mod tests {
     #[test]
     fn an_unreadable_200_is_ambiguous() {
         for body in [
-            "", "{", "null", "[]", "<html>login</html>", "{}", r#"{"access_token":""}"#, r#"{"access_token":null}"#,
-            r#"{"access_token":7}"#, r#"{"access_token":"a\r\nX: y"}"#, r#"{"access_token":"a","refresh_token":"b\u0000"}"#,
-            r#"{"access_token":"a","token_type":"mac"}"#, r#"{"access_token":"a","token_type":"#,
+            "",
+            "{",
+            "null",
+            "[]",
+            "<html>login</html>",
+            "{}",
+            r#"{"access_token":""}"#,
+            r#"{"access_token":null}"#,
+            r#"{"access_token":7}"#,
+            r#"{"access_token":"a\r\nX: y"}"#,
+            r#"{"access_token":"a","refresh_token":"b\u0000"}"#,
+            r#"{"access_token":"a","token_type":"mac"}"#,
+            r#"{"access_token":"a","token_type":"#,
         ] {
-            assert!(matches!(Verdict::of(&reply(200, body)), Verdict::Ambiguous { broken: true, .. }), "{body}");
+            assert!(
+                matches!(
+                    Verdict::of(&reply(200, body)),
+                    Verdict::Ambiguous { broken: true, .. }
+                ),
+                "{body}"
+            );
         }
     }
 
     /// F-18: an absent and an empty refresh token are the same, and a JWT's life is a hint only.
     #[test]
     fn what_is_omitted_is_absent() {
-        let answer = granted(r#"{"access_token":"a","token_type":"bearer","refresh_token":"","scope":""}"#);
-        assert_eq!((answer.refresh_token, answer.scopes, answer.lifetime), (None, None, None));
-        let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(r#"{"iat":100,"exp":400}"#);
+        let answer =
+            granted(r#"{"access_token":"a","token_type":"bearer","refresh_token":"","scope":""}"#);
+        assert_eq!(
+            (answer.refresh_token, answer.scopes, answer.lifetime),
+            (None, None, None)
+        );
+        let payload =
+            base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(r#"{"iat":100,"exp":400}"#);
         let answer = granted(&format!(r#"{{"access_token":"h.{payload}.s"}}"#));
-        assert_eq!(answer.lifetime, Some(Lifetime::Hint(Duration::from_secs(300))));
+        assert_eq!(
+            answer.lifetime,
+            Some(Lifetime::Hint(Duration::from_secs(300)))
+        );
     }
 
     /// F-12, F-15, F-16: which answers are a verdict, and which only a bad moment.
     #[test]
     fn only_the_issuers_own_words_are_a_verdict() {
         let with = |status, body: &str| Verdict::of(&reply(status, body));
-        assert_eq!(with(400, r#"{"error":"invalid_grant"}"#), Verdict::InvalidGrant { named: None });
         assert_eq!(
-            with(400, r#"{"error":"invalid_grant","error_description":"refresh token already used"}"#),
-            Verdict::InvalidGrant { named: Some(Named::Reuse) }
+            with(400, r#"{"error":"invalid_grant"}"#),
+            Verdict::InvalidGrant { named: None }
         );
-        assert_eq!(with(401, r#"{"error":"invalid_client"}"#), Verdict::InvalidClient);
-        assert_eq!(with(400, r#"{"error":"invalid_scope"}"#), Verdict::Refused { error: "invalid_scope".into() });
-        for (status, body) in [(400, "<html>"), (403, "blocked"), (404, ""), (302, ""), (429, "{}")] {
-            assert!(matches!(with(status, body), Verdict::NotDelivered { .. }), "{status}");
+        assert_eq!(
+            with(
+                400,
+                r#"{"error":"invalid_grant","error_description":"refresh token already used"}"#
+            ),
+            Verdict::InvalidGrant {
+                named: Some(Named::Reuse)
+            }
+        );
+        assert_eq!(
+            with(401, r#"{"error":"invalid_client"}"#),
+            Verdict::InvalidClient
+        );
+        assert_eq!(
+            with(400, r#"{"error":"invalid_scope"}"#),
+            Verdict::Refused {
+                error: "invalid_scope".into()
+            }
+        );
+        for (status, body) in [
+            (400, "<html>"),
+            (403, "blocked"),
+            (404, ""),
+            (302, ""),
+            (429, "{}"),
+        ] {
+            assert!(
+                matches!(with(status, body), Verdict::NotDelivered { .. }),
+                "{status}"
+            );
         }
         for status in [500, 502, 503, 504] {
-            assert!(matches!(with(status, r#"{"error":"invalid_grant"}"#), Verdict::Ambiguous { .. }), "{status}");
+            assert!(
+                matches!(
+                    with(status, r#"{"error":"invalid_grant"}"#),
+                    Verdict::Ambiguous { .. }
+                ),
+                "{status}"
+            );
         }
     }
 
@@ -267,8 +383,13 @@ mod tests {
     #[test]
     fn a_503_with_retry_after_is_not_delivered() {
         let mut answer = reply(503, "").unwrap();
-        answer.headers.insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("2"));
-        let Verdict::NotDelivered { retry_after, .. } = Verdict::of(&Ok(answer)) else { panic!() };
+        answer.headers.insert(
+            http::header::RETRY_AFTER,
+            http::HeaderValue::from_static("2"),
+        );
+        let Verdict::NotDelivered { retry_after, .. } = Verdict::of(&Ok(answer)) else {
+            panic!()
+        };
         assert_eq!(retry_after, Some(Duration::from_secs(2)));
     }
 
@@ -276,13 +397,27 @@ mod tests {
     #[test]
     fn the_connection_decides_the_verdict_on_a_failure() {
         let failed = |delivery, fault| {
-            Verdict::of(&Err(Failure { delivery, fault, host: "h".into(), sent_at: Stamp::default() }))
+            Verdict::of(&Err(Failure {
+                delivery,
+                fault,
+                host: "h".into(),
+                sent_at: Stamp::default(),
+            }))
         };
         let dns = Fault::Network(NetworkFault::Dns);
-        assert!(matches!(failed(Delivery::NotDelivered, dns), Verdict::NotDelivered { .. }));
+        assert!(matches!(
+            failed(Delivery::NotDelivered, dns),
+            Verdict::NotDelivered { .. }
+        ));
         let cut = Fault::Network(NetworkFault::Broken);
-        assert!(matches!(failed(Delivery::Ambiguous, cut), Verdict::Ambiguous { broken: true, .. }));
+        assert!(matches!(
+            failed(Delivery::Ambiguous, cut),
+            Verdict::Ambiguous { broken: true, .. }
+        ));
         let late = Fault::Deadline(Duration::from_secs(60));
-        assert!(matches!(failed(Delivery::Ambiguous, late), Verdict::Ambiguous { broken: false, .. }));
+        assert!(matches!(
+            failed(Delivery::Ambiguous, late),
+            Verdict::Ambiguous { broken: false, .. }
+        ));
     }
 }

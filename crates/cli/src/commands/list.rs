@@ -14,8 +14,7 @@ pub(crate) async fn run(app: &App) -> Result<(), Failure> {
         app.report
             .object(json!({ "sessions": all.iter().map(Shown::to_json).collect::<Vec<_>>() }));
     } else if all.is_empty() {
-        app.report
-            .say("No logins yet.\nhint: pilotlight login https://...");
+        app.report.say("No logins yet.\nhint: pilotlight login URL");
     } else {
         app.report.data(table::list(&all, app.report.colour()));
     }

@@ -40,16 +40,26 @@ pub(crate) async fn run(app: &App, args: Login) -> Result<(), Failure> {
         .collect();
     let requests = requests?;
     let sessions = app.sessions_with(app.store()?, Stay::Brief, approver::human(app, &args.way))?;
+    let several = requests.len() > 1;
+    let mut failed = None;
     for (request, target) in requests {
-        let named = args.name.is_some();
-        let done = app
-            .report
-            .wait("logging in", log_in(&sessions, request, named))
-            .await;
-        let done = done.map_err(|error| Failure::of(&error, &target))?;
-        tell(app, &done);
+        let what = format!(
+            "Logging in to {} ... (Ctrl-C cancels, and changes nothing)",
+            request.url
+        );
+        let work = log_in(&sessions, request, args.name.is_some());
+        match app.report.wait_plainly(&what, work).await {
+            Ok(done) => tell(app, &done),
+            Err(error) if several => {
+                // The others have their turn all the same.
+                let failure = Failure::of(&error, &target);
+                app.report.fail(&failure);
+                failed = failed.or(Some(Failure::silent(failure.exit)));
+            }
+            Err(error) => return Err(Failure::of(&error, &target)),
+        }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// What is to be logged in to. Everything typed is understood before anything is done.
@@ -188,7 +198,7 @@ fn told(
     now: Wall,
 ) -> String {
     let how = if adopted {
-        "Logged in (another process has just done it)"
+        "A moment ago somebody logged in"
     } else {
         "Logged in"
     };

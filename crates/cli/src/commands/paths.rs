@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use pilotlight::http::Proxy;
 use serde_json::{Value, json};
 
 use crate::{
     app::App,
-    config::{Setting, Settings},
+    config::{Origin, Setting, Settings},
     failure::Failure,
     report::table::{Cell, Table},
 };
@@ -103,7 +104,10 @@ fn values(settings: &Settings) -> Vec<(&'static str, Value, String)> {
         // Its URL may carry a password; the value's own form for people leaves that out.
         (
             "proxy",
-            json!(format!("{:?}", settings.proxy.value)),
+            match &settings.proxy.value {
+                Proxy::None => Value::Null,
+                proxy => json!(format!("{proxy:?}")),
+            },
             settings.proxy.from.to_string(),
         ),
         (
@@ -115,7 +119,12 @@ fn values(settings: &Settings) -> Vec<(&'static str, Value, String)> {
                     .map(|server| &server.name)
                     .collect::<Vec<_>>()
             ),
-            "config.toml".to_owned(),
+            if settings.servers.is_empty() {
+                Origin::Default
+            } else {
+                Origin::File
+            }
+            .to_string(),
         ),
     ]
 }

@@ -47,12 +47,16 @@ fn a_damaged_store_is_left_as_it_is() {
     machine.login(&[]);
     let store = store(&machine.home);
     let whole = fs::read(&store).unwrap();
-    let cases: [(&[u8], &str); 5] = [
+    // Another program's database: the same but for SQLite's application id.
+    let mut other = whole.clone();
+    other[68..72].fill(0);
+    let cases: [(&[u8], &str); 6] = [
         (&[], "store.corrupt"),
         (&whole[..50], "store.corrupt"),
         (&whole[..whole.len() / 2], "store.corrupt"),
         (&b"a shopping list\n".repeat(512), "store.foreign"),
         (&[0x5a; 8192], "store.foreign"),
+        (&other, "store.foreign"),
     ];
     for (bytes, code) in cases {
         fs::write(&store, bytes).unwrap();

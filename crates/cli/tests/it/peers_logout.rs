@@ -1,5 +1,8 @@
 //! `logout`: the issuer is told, and nothing of the login is left behind.
 
+use std::collections::HashSet;
+use std::path::PathBuf;
+
 use crate::peers::{Peers, seconds};
 use crate::support::{Home, contains, until};
 
@@ -21,6 +24,7 @@ fn logout_revokes_at_the_issuer_and_leaves_nothing() {
         .stdout;
     assert_eq!(ask(peers.url(), token.trim()), 200, "the token worked");
 
+    let before = home.files();
     home.run(["logout", peers.url(), "--json"]).ok();
     assert_ne!(peers.issuer().revocations, 0, "the issuer was told");
     assert_eq!(ask(peers.url(), token.trim()), 401, "and took it back");
@@ -34,10 +38,26 @@ fn logout_revokes_at_the_issuer_and_leaves_nothing() {
             );
         }
     }
+    assert_eq!(
+        survivors(&before, &home.files()),
+        [0_usize; 0],
+        "sealed, but not gone"
+    );
     peers.assert_clean(&home);
+
+    let told = &home.events(peers.url(), "logged_out")[0];
+    assert_eq!(
+        told["revocation"], "revoked",
+        "and so says the history: {told}"
+    );
 
     peers.login(&home);
     peers.call(&home).run().ok();
+    let issuer = peers.issuer();
+    assert_eq!(
+        issuer.registrations, 2,
+        "the client and its secret were forgotten too"
+    );
 }
 
 /// F-31: the other account of the same server stays logged in, on the registration that both use.
@@ -96,4 +116,27 @@ fn ask(url: &str, token: &str) -> u16 {
     let mut answer = String::new();
     socket.read_to_string(&mut answer).unwrap();
     answer.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+/// Where long stretches of ciphertext stood before that still stand somewhere: whoever has the key can read them.
+/// A sealed grant is longer than this; the history and the name, which stay, are not.
+fn survivors(before: &[(PathBuf, Vec<u8>)], after: &[(PathBuf, Vec<u8>)]) -> Vec<usize> {
+    const PIECE: usize = 16;
+    const STRETCH: usize = 1008;
+    let now: HashSet<&[u8]> = after
+        .iter()
+        .flat_map(|(_, bytes)| bytes.windows(PIECE))
+        .collect();
+    let is_random = |piece: &[u8]| piece.iter().collect::<HashSet<_>>().len() > PIECE / 2;
+    let survives = |piece: &[u8]| is_random(piece) && now.contains(piece);
+    let mut found = Vec::new();
+    for (path, bytes) in before {
+        for (number, stretch) in bytes.windows(STRETCH).enumerate().step_by(16) {
+            if stretch.chunks(PIECE).all(survives) {
+                eprintln!("{} at {number}", path.display());
+                found.push(number);
+            }
+        }
+    }
+    found
 }

@@ -50,7 +50,11 @@ pub(crate) async fn lab(change: impl FnOnce(&mut AuthorizationServerConfig)) -> 
 
 pub(crate) fn process(store: &Arc<MemoryStore>) -> Sessions {
     let human = Arc::new(Clicks(ScriptedHuman::allows()));
-    Sessions::builder(store.clone()).human(human).program("test").open().unwrap()
+    Sessions::builder(store.clone())
+        .human(human)
+        .program("test")
+        .open()
+        .unwrap()
 }
 
 fn store() -> Arc<MemoryStore> {
@@ -80,7 +84,9 @@ async fn ask(session: &Session, lab: &Lab) -> Result<StatusCode, Error> {
 
 /// Whatever the server thinks of the request, it took the token.
 fn taken(asked: &Result<StatusCode, Error>) -> bool {
-    asked.as_ref().is_ok_and(|status| *status != StatusCode::UNAUTHORIZED)
+    asked
+        .as_ref()
+        .is_ok_and(|status| *status != StatusCode::UNAUTHORIZED)
 }
 
 /// AUTH-10, AUTH-60, AUTH-70: discovery, registration, consent, exchange; then a token that the server takes.
@@ -92,10 +98,17 @@ async fn a_login_brings_a_token_that_the_server_takes() {
     let session = log_in(&sessions, &lab).await;
     assert!(taken(&ask(&session, &lab).await));
     let stats = lab.with_issuer(|issuer| issuer.stats().clone());
-    assert_eq!((stats.code_ok, stats.registrations, stats.refresh_ok), (1, 1, 0));
+    assert_eq!(
+        (stats.code_ok, stats.registrations, stats.refresh_ok),
+        (1, 1, 0)
+    );
     let status = session.status().await.unwrap();
     assert_eq!(status.state, State::Ok);
-    assert!(status.refresh_token && status.expires_at.is_some() && status.next_refresh_at < status.expires_at);
+    assert!(
+        status.refresh_token
+            && status.expires_at.is_some()
+            && status.next_refresh_at < status.expires_at
+    );
 }
 
 /// F-01, F-02, I-10: however many callers and processes meet an ended token, it is refreshed once.
@@ -116,9 +129,19 @@ async fn an_ended_token_is_refreshed_once_for_everybody() {
     });
     let headers = futures_util::future::join_all(calls).await;
     let headers: Vec<_> = headers.into_iter().map(|header| header.unwrap()).collect();
-    assert!(headers.windows(2).all(|pair| pair[0] == pair[1]), "everybody has the same token");
+    assert!(
+        headers.windows(2).all(|pair| pair[0] == pair[1]),
+        "everybody has the same token"
+    );
     let stats = lab.with_issuer(|issuer| issuer.stats().clone());
-    assert_eq!((stats.refresh_ok, stats.spent_presented, stats.reuse_revocations), (1, 0, 0));
+    assert_eq!(
+        (
+            stats.refresh_ok,
+            stats.spent_presented,
+            stats.reuse_revocations
+        ),
+        (1, 0, 0)
+    );
 }
 
 /// I-14, F-25: a token endpoint that stalls delays nobody whose token still works.
@@ -134,8 +157,16 @@ async fn nobody_waits_for_a_refresh_that_is_merely_due() {
     for _ in 0..50 {
         session.header().await.unwrap();
     }
-    assert!(before.elapsed() < Duration::from_millis(500), "took {:?}", before.elapsed());
-    assert_eq!(lab.with_issuer(|issuer| issuer.stats().refresh_ok), 0, "the refresh is still under way");
+    assert!(
+        before.elapsed() < Duration::from_millis(500),
+        "took {:?}",
+        before.elapsed()
+    );
+    assert_eq!(
+        lab.with_issuer(|issuer| issuer.stats().refresh_ok),
+        0,
+        "the refresh is still under way"
+    );
     sessions.drain(Duration::from_secs(10)).await;
     assert_eq!(lab.with_issuer(|issuer| issuer.stats().refresh_ok), 1);
 }
@@ -193,7 +224,10 @@ async fn a_lost_answer_is_asked_for_once_more() {
             _ => None,
         })
         .collect();
-    assert_eq!(labels, [(Some(pilotlight::core::attempt::Label::RetryAmbiguous), 2)]);
+    assert_eq!(
+        labels,
+        [(Some(pilotlight::core::attempt::Label::RetryAmbiguous), 2)]
+    );
 }
 
 /// F-12, F-13: while the issuer is down an ended token is still tried, and the login is there when it comes back.
@@ -202,12 +236,23 @@ async fn an_outage_costs_no_login() {
     let lab = lab(|issuer| issuer.access_ttl = Duration::from_secs(2)).await;
     let store = store();
     let session = log_in(&process(&store), &lab).await;
-    let down = Fault::Status { status: 503, retry_after: Some(1), body: None };
+    let down = Fault::Status {
+        status: 503,
+        retry_after: Some(1),
+        body: None,
+    };
     lab.with_issuer(|issuer| issuer.push_fault(down));
     tokio::time::sleep(Duration::from_millis(2100)).await;
     let error = ask(&session, &lab).await.unwrap_err();
-    assert_eq!(error.action(), pilotlight::core::error::Action::RetryLater, "{error:?}");
-    assert!(matches!(session.status().await.unwrap().state, State::Retrying { .. }));
+    assert_eq!(
+        error.action(),
+        pilotlight::core::error::Action::RetryLater,
+        "{error:?}"
+    );
+    assert!(matches!(
+        session.status().await.unwrap().state,
+        State::Retrying { .. }
+    ));
     tokio::time::sleep(Duration::from_millis(1200)).await;
     assert!(taken(&ask(&session, &lab).await));
 }
@@ -226,7 +271,11 @@ async fn a_login_in_one_process_heals_the_others() {
         let error = ask(session, &lab).await.unwrap_err();
         assert_eq!(error.code(), "login.refresh_rejected");
     }
-    assert_eq!(lab.with_issuer(|issuer| issuer.stats().refresh_err), 1, "one verdict for both");
+    assert_eq!(
+        lab.with_issuer(|issuer| issuer.stats().refresh_err),
+        1,
+        "one verdict for both"
+    );
     log_in(&one, &lab).await;
     for session in [&first, &second] {
         let asked = ask(session, &lab).await;
@@ -239,14 +288,21 @@ async fn a_login_in_one_process_heals_the_others() {
 async fn a_login_without_a_refresh_token_ends_with_its_reason() {
     let lab = lab(|issuer| {
         issuer.access_ttl = Duration::from_secs(2);
-        issuer.issue_refresh_token = pilotlight_testkit::authorization_server::IssueRefreshToken::Never;
+        issuer.issue_refresh_token =
+            pilotlight_testkit::authorization_server::IssueRefreshToken::Never;
     })
     .await;
     let store = store();
     let session = log_in(&process(&store), &lab).await;
-    assert!(matches!(session.status().await.unwrap().state, State::Ending { at: Some(_) }));
+    assert!(matches!(
+        session.status().await.unwrap().state,
+        State::Ending { at: Some(_) }
+    ));
     tokio::time::sleep(Duration::from_millis(2100)).await;
-    assert_eq!(session.header().await, Err(Error::login(LoginCause::NoRefreshToken)));
+    assert_eq!(
+        session.header().await,
+        Err(Error::login(LoginCause::NoRefreshToken))
+    );
 }
 
 /// F-31, RFC 7009: a logout revokes at the issuer and ends every session; nothing is served afterwards.
@@ -261,7 +317,10 @@ async fn a_logout_revokes_and_ends_every_session() {
     assert_eq!(one.logout(&key, false).await, Ok(Revocation::Revoked));
     assert_eq!(lab.with_issuer(|issuer| issuer.stats().revocations), 1);
     assert_eq!(first.header().await, Err(Error::login(LoginCause::Never)));
-    assert_eq!(ask(&second, &lab).await, Err(Error::login(LoginCause::Never)));
+    assert_eq!(
+        ask(&second, &lab).await,
+        Err(Error::login(LoginCause::Never))
+    );
     assert!(store.revocations().await.unwrap().is_empty());
 }
 
@@ -271,9 +330,17 @@ async fn a_request_to_another_place_gets_no_token() {
     let lab = lab(|_| {}).await;
     let store = store();
     let session = log_in(&process(&store), &lab).await;
-    for place in ["https://evil.example/mcp", "http://127.0.0.1:1/mcp", lab.issuer()] {
+    for place in [
+        "https://evil.example/mcp",
+        "http://127.0.0.1:1/mcp",
+        lab.issuer(),
+    ] {
         let (mut parts, ()) = Request::post(place).body(()).unwrap().into_parts();
-        assert_eq!(session.authorize(&mut parts).await.unwrap_err().code(), "config.url", "{place}");
+        assert_eq!(
+            session.authorize(&mut parts).await.unwrap_err().code(),
+            "config.url",
+            "{place}"
+        );
         assert!(parts.headers.is_empty());
     }
 }
@@ -301,9 +368,14 @@ async fn logins_at_once_are_one_login() {
     let lab = lab(|_| {}).await;
     let store = store();
     let processes: Vec<_> = (0..8).map(|_| process(&store)).collect();
-    let logins = processes.iter().map(|p| p.login(LoginRequest::new(url(&lab), Account::default())));
+    let logins = processes
+        .iter()
+        .map(|p| p.login(LoginRequest::new(url(&lab), Account::default())));
     let done = futures_util::future::join_all(logins).await;
-    let adopted = done.iter().filter(|login| login.as_ref().is_ok_and(|login| login.adopted)).count();
+    let adopted = done
+        .iter()
+        .filter(|login| login.as_ref().is_ok_and(|login| login.adopted))
+        .count();
     assert_eq!(adopted, 7, "{done:?}");
     let stats = lab.with_issuer(|issuer| issuer.stats().clone());
     assert_eq!((stats.code_ok, stats.registrations), (1, 1));
@@ -312,12 +384,20 @@ async fn logins_at_once_are_one_login() {
 /// A refusal in the browser is `denied.by_human`, for the one who asked and for those who waited.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_login_is_refused_for_everybody_who_waited() {
-    let lab = lab(|issuer| issuer.approval = pilotlight_testkit::authorization_server::Approval::Denied).await;
+    let lab =
+        lab(|issuer| issuer.approval = pilotlight_testkit::authorization_server::Approval::Denied)
+            .await;
     let store = store();
     let processes = [process(&store), process(&store)];
-    let logins = processes.iter().map(|p| p.login(LoginRequest::new(url(&lab), Account::default())));
+    let logins = processes
+        .iter()
+        .map(|p| p.login(LoginRequest::new(url(&lab), Account::default())));
     for login in futures_util::future::join_all(logins).await {
         assert_eq!(login.unwrap_err(), Error::DeniedByHuman);
     }
-    assert_eq!(lab.with_issuer(|issuer| issuer.stats().authorize), 1, "one page was shown");
+    assert_eq!(
+        lab.with_issuer(|issuer| issuer.stats().authorize),
+        1,
+        "one page was shown"
+    );
 }

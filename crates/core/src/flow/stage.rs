@@ -24,7 +24,8 @@ use crate::{
     token::Verdict,
 };
 
-type Scripted = Box<dyn FnOnce(&Exchange, &mut Stage) -> Exchanged>;
+/// What answers an exchange.
+pub(super) type Scripted = Box<dyn FnOnce(&Exchange, &mut Stage) -> Exchanged>;
 type Hook = Box<dyn FnOnce(&mut Stage)>;
 
 /// A refresh token that left, as a stranger on the wire sees it.

@@ -71,7 +71,8 @@ fn the_two_requests_belong_together() {
     }
     assert_eq!(stage.prompt.as_ref().unwrap().token_host, "as.example", "T-18: the person is told where tokens go");
     assert_eq!(done.credential.pins.resource_parameter.as_deref(), Some("https://mcp.example"));
-    assert_eq!(done.credential.received_at, Some(done.credential.received_at.unwrap()));
+    let age = stage.now.since(&done.credential.received_at.unwrap()).unwrap();
+    assert!(age >= Duration::from_millis(50), "it counts from the send, not from the answer");
 }
 
 /// AUTH-17: without metadata there is no resource to send, in neither request.

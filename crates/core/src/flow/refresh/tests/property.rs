@@ -53,7 +53,7 @@ fn reading(choice: u8, now: Now) -> Reading {
 }
 
 /// What the network makes of a call: tokens, then everything that is none.
-fn network(choice: u8, next: u64) -> Box<dyn FnOnce(&Exchange, &mut Stage) -> crate::exchange::Exchanged> {
+fn network(choice: u8, next: u64) -> Scripted {
     match choice % 12 {
         0..4 => Box::new(tokens(next)),
         4 => Box::new(broken),

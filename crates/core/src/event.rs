@@ -78,7 +78,7 @@ pub enum Happened {
     Ambiguous {
         /// The error's code.
         code: String,
-        /// Whether the call is repeated at once.
+        /// Whether it was itself the repeat of a lost call.
         repeated: bool,
     },
     /// The issuer refused the refresh token; it is asked again.
@@ -87,6 +87,8 @@ pub enum Happened {
         cause: LoginCause,
         /// When the next probe is allowed.
         next_probe_at: Option<Wall>,
+        /// Whether the call that was refused repeated an earlier one.
+        label: Option<Label>,
     },
     /// A probe was answered with tokens: the refusal was false.
     Healed,
@@ -94,6 +96,8 @@ pub enum Happened {
     Lost {
         /// The cause.
         cause: LoginCause,
+        /// Whether the call that was refused repeated an earlier one.
+        label: Option<Label>,
     },
     /// The server refused a token that was still alive.
     TokenRefused {
@@ -107,10 +111,15 @@ pub enum Happened {
     },
     /// The session cannot be written anywhere: it lives in memory only.
     NotDurable,
-    /// A person logged out.
+    /// A person logged out: nothing of the login is used any more.
     LoggedOut {
-        /// What the issuer answered to the revocation.
-        revocation: Revocation,
+        /// Whether the issuer is left alone.
+        local: bool,
+    },
+    /// What became of the grant at the issuer after a logout.
+    Revocation {
+        /// What it came to.
+        outcome: Revocation,
     },
 }
 

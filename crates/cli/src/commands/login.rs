@@ -1,15 +1,16 @@
 //! `login`: a person approves once.
 
+mod words;
+
 use pilotlight::{
     LoggedIn, LoginRequest, Sessions,
     core::{
         flow::Callback,
         registration::{Client, ClientAuthentication, ClientSource},
         scope::Scopes,
-        time::Wall,
     },
 };
-use pilotlight_core::{Error, resource::clean};
+use pilotlight_core::Error;
 use serde_json::{Value, json};
 
 use crate::{
@@ -17,8 +18,8 @@ use crate::{
     approver,
     args::Login,
     config::{bad_value, read_secret},
-    failure::{Failure, quoted},
-    report::{shown::Shown, words},
+    failure::Failure,
+    report::shown::Shown,
     target::{Target, check_name, default_name},
 };
 
@@ -180,109 +181,12 @@ fn tell(app: &App, done: &LoggedIn) {
         }
         app.report.object(json!({ "login": object }));
     } else {
-        app.report.say(told(
+        app.report.say(words::told(
             &login,
             &done.token_host,
             done.adopted,
             done.offline_access_offered,
             app.now(),
         ));
-    }
-}
-
-fn told(
-    login: &Shown,
-    token_host: &str,
-    adopted: bool,
-    offline_access_offered: bool,
-    now: Wall,
-) -> String {
-    let how = if adopted {
-        "A moment ago somebody logged in"
-    } else {
-        "Logged in"
-    };
-    let mut text = format!("{how} to {} as {}.\n", login.key.url, clean(&login.name));
-    if let Some(issuer) = &login.issuer {
-        text.push_str(&format!("  issued by      {}\n", clean(issuer)));
-    }
-    text.push_str(&format!("  tokens from    {}\n", clean(token_host)));
-    let scopes = if login.scopes.is_empty() {
-        "(the server's default)".to_owned()
-    } else {
-        clean(&login.scopes.join(" "))
-    };
-    text.push_str(&format!("  permissions    {scopes}\n"));
-    match login.expires_at {
-        Some(at) => text.push_str(&format!(
-            "  this token     ends {}\n",
-            words::relative(at, now)
-        )),
-        None => text.push_str("  this token     ends nobody said when\n"),
-    }
-    let name = quoted(&login.name);
-    if login.refresh_token {
-        text.push_str("  stays alive    yes: it is refreshed before it ends");
-    } else {
-        text.push_str(
-            "  stays alive    no: no refresh token was issued, the login ends with this token",
-        );
-        if offline_access_offered && !login.scopes.iter().any(|scope| scope == "offline_access") {
-            text.push_str(&format!(
-                "\nhint: pilotlight login {name} --scope offline_access"
-            ));
-        } else {
-            text.push_str(&format!("\nhint: pilotlight login {name}   (once it has ended; ask the server's operator for refresh tokens)"));
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use pilotlight_core::state::State;
-
-    use super::*;
-    use crate::report::table::tests::login;
-
-    const NOW: Wall = Wall(1_795_400_000_000);
-
-    #[test]
-    fn a_login_says_what_was_got() {
-        let linear = Shown {
-            expires_at: Some(NOW + Duration::from_secs(3600)),
-            ..login("linear", "default", State::Ok)
-        };
-        insta::assert_snapshot!(told(&linear, "auth.linear.example", false, true, NOW), @"
-        Logged in to https://mcp.linear.example/mcp as linear.
-          issued by      https://auth.linear.example
-          tokens from    auth.linear.example
-          permissions    read offline_access
-          this token     ends in 1 h
-          stays alive    yes: it is refreshed before it ends
-        ");
-    }
-
-    #[test]
-    fn a_login_without_a_refresh_token_says_what_would_give_one() {
-        let state = State::Ending {
-            at: Some(NOW + Duration::from_secs(3600)),
-        };
-        let vercel = Shown {
-            refresh_token: false,
-            scopes: vec!["read".into()],
-            ..login("vercel", "default", state)
-        };
-        insta::assert_snapshot!(told(&vercel, "auth.vercel.example", true, true, NOW), @"
-        Logged in (another process has just done it) to https://mcp.vercel.example/mcp as vercel.
-          issued by      https://auth.vercel.example
-          tokens from    auth.vercel.example
-          permissions    read
-          this token     ends in 42 min
-          stays alive    no: no refresh token was issued, the login ends with this token
-        hint: pilotlight login vercel --scope offline_access
-        ");
     }
 }

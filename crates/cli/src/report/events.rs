@@ -104,6 +104,6 @@ mod tests {
             certainty: Certainty::Suspect,
             named: None,
         };
-        insta::assert_snapshot!(event(Happened::Suspected { cause, next_probe_at: Some(Wall(1_795_400_060_000)) }), @r#"{"at":"2026-11-23T02:13:20.123Z","cause":{"code":"login.refresh_rejected","message":"the authorization server refused to refresh the login; it is asked again, in case that was a mistake"},"event":"suspected","next_probe_at":"2026-11-23T02:14:20Z","process":{"nonce":"ffffffffffffffff","pid":7}}"#);
+        insta::assert_snapshot!(event(Happened::Suspected { cause, next_probe_at: Some(Wall(1_795_400_060_000)), label: None }), @r#"{"at":"2026-11-23T02:13:20.123Z","cause":{"code":"login.refresh_rejected","message":"the authorization server refused to refresh the login; it is asked again, in case that was a mistake"},"event":"suspected","label":null,"next_probe_at":"2026-11-23T02:14:20Z","process":{"nonce":"ffffffffffffffff","pid":7}}"#);
     }
 }

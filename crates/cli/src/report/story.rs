@@ -137,7 +137,12 @@ pub(crate) fn line(event: &Event) -> String {
         Happened::NotDurable => {
             "the login could not be written to the disk and lived in memory only".to_owned()
         }
-        Happened::LoggedOut { revocation } => logged_out(*revocation).to_owned(),
+        Happened::LoggedOut { local: true } => logged_out(Revocation::Local).to_owned(),
+        Happened::LoggedOut { local: false } => "logged out".to_owned(),
+        Happened::Revocation { outcome } => match outcome {
+            Revocation::Revoked => "the authorization server has revoked the login".to_owned(),
+            _ => "the authorization server offers no way to revoke a login; it ends there by itself".to_owned(),
+        },
         _ => "something that this version has no words for".to_owned(),
     }
 }

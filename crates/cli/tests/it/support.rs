@@ -220,11 +220,6 @@ impl Running {
         self.child.id()
     }
 
-    /// What it printed on stderr until now.
-    pub(crate) fn stderr(&self) -> String {
-        self.stderr.so_far()
-    }
-
     /// SIGKILL; false when it had already ended.
     pub(crate) fn kill(&mut self) -> bool {
         let ended = self.child.try_wait().expect("our child").is_some();

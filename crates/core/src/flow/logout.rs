@@ -46,6 +46,7 @@ enum State {
     ExpectRevocation(Box<Pending>),
     ExpectDeletion(Revocation),
     ExpectDequeue(Revocation),
+    ExpectRecorded(Revocation),
 }
 
 /// What the issuer has yet to be told.
@@ -124,8 +125,7 @@ impl Flow for Logout {
         let state = std::mem::replace(&mut self.state, State::Ready);
         match (state, answer) {
             (State::ExpectLease, Answer::Locked(Ok(_))) => {
-                let revocation = if self.task.local { Revocation::Local } else { Revocation::Queued };
-                let happened = Happened::LoggedOut { revocation };
+                let happened = Happened::LoggedOut { local: self.task.local };
                 let event = Event { at: now.wall, process: self.task.process, happened };
                 let act = Act::Bury { key: self.task.key.clone(), event, revoke: !self.task.local };
                 self.next(State::ExpectBurial, act)
@@ -149,7 +149,13 @@ impl Flow for Logout {
             (State::ExpectUnlock(Err(error)), Answer::Done(_)) => Turn::Done(Err(error)),
             (State::ExpectRevocation(pending), Answer::Exchanged(exchanged)) => self.answered(*pending, &exchanged),
             (State::ExpectDeletion(revocation), Answer::Exchanged(_)) => self.dequeue(revocation),
-            (State::ExpectDequeue(revocation), Answer::Done(_)) => Turn::Done(Ok(revocation)),
+            (State::ExpectDequeue(outcome), Answer::Done(_)) => {
+                let happened = Happened::Revocation { outcome };
+                let event = Event { at: now.wall, process: self.task.process, happened };
+                let act = Act::Record(self.task.key.clone(), event);
+                self.next(State::ExpectRecorded(outcome), act)
+            }
+            (State::ExpectRecorded(outcome), Answer::Done(_)) => Turn::Done(Ok(outcome)),
             _ => Turn::Done(Err(Error::Bug { what: "logout: an answer that nothing waits for" })),
         }
     }

@@ -459,8 +459,10 @@ impl Refresh {
         let Call { mut reading, mut record, attempt, credential, .. } = call;
         let cause = suspicion.cause.clone();
         let happened = match suspicion.next_probe_at {
-            next_probe_at @ Some(_) => Happened::Suspected { cause: cause.clone(), next_probe_at },
-            None => Happened::Lost { cause: cause.clone() },
+            next_probe_at @ Some(_) => {
+                Happened::Suspected { cause: cause.clone(), next_probe_at, label: attempt.label }
+            }
+            None => Happened::Lost { cause: cause.clone(), label: attempt.label },
         };
         let repeated = matches!(attempt.label, Some(Label::RetryAmbiguous | Label::AfterCrash));
         let learned = repeated && named != Some(Named::Revoked) && matches!(cause, LoginCause::RefreshRejected { .. });
@@ -617,7 +619,10 @@ fn learned_lifetime(call: &Call, now: Now) -> Option<Lifetime> {
     let accepted = call.record.acceptance.is_some_and(|seen| seen.generation == old.version.generation);
     match (call.reason, old.lifetime) {
         (_, Some(Lifetime::Stated(_))) => None,
-        (Reason::Refused, _) if accepted => now.since(&old.received_at?).map(Lifetime::Hint),
+        (Reason::Refused, _) if accepted => {
+            // A shorter one would make every use a refresh that is merely due, past the limits of forced ones (T-45).
+            now.since(&old.received_at?).filter(|age| *age >= SHORTEST_LEARNED).map(Lifetime::Hint)
+        }
         (Reason::Refused, _) => None,
         (_, Some(Lifetime::Hint(span))) => Some(Lifetime::Hint(span + span / 4)),
         (_, None) => None,
@@ -677,6 +682,7 @@ const LAST_PROBE: u32 = 3;
 const LONGEST_PROBE: Duration = Duration::from_secs(21_600);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3700);
 const MOST_LOOKS: u32 = 4;
+const SHORTEST_LEARNED: Duration = Duration::from_secs(60);
 const BREAKER: Duration = Duration::from_secs(1800);
 const DAY: Duration = Duration::from_secs(86_400);
 

@@ -68,6 +68,7 @@ fn a_loss_is_told_cause_first() {
             17,
             Happened::Lost {
                 cause: cause.clone(),
+                label: Some(Label::RetryAmbiguous),
             },
         ),
     ];
@@ -78,7 +79,7 @@ fn a_loss_is_told_cause_first() {
     02:13:20  logged in at https://auth.linear.example, with the permissions read write; the token lives for 1 h
     02:13:28  refreshed before the token ended (lives for 10 s)
     02:13:36  the answer to a refresh was lost, and that to its repeat as well (unavailable.network)
-    02:13:37  the login was lost: the authorization server refused to refresh the login: it says that a refresh token was used twice (login.refresh_rejected)
+    02:13:37  the login was lost: the authorization server refused to refresh the login: it says that a refresh token was used twice (login.refresh_rejected); it had refreshed a moment before, and that answer was lost on the way
     ");
 }
 

@@ -36,12 +36,15 @@ fn the_burial_comes_before_the_revocation() {
         reply(200, "")(exchange, stage)
     });
     assert_eq!(stage.run(logout(false)), Ok(Revocation::Revoked));
-    assert_eq!(stage.log, ["lock", "bury", "unlock", "send revocation", "revoked"]);
+    assert_eq!(stage.log, ["lock", "bury", "unlock", "send revocation", "revoked", "record"]);
     let exchange = &stage.exchanges[0];
     assert_eq!((exchange.leg, exchange.url.as_str()), (Leg::Revocation, "https://as.example/revoke"));
     let body = "token=rt-4&token_type_hint=refresh_token&client_id=client-1";
     assert_eq!(String::from_utf8_lossy(&exchange.body), body);
     assert!(stage.queue.is_empty());
+    let happened: Vec<_> = stage.events.iter().map(|event| event.happened.clone()).collect();
+    let outcome = Revocation::Revoked;
+    assert_eq!(happened, [Happened::LoggedOut { local: false }, Happened::Revocation { outcome }]);
 }
 
 /// DESIGN.md section 6: an issuer that cannot be reached, or asks to wait, leaves the revocation in the queue.
@@ -78,7 +81,7 @@ fn the_registration_goes_last() {
     registered(&mut stage);
     stage.answer(reply(200, "")).answer(reply(204, ""));
     assert_eq!(stage.run(logout(false)), Ok(Revocation::Revoked));
-    assert_eq!(stage.log[3..], ["send revocation", "send registration", "revoked"]);
+    assert_eq!(stage.log[3..], ["send revocation", "send registration", "revoked", "record"]);
     let delete = &stage.exchanges[1];
     assert_eq!((delete.method.as_str(), delete.url.as_str()), ("DELETE", "https://as.example/register/client-1"));
     assert_eq!(delete.headers["authorization"], "Bearer manage-1");
@@ -111,7 +114,7 @@ fn a_local_logout_tells_nobody() {
     registered(&mut stage);
     assert_eq!(stage.run(logout(true)), Ok(Revocation::Local));
     assert_eq!((stage.log.join(" ").as_str(), stage.queue.len()), ("lock bury unlock", 0));
-    assert!(matches!(stage.events[0].happened, Happened::LoggedOut { revocation: Revocation::Local }));
+    assert!(matches!(stage.events[0].happened, Happened::LoggedOut { local: true }));
 }
 
 /// No login, no lock, no store: told, and nothing is sent or left locked.
@@ -135,7 +138,7 @@ fn the_queue_is_worked_off() {
     let task = Task { key: key(), local: false, process: process(2) };
     let flow = Logout::queued(task, credential(4), Some(management()));
     assert_eq!(stage.run(flow), Ok(Revocation::Revoked));
-    assert_eq!((stage.log.join(", ").as_str(), stage.queue.len()), ("send revocation, send registration, revoked", 0));
+    assert_eq!((stage.log.join(", ").as_str(), stage.queue.len()), ("send revocation, send registration, revoked, record", 0));
 }
 
 /// flow/mod.rs: a wrong answer is a bug, told and never a panic.

@@ -145,3 +145,41 @@ fn a_breaker_from_the_far_future_is_not_believed() {
     stage.now.wall = Wall(stage.now.wall.0 - 30 * 86_400_000);
     assert_eq!(stage.run(Refresh::new(refused(5))).result, Ok(Gain::Refreshed));
 }
+
+/// F-18: an issuer that states no lifetime is learned from: the age at which an accepted token was refused, then more.
+#[test]
+fn a_silent_issuers_lifetime_is_learned() {
+    let mut stage = Stage::with(Credential { lifetime: None, ..credential(4) });
+    for _ in 0..3 {
+        stage.answer(reply(200, r#"{"access_token":"at"}"#));
+    }
+    accept(&mut stage);
+    stage.pass(secs(600));
+    stage.run(Refresh::new(refused(4)));
+    let life = |stage: &Stage| stage.record().credential.as_ref().unwrap().lifetime;
+    let Some(Lifetime::Hint(learned)) = life(&stage) else { panic!() };
+    assert_eq!(learned.as_secs(), 600);
+    stage.pass(secs(590));
+    assert_eq!(stage.run(Refresh::new(task(5))).result, Ok(Gain::Refreshed));
+    assert_eq!(life(&stage), Some(Lifetime::Hint(learned + learned / 4)));
+}
+
+/// T-45: a server that accepts each token once and refuses it at once teaches nothing: it would drive a refresh at every
+/// use, and those that are merely due are not counted among the forced.
+#[test]
+fn a_server_that_refuses_at_once_drives_no_refreshes() {
+    let mut stage = Stage::with(Credential { lifetime: None, ..credential(4) });
+    for _ in 0..1000 {
+        stage.answer(reply(200, r#"{"access_token":"at"}"#));
+    }
+    stage.pass(secs(1));
+    let end = stage.now.mono + MINUTE;
+    while stage.now.mono < end {
+        // A request as the session makes it: what is due is refreshed, the token is accepted once, then refused.
+        drop(stage.run(Refresh::new(task(stage.generation()))));
+        accept(&mut stage);
+        drop(stage.run(Refresh::new(refused(stage.generation()))));
+        stage.pass(Duration::from_millis(200));
+    }
+    assert!(stage.sent.len() <= 3, "{} calls in a minute", stage.sent.len());
+}

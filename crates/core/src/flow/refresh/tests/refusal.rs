@@ -15,7 +15,7 @@ fn described(text: &str) -> impl FnOnce(&Exchange, &mut Stage) -> crate::exchang
 
 fn losses(stage: &Stage) -> Vec<LoginCause> {
     let lost = |event: &Event| match &event.happened {
-        Happened::Lost { cause } => Some(cause.clone()),
+        Happened::Lost { cause, .. } => Some(cause.clone()),
         _ => None,
     };
     stage.events.iter().filter_map(lost).collect()
@@ -100,6 +100,7 @@ fn a_newer_version_at_the_reread_is_adopted() {
             oauth_error("invalid_grant")(exchange, stage)
         });
         let outcome = stage.refresh();
+        assert_eq!(stage.count("note no attempt"), 0, "seen at the re-read, before anything is noted about it");
         assert_eq!(outcome.result, Ok(Gain::Adopted));
         assert_eq!((stage.record().suspicion.is_none(), stage.events.len()), (true, 0));
     }

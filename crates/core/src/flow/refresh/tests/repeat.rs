@@ -68,6 +68,7 @@ fn without_grace_nothing_is_repeated() {
     stage.notes = IssuerNotes { reuse_grace: ReuseGrace::None, seen_at: stage.now.wall };
     stage.answer(broken);
     assert_eq!(stage.refresh().result, Ok(Gain::Uncertain));
+    assert_eq!((stage.count("wait"), ambiguous_attempt(&stage).label), (0, None), "not even prepared");
     assert_eq!(stage.labels(), [None]);
     stage.pass(secs(2));
     assert_eq!(stage.refresh().result, Ok(Gain::Uncertain));

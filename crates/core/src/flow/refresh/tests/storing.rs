@@ -115,6 +115,20 @@ fn a_store_that_recovers_midway_gets_both() {
     assert!(stage.sent[0].noted);
 }
 
+/// F-06, I-5: what follows a version that only memory held is committed over the version that is really stored.
+#[test]
+fn a_commit_from_memory_expects_what_is_stored() {
+    let mut stage = due();
+    stage.fail("commit").fail("spool").fail("note");
+    stage.pass(secs(3800)).answer(tokens(6));
+    stage.before("send token", |stage| {
+        stage.heal();
+    });
+    let outcome = stage.run(Refresh::new(Task { unsaved: Some(Box::new(five())), ..task(5) }));
+    assert_eq!((outcome.result, outcome.unsaved), (Ok(Gain::Refreshed), false));
+    assert_eq!((stage.count("commit 6 over 4"), stage.generation()), (1, 6));
+}
+
 /// F-31: what memory kept of a login that was logged out is revoked, and never comes back.
 #[test]
 fn what_memory_kept_of_a_logged_out_login_is_revoked() {

@@ -96,6 +96,25 @@ impl Failure {
         .into()
     }
 
+    /// The same, for a login that failed: where nobody could be asked, the way to ask somebody is the hint.
+    pub(crate) fn of_login(error: &Error, target: &Target) -> Self {
+        let mut told = Told {
+            hint: hint(error, Some(&target.typed())),
+            ..Told::from(error)
+        };
+        if let Error::LoginRequired {
+            cause: LoginCause::Never,
+        } = error
+        {
+            told.message = "nobody can be asked from here to approve the login".to_owned();
+            told.hint = Some(format!(
+                "pilotlight login {} --paste, at a terminal (or --browser-command PROGRAM)",
+                quoted(&target.typed())
+            ));
+        }
+        told.into()
+    }
+
     /// The error as `--json` shows it.
     pub(crate) fn to_json(&self) -> Value {
         json!({

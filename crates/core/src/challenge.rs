@@ -27,7 +27,11 @@ impl Challenge {
         for value in values {
             // A parameter belongs to a challenge of the same header: one header cannot add to another's challenge.
             let first = challenges.len();
-            Reader { bytes: value.as_bytes(), at: 0 }.challenges(first, &mut challenges);
+            Reader {
+                bytes: value.as_bytes(),
+                at: 0,
+            }
+            .challenges(first, &mut challenges);
         }
         challenges
     }
@@ -35,7 +39,10 @@ impl Challenge {
     /// The first value of a parameter; `name` in lower case.
     #[must_use]
     pub fn param(&self, name: &str) -> Option<&str> {
-        self.params.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+        self.params
+            .iter()
+            .find(|(own, _)| own == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Whether the challenge is of `scheme`, in any case of letters (RFC 9110 section 11.1).
@@ -64,11 +71,19 @@ impl Demand {
     pub fn from_headers(headers: &HeaderMap) -> Self {
         let challenges = Challenge::parse_all(headers.get_all(WWW_AUTHENTICATE));
         let of = |scheme: &'static str| challenges.iter().filter(move |c| c.is(scheme));
-        let values = |name: &'static str| of("bearer").chain(of("dpop")).filter_map(move |c| c.param(name));
+        let values = |name: &'static str| {
+            of("bearer")
+                .chain(of("dpop"))
+                .filter_map(move |c| c.param(name))
+        };
         Self {
             resource_metadata: values("resource_metadata").find_map(metadata_url),
-            scope: values("scope").map(Scopes::parse).find(|scopes| !scopes.is_empty()),
-            error: values("error").find(|error| !error.is_empty()).map(str::to_owned),
+            scope: values("scope")
+                .map(Scopes::parse)
+                .find(|scopes| !scopes.is_empty()),
+            error: values("error")
+                .find(|error| !error.is_empty())
+                .map(str::to_owned),
             dpop: of("dpop").next().is_some(),
         }
     }
@@ -84,7 +99,8 @@ fn metadata_url(text: &str) -> Option<Url> {
     let mut url = Url::parse(text).ok()?;
     let plain = url.username().is_empty() && url.password().is_none();
     url.set_fragment(None);
-    (plain && (url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url)))).then_some(url)
+    (plain && (url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url))))
+        .then_some(url)
 }
 
 /// A position in one header value. Each step moves it forward and none looks back further than one token.
@@ -121,7 +137,11 @@ impl<'a> Reader<'a> {
                 }
             } else if after_comma {
                 let token68 = self.token68();
-                into.push(Challenge { scheme: lower(token), token68, params: Vec::new() });
+                into.push(Challenge {
+                    scheme: lower(token),
+                    token68,
+                    params: Vec::new(),
+                });
             }
             after_comma = false;
         }

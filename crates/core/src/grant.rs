@@ -61,18 +61,27 @@ impl fmt::Debug for FormRequest {
 pub fn token_request(grant: &Grant<'_>, client: &Client, resource: Option<&str>) -> FormRequest {
     let mut pairs = Vec::new();
     match grant {
-        Grant::AuthorizationCode { code, redirect_uri, verifier } => pairs.extend([
+        Grant::AuthorizationCode {
+            code,
+            redirect_uri,
+            verifier,
+        } => pairs.extend([
             ("grant_type", "authorization_code"),
             ("code", code.expose()),
             ("redirect_uri", redirect_uri),
             ("code_verifier", verifier.expose()),
         ]),
         Grant::Refresh { token, .. } => {
-            pairs.extend([("grant_type", "refresh_token"), ("refresh_token", token.expose())]);
+            pairs.extend([
+                ("grant_type", "refresh_token"),
+                ("refresh_token", token.expose()),
+            ]);
         }
     }
     let scope = match grant {
-        Grant::Refresh { scope: Some(scope), .. } if !scope.is_empty() => Some(scope.to_string()),
+        Grant::Refresh {
+            scope: Some(scope), ..
+        } if !scope.is_empty() => Some(scope.to_string()),
         _ => None,
     };
     pairs.extend(scope.as_deref().map(|scope| ("scope", scope)));
@@ -116,7 +125,10 @@ impl AuthorizationRequest<'_> {
             ("response_type", Some("code")),
             ("client_id", Some(self.client_id)),
             ("redirect_uri", Some(self.redirect_uri)),
-            ("scope", Some(scopes.as_str()).filter(|scopes| !scopes.is_empty())),
+            (
+                "scope",
+                Some(scopes.as_str()).filter(|scopes| !scopes.is_empty()),
+            ),
             ("state", Some(self.state.expose())),
             ("code_challenge", Some(self.challenge)),
             ("code_challenge_method", Some(Pkce::METHOD)),
@@ -125,10 +137,16 @@ impl AuthorizationRequest<'_> {
         let ours = |name: &str| pairs.iter().any(|(own, _)| *own == name);
         let mut url = self.endpoint.clone();
         if url.query_pairs().any(|(name, _)| ours(&name)) {
-            let kept: Vec<_> = self.endpoint.query_pairs().filter(|(name, _)| !ours(name)).collect();
+            let kept: Vec<_> = self
+                .endpoint
+                .query_pairs()
+                .filter(|(name, _)| !ours(name))
+                .collect();
             url.query_pairs_mut().clear().extend_pairs(kept);
         }
-        let present = pairs.iter().filter_map(|(name, value)| Some((name, (*value)?)));
+        let present = pairs
+            .iter()
+            .filter_map(|(name, value)| Some((name, (*value)?)));
         url.query_pairs_mut().extend_pairs(present);
         url
     }
@@ -140,21 +158,35 @@ impl AuthorizationRequest<'_> {
 /// method that needs a secret which is not there falls back to the ID alone.
 fn form<'a>(mut pairs: Vec<(&'static str, &'a str)>, client: &'a Client) -> FormRequest {
     let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/x-www-form-urlencoded"),
+    );
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     match (client.authentication, &client.secret) {
         (ClientAuthentication::Basic, Some(secret)) => {
             headers.insert(AUTHORIZATION, basic(&client.id, secret));
         }
         (ClientAuthentication::Post, Some(secret)) => {
-            pairs.extend([("client_id", client.id.as_str()), ("client_secret", secret.expose())]);
+            pairs.extend([
+                ("client_id", client.id.as_str()),
+                ("client_secret", secret.expose()),
+            ]);
         }
         _ => pairs.push(("client_id", client.id.as_str())),
     }
     // Room for every byte escaped: a string that grew would leave unwiped copies of the secrets behind.
-    let room = pairs.iter().map(|(name, value)| name.len() + 3 * value.len() + 2).sum();
-    let body = form_urlencoded::Serializer::new(String::with_capacity(room)).extend_pairs(pairs).finish();
-    FormRequest { headers, body: Zeroizing::new(body.into_bytes()) }
+    let room = pairs
+        .iter()
+        .map(|(name, value)| name.len() + 3 * value.len() + 2)
+        .sum();
+    let body = form_urlencoded::Serializer::new(String::with_capacity(room))
+        .extend_pairs(pairs)
+        .finish();
+    FormRequest {
+        headers,
+        body: Zeroizing::new(body.into_bytes()),
+    }
 }
 
 /// `Basic` with both halves form-encoded first, so that neither can hold the colon that parts them.

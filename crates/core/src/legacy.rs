@@ -29,7 +29,11 @@ pub struct PersistedCredentials {
     #[serde(default, deserialize_with = "lenient_number")]
     pub token_received_at: Option<u64>,
     /// The client secret of a registration; an empty one counts as none.
-    #[serde(default, serialize_with = "secret::sealed_option::serialize", deserialize_with = "empty_is_none")]
+    #[serde(
+        default,
+        serialize_with = "secret::sealed_option::serialize",
+        deserialize_with = "empty_is_none"
+    )]
     pub client_secret: Option<ClientSecret>,
     /// The issuer, as text: older programs wrote what they were told.
     #[serde(default, deserialize_with = "empty_text_is_none")]
@@ -49,7 +53,11 @@ pub struct PersistedTokens {
     #[serde(default = "bearer")]
     pub token_type: String,
     /// The lifetime in seconds, read from a number or a string of one.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient_number")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "lenient_number"
+    )]
     pub expires_in: Option<u64>,
     /// The refresh token; an empty one counts as none.
     #[serde(
@@ -118,8 +126,14 @@ impl PersistedCredentials {
     ///
     /// Nothing is kept of another client's, or another issuer's, login (T-20).
     pub fn carry_forward(&mut self, previous: &Self) {
-        let both = self.issuer.as_ref().filter(|own| !own.is_empty()).zip(previous.issuer.as_ref());
-        if self.client_id != previous.client_id || both.is_some_and(|(own, old)| own != old && !old.is_empty()) {
+        let both = self
+            .issuer
+            .as_ref()
+            .filter(|own| !own.is_empty())
+            .zip(previous.issuer.as_ref());
+        if self.client_id != previous.client_id
+            || both.is_some_and(|(own, old)| own != old && !old.is_empty())
+        {
             return;
         }
         if let (Some(own), Some(old)) = (&mut self.token_response, &previous.token_response) {
@@ -150,7 +164,14 @@ impl PersistedTokens {
     #[must_use]
     pub fn new(access_token: AccessToken) -> Self {
         let extra = Map::new();
-        Self { access_token, token_type: bearer(), expires_in: None, refresh_token: None, scope: None, extra }
+        Self {
+            access_token,
+            token_type: bearer(),
+            expires_in: None,
+            refresh_token: None,
+            scope: None,
+            extra,
+        }
     }
 }
 
@@ -190,18 +211,24 @@ fn bearer() -> String {
     "bearer".to_owned()
 }
 
-fn null_is_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+fn null_is_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
+    from: D,
+) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 /// A whole number of seconds, or a string of one; what is negative, absurd or something else is unknown.
 fn lenient_number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
     let number = match Value::deserialize(from)? {
-        Value::Number(number) => number.as_u64().map_or(number.as_f64(), |whole| Some(whole as f64)),
+        Value::Number(number) => number
+            .as_u64()
+            .map_or(number.as_f64(), |whole| Some(whole as f64)),
         Value::String(text) => text.trim().parse::<f64>().ok(),
         _ => None,
     };
-    Ok(number.filter(|number| (0.0..=LARGEST).contains(number)).map(|number| number as u64))
+    Ok(number
+        .filter(|number| (0.0..=LARGEST).contains(number))
+        .map(|number| number as u64))
 }
 
 fn empty_text_is_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
@@ -209,7 +236,10 @@ fn empty_text_is_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Strin
 }
 
 fn empty_is_none<'de, T: SealedText, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
-    empty_text_is_none(from)?.map(T::close).transpose().map_err(serde::de::Error::custom)
+    empty_text_is_none(from)?
+        .map(T::close)
+        .transpose()
+        .map_err(serde::de::Error::custom)
 }
 
 fn joined<S: Serializer>(scopes: &Option<Scopes>, to: S) -> Result<S::Ok, S::Error> {

@@ -51,17 +51,31 @@ impl ResourceMetadata {
     /// [`Error::MetadataInvalid`] where it is no such document, or names authorization servers but none that can be used.
     pub fn parse(body: &[u8], server: &Resource) -> Result<Self, Error> {
         let document = Document::read(RESOURCE_DOCUMENT, body)?;
-        let published = document.text("resource")?.ok_or(document.bad("resource", "it is missing"))?;
+        let published = document
+            .text("resource")?
+            .ok_or(document.bad("resource", "it is missing"))?;
         let resource = match Resource::parse(published) {
             Ok(resource) if server.is_within(&resource) => resource,
-            _ => return Err(Error::ResourceMismatch { published: published.to_owned() }),
+            _ => {
+                return Err(Error::ResourceMismatch {
+                    published: published.to_owned(),
+                });
+            }
         };
         let field = "authorization_servers";
         let mut authorization_servers = Vec::new();
         if let Some(value) = document.present(field) {
-            let list = value.as_array().ok_or(document.bad(field, "it is not a list"))?;
-            for issuer in list.iter().filter_map(Value::as_str).filter_map(|text| Issuer::parse(text).ok()) {
-                if !authorization_servers.contains(&issuer) && authorization_servers.len() < MOST_ISSUERS {
+            let list = value
+                .as_array()
+                .ok_or(document.bad(field, "it is not a list"))?;
+            for issuer in list
+                .iter()
+                .filter_map(Value::as_str)
+                .filter_map(|text| Issuer::parse(text).ok())
+            {
+                if !authorization_servers.contains(&issuer)
+                    && authorization_servers.len() < MOST_ISSUERS
+                {
                     authorization_servers.push(issuer);
                 }
             }
@@ -119,9 +133,15 @@ impl ServerMetadata {
     /// [`Error::MetadataInvalid`], naming the field, for a URL that must not be visited (AUTH-25, T-02).
     pub fn parse(body: &[u8], expected: &Issuer) -> Result<Self, Error> {
         let document = Document::read(SERVER_DOCUMENT, body)?;
-        let got = document.present("issuer").and_then(Value::as_str).unwrap_or_default();
+        let got = document
+            .present("issuer")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         if got != expected.as_str() {
-            return Err(Error::IssuerMismatch { expected: expected.as_str().to_owned(), got: got.to_owned() });
+            return Err(Error::IssuerMismatch {
+                expected: expected.as_str().to_owned(),
+                got: got.to_owned(),
+            });
         }
         let local = expected.url().is_some_and(|url| is_loopback(&url));
         for field in UNUSED_ENDPOINTS {
@@ -139,7 +159,8 @@ impl ServerMetadata {
                 .ok_or(document.bad(token_endpoint, "it is missing"))?,
             registration_endpoint: document.endpoint("registration_endpoint", local)?,
             revocation_endpoint: document.endpoint("revocation_endpoint", local)?,
-            device_authorization_endpoint: document.endpoint("device_authorization_endpoint", local)?,
+            device_authorization_endpoint: document
+                .endpoint("device_authorization_endpoint", local)?,
             scopes_supported: document.list("scopes_supported").map(Scopes::from_list),
             pkce_methods: document.list("code_challenge_methods_supported"),
             token_auth_methods: document.list("token_endpoint_auth_methods_supported"),
@@ -157,7 +178,8 @@ impl ServerMetadata {
     pub fn legacy(server: &Resource) -> Self {
         let origin = server.url().origin().ascii_serialization();
         Self {
-            issuer: Issuer::parse(&origin).expect("a resource's origin is https or loopback http, without a query"),
+            issuer: Issuer::parse(&origin)
+                .expect("a resource's origin is https or loopback http, without a query"),
             authorization_endpoint: Some(origin_url(server, "/authorize")),
             token_endpoint: origin_url(server, "/token"),
             registration_endpoint: Some(origin_url(server, "/register")),
@@ -181,7 +203,11 @@ impl ServerMetadata {
     /// [`Error::NoPkceS256`].
     pub fn require_pkce_s256(&self) -> Result<(), Error> {
         let offered = |methods: &Vec<String>| methods.iter().any(|method| method == "S256");
-        if self.legacy || self.pkce_methods.as_ref().is_some_and(offered) { Ok(()) } else { Err(Error::NoPkceS256) }
+        if self.legacy || self.pkce_methods.as_ref().is_some_and(offered) {
+            Ok(())
+        } else {
+            Err(Error::NoPkceS256)
+        }
     }
 
     /// Whether the token endpoint takes a method of client authentication.
@@ -216,13 +242,25 @@ impl Document {
     fn read(name: &'static str, body: &[u8]) -> Result<Self, Error> {
         match serde_json::from_slice(body) {
             Ok(Value::Object(fields)) => Ok(Self { name, fields }),
-            Ok(_) => Err(Error::MetadataInvalid { document: name, field: "document", why: "it is not a JSON object" }),
-            Err(_) => Err(Error::MetadataInvalid { document: name, field: "document", why: "it is not JSON" }),
+            Ok(_) => Err(Error::MetadataInvalid {
+                document: name,
+                field: "document",
+                why: "it is not a JSON object",
+            }),
+            Err(_) => Err(Error::MetadataInvalid {
+                document: name,
+                field: "document",
+                why: "it is not JSON",
+            }),
         }
     }
 
     fn bad(&self, field: &'static str, why: &'static str) -> Error {
-        Error::MetadataInvalid { document: self.name, field, why }
+        Error::MetadataInvalid {
+            document: self.name,
+            field,
+            why,
+        }
     }
 
     /// A field that is there and not null.
@@ -242,7 +280,12 @@ impl Document {
     /// A list of texts; a wrong type counts as absent.
     fn list(&self, field: &str) -> Option<Vec<String>> {
         let list = self.present(field)?.as_array()?;
-        Some(list.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+        Some(
+            list.iter()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect(),
+        )
     }
 
     fn flag(&self, field: &str) -> bool {
@@ -251,13 +294,18 @@ impl Document {
 
     /// A URL that requests may be sent to: `https`, or `http` where issuer and endpoint are both on this machine.
     fn endpoint(&self, field: &'static str, local: bool) -> Result<Option<Url>, Error> {
-        let Some(text) = self.text(field)? else { return Ok(None) };
+        let Some(text) = self.text(field)? else {
+            return Ok(None);
+        };
         if text.len() > LONGEST_URL {
             return Err(self.bad(field, "it is longer than a URL should be"));
         }
         let url = Url::parse(text).map_err(|_| self.bad(field, "it is not a URL"))?;
         if url.scheme() != "https" && !(url.scheme() == "http" && local && is_loopback(&url)) {
-            return Err(self.bad(field, "it must be https (http only on a loopback host, for a loopback issuer)"));
+            return Err(self.bad(
+                field,
+                "it must be https (http only on a loopback host, for a loopback issuer)",
+            ));
         }
         if !url.username().is_empty() || url.password().is_some() {
             return Err(self.bad(field, "a user name or password does not belong in it"));
@@ -271,7 +319,9 @@ impl Document {
     /// A URL for people to read, which nothing here opens: any web page will do, and what is no absolute URL is nothing.
     fn page(&self, field: &'static str) -> Result<(), Error> {
         match Url::parse(self.text(field)?.unwrap_or_default()) {
-            Ok(url) if !matches!(url.scheme(), "https" | "http") => Err(self.bad(field, "it is not a web page")),
+            Ok(url) if !matches!(url.scheme(), "https" | "http") => {
+                Err(self.bad(field, "it is not a web page"))
+            }
             _ => Ok(()),
         }
     }
@@ -303,7 +353,14 @@ const UNUSED_ENDPOINTS: [&str; 8] = [
 ];
 
 /// Pages for people (RFC 8414 section 2, and what some servers put beside them).
-const PAGES: [&str; 6] = ["service_documentation", "op_policy_uri", "op_tos_uri", "policy_uri", "tos_uri", "logo_uri"];
+const PAGES: [&str; 6] = [
+    "service_documentation",
+    "op_policy_uri",
+    "op_tos_uri",
+    "policy_uri",
+    "tos_uri",
+    "logo_uri",
+];
 
 #[cfg(test)]
 mod tests;

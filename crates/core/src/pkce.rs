@@ -24,16 +24,23 @@ impl Pkce {
     /// Makes a pair from 32 random bytes, as RFC 7636 section 4.1 recommends.
     #[must_use]
     pub fn from_entropy(entropy: &[u8; 32]) -> Self {
-        let verifier = CodeVerifier::new(URL_SAFE_NO_PAD.encode(entropy)).expect("base64url is printable");
+        let verifier =
+            CodeVerifier::new(URL_SAFE_NO_PAD.encode(entropy)).expect("base64url is printable");
         let challenge = challenge(&verifier);
-        Self { verifier, challenge }
+        Self {
+            verifier,
+            challenge,
+        }
     }
 }
 
 /// Makes a `state` from 32 random bytes (AUTH-61).
 #[must_use]
 pub fn state_from_entropy(entropy: &[u8; 32]) -> StateParameter {
-    let digest = Sha256::new().chain_update(STATE_LABEL).chain_update(entropy).finalize();
+    let digest = Sha256::new()
+        .chain_update(STATE_LABEL)
+        .chain_update(entropy)
+        .finalize();
     StateParameter::new(URL_SAFE_NO_PAD.encode(digest)).expect("base64url is printable")
 }
 
@@ -52,12 +59,18 @@ mod tests {
     #[test]
     fn the_rfc_7636_vector_holds() {
         let octets = [
-            116, 24, 223, 180, 151, 153, 224, 37, 79, 250, 96, 125, 216, 173, 187, 186, 22, 212, 37, 77, 105, 214, 191,
-            240, 91, 88, 5, 88, 83, 132, 141, 121,
+            116, 24, 223, 180, 151, 153, 224, 37, 79, 250, 96, 125, 216, 173, 187, 186, 22, 212,
+            37, 77, 105, 214, 191, 240, 91, 88, 5, 88, 83, 132, 141, 121,
         ];
         let pkce = Pkce::from_entropy(&octets);
-        assert_eq!(pkce.verifier.expose(), "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
-        assert_eq!(pkce.challenge, "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
+        assert_eq!(
+            pkce.verifier.expose(),
+            "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+        );
+        assert_eq!(
+            pkce.challenge,
+            "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
+        );
     }
 
     /// AUTH-60, AUTH-61: a state made of the same entropy gives neither the verifier nor the challenge away.

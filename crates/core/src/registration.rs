@@ -49,7 +49,9 @@ impl ClientAuthentication {
     /// The method of a registered name; `None` for one that this program does not have.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::None, Self::Basic, Self::Post].into_iter().find(|method| method.as_str() == name)
+        [Self::None, Self::Basic, Self::Post]
+            .into_iter()
+            .find(|method| method.as_str() == name)
     }
 
     /// Whether the method is nothing without a secret.
@@ -92,9 +94,19 @@ pub struct Client {
 impl Client {
     /// A client that a person registered: authenticates by what the server offers if it has a secret, else not at all.
     #[must_use]
-    pub fn pre_registered(id: String, secret: Option<ClientSecret>, metadata: &ServerMetadata) -> Self {
+    pub fn pre_registered(
+        id: String,
+        secret: Option<ClientSecret>,
+        metadata: &ServerMetadata,
+    ) -> Self {
         let authentication = choose_authentication(metadata, secret.is_some());
-        Self { id, secret, secret_expires_at: None, authentication, source: ClientSource::PreRegistered }
+        Self {
+            id,
+            secret,
+            secret_expires_at: None,
+            authentication,
+            source: ClientSource::PreRegistered,
+        }
     }
 
     /// The client that a metadata document describes: its URL is the ID, and it is public.
@@ -137,7 +149,12 @@ impl ClientMetadata {
     /// A client of this name that is sent back to these URIs and asks for at most these scopes.
     #[must_use]
     pub fn new(client_name: String, redirect_uris: Vec<String>, scope: Option<Scopes>) -> Self {
-        Self { client_name, redirect_uris, scope, ..Self::default() }
+        Self {
+            client_name,
+            redirect_uris,
+            scope,
+            ..Self::default()
+        }
     }
 
     /// Writes the registration request: a native application (AUTH-37) that refreshes (AUTH-91) and uses codes only.
@@ -148,7 +165,10 @@ impl ClientMetadata {
         put("application_type", json!("native"));
         put("client_name", json!(self.client_name));
         put("redirect_uris", json!(self.redirect_uris));
-        put("grant_types", json!(["authorization_code", "refresh_token"]));
+        put(
+            "grant_types",
+            json!(["authorization_code", "refresh_token"]),
+        );
         put("response_types", json!(["code"]));
         put("token_endpoint_auth_method", json!(authentication.as_str()));
         if let Some(scope) = self.scope.as_ref().filter(|scope| !scope.is_empty()) {
@@ -186,7 +206,11 @@ impl RegistrationManagement {
         let text = Zeroizing::new(format!("Bearer {}", self.token.expose()));
         let mut value = HeaderValue::from_str(&text).ok()?;
         value.set_sensitive(true);
-        let mut exchange = Exchange::get(Leg::Registration, self.uri.clone(), "registration_client_uri");
+        let mut exchange = Exchange::get(
+            Leg::Registration,
+            self.uri.clone(),
+            "registration_client_uri",
+        );
         exchange.method = Method::DELETE;
         exchange.headers.insert(AUTHORIZATION, value);
         Some(exchange)
@@ -213,13 +237,29 @@ pub fn parse_registration(
         return Err(bad("client_id", "it is longer than a client ID should be"));
     }
     if !id.bytes().all(|b| (0x20..=0x7e).contains(&b)) {
-        return Err(bad("client_id", "it holds characters outside printable ASCII"));
+        return Err(bad(
+            "client_id",
+            "it holds characters outside printable ASCII",
+        ));
     }
     if let Some(echoed) = answer.get("redirect_uris").filter(|value| !value.is_null()) {
-        let echoed = echoed.as_array().ok_or(bad("redirect_uris", "it is not a list"))?;
-        let echoed: Vec<_> = echoed.iter().filter_map(Value::as_str).map(same_form).collect();
-        if !asked.redirect_uris.iter().all(|own| echoed.contains(&same_form(own))) {
-            return Err(bad("redirect_uris", "our own redirect URI is not among them"));
+        let echoed = echoed
+            .as_array()
+            .ok_or(bad("redirect_uris", "it is not a list"))?;
+        let echoed: Vec<_> = echoed
+            .iter()
+            .filter_map(Value::as_str)
+            .map(same_form)
+            .collect();
+        if !asked
+            .redirect_uris
+            .iter()
+            .all(|own| echoed.contains(&same_form(own)))
+        {
+            return Err(bad(
+                "redirect_uris",
+                "our own redirect URI is not among them",
+            ));
         }
     }
     let secret = match text(&answer, "client_secret")? {
@@ -227,23 +267,35 @@ pub fn parse_registration(
         Some(secret) if secret.len() > LONGEST_SECRET => {
             return Err(bad("client_secret", "it is longer than a secret should be"));
         }
-        Some(secret) => Some(
-            ClientSecret::new(secret.to_owned())
-                .map_err(|_| bad("client_secret", "it holds characters outside printable ASCII"))?,
-        ),
+        Some(secret) => Some(ClientSecret::new(secret.to_owned()).map_err(|_| {
+            bad(
+                "client_secret",
+                "it holds characters outside printable ASCII",
+            )
+        })?),
     };
     let method = "token_endpoint_auth_method";
     let authentication = match text(&answer, method)? {
-        Some(name) => ClientAuthentication::from_name(name)
-            .ok_or(bad(method, "it is not one of none, client_secret_basic and client_secret_post"))?,
+        Some(name) => ClientAuthentication::from_name(name).ok_or(bad(
+            method,
+            "it is not one of none, client_secret_basic and client_secret_post",
+        ))?,
         None if secret.is_some() => ClientAuthentication::Basic,
         None => ClientAuthentication::None,
     };
     if authentication.needs_secret() && secret.is_none() {
         return Err(bad(method, "it needs a secret, and none was issued"));
     }
-    let secret_expires_at = secret.as_ref().and_then(|_| expiry(answer.get("client_secret_expires_at")?));
-    let client = Client { id: id.to_owned(), secret, secret_expires_at, authentication, source: ClientSource::Dynamic };
+    let secret_expires_at = secret
+        .as_ref()
+        .and_then(|_| expiry(answer.get("client_secret_expires_at")?));
+    let client = Client {
+        id: id.to_owned(),
+        secret,
+        secret_expires_at,
+        authentication,
+        source: ClientSource::Dynamic,
+    };
     Ok((client, management(&answer)))
 }
 
@@ -255,7 +307,10 @@ pub fn parse_registration(
 pub fn parse_refusal(status: u16, body: &[u8]) -> Error {
     match status {
         429 => Error::RateLimited { retry_after: None },
-        500.. => Error::ServerError { status, retry_after: None },
+        500.. => Error::ServerError {
+            status,
+            retry_after: None,
+        },
         _ => {
             let error = refusal(body).map_or_else(|| format!("HTTP {status}"), |(error, _)| error);
             Error::RegistrationRefused { error }
@@ -269,7 +324,14 @@ pub fn parse_refusal(status: u16, body: &[u8]) -> Error {
 pub fn choose_authentication(metadata: &ServerMetadata, has_secret: bool) -> ClientAuthentication {
     use ClientAuthentication::{Basic, None, Post};
     let offered = |method: &ClientAuthentication| metadata.offers(*method);
-    if has_secret { [Basic, Post, None].into_iter().find(offered).unwrap_or(Basic) } else { None }
+    if has_secret {
+        [Basic, Post, None]
+            .into_iter()
+            .find(offered)
+            .unwrap_or(Basic)
+    } else {
+        None
+    }
 }
 
 /// Chooses which method to ask for at registration (AUTH-44): none if that is offered, since a secret on many machines
@@ -277,7 +339,10 @@ pub fn choose_authentication(metadata: &ServerMetadata, has_secret: bool) -> Cli
 #[must_use]
 pub fn authentication_to_ask(metadata: &ServerMetadata) -> ClientAuthentication {
     use ClientAuthentication::{Basic, None, Post};
-    [None, Basic, Post].into_iter().find(|method| metadata.offers(*method)).unwrap_or(None)
+    [None, Basic, Post]
+        .into_iter()
+        .find(|method| metadata.offers(*method))
+        .unwrap_or(None)
 }
 
 /// A way to become a client of an issuer.
@@ -303,16 +368,23 @@ pub fn choose(pre: Option<&Client>, cimd: Option<&Url>, metadata: &ServerMetadat
     if let Some(client) = pre {
         return Way::PreRegistered(client.clone());
     }
-    let can_be_id = |url: &&Url| url.scheme() == "https" && url.path() != "/" && url.fragment().is_none();
+    let can_be_id =
+        |url: &&Url| url.scheme() == "https" && url.path() != "/" && url.fragment().is_none();
     match (cimd.filter(can_be_id), &metadata.registration_endpoint) {
-        (Some(url), _) if metadata.client_id_metadata_document => Way::MetadataDocument(url.clone()),
+        (Some(url), _) if metadata.client_id_metadata_document => {
+            Way::MetadataDocument(url.clone())
+        }
         (_, Some(endpoint)) => Way::Dynamic(endpoint.clone()),
         _ => Way::Nothing,
     }
 }
 
 fn bad(field: &'static str, why: &'static str) -> Error {
-    Error::MetadataInvalid { document: "registration answer", field, why }
+    Error::MetadataInvalid {
+        document: "registration answer",
+        field,
+        why,
+    }
 }
 
 /// A text that must be one if it is there; an empty one counts as absent.
@@ -336,7 +408,9 @@ fn expiry(value: &Value) -> Option<Wall> {
         Value::String(text) => text.trim().parse().ok(),
         _ => None,
     };
-    seconds.filter(|seconds| *seconds > 0).map(Wall::from_unix_seconds)
+    seconds
+        .filter(|seconds| *seconds > 0)
+        .map(Wall::from_unix_seconds)
 }
 
 /// RFC 7592 is a courtesy: what cannot be used is dropped without a word.

@@ -22,7 +22,9 @@ impl Scopes {
     #[must_use]
     pub fn from_list<S: AsRef<str>>(list: impl IntoIterator<Item = S>) -> Self {
         let list: Vec<S> = list.into_iter().collect();
-        list.iter().flat_map(|entry| entry.as_ref().split_ascii_whitespace()).collect()
+        list.iter()
+            .flat_map(|entry| entry.as_ref().split_ascii_whitespace())
+            .collect()
     }
 
     /// Joins two sets, this one's tokens first: what a step-up asks for (AUTH-57).
@@ -66,7 +68,14 @@ impl<'a> FromIterator<&'a str> for Scopes {
     fn from_iter<I: IntoIterator<Item = &'a str>>(tokens: I) -> Self {
         let mut seen = HashSet::new();
         let fits = |token: &&str| is_token(token);
-        Self(tokens.into_iter().filter(fits).filter(|t| seen.insert(*t)).map(str::to_owned).collect())
+        Self(
+            tokens
+                .into_iter()
+                .filter(fits)
+                .filter(|t| seen.insert(*t))
+                .map(str::to_owned)
+                .collect(),
+        )
     }
 }
 
@@ -117,7 +126,9 @@ pub fn select(
         None => {
             let unlisted = server_scopes.is_some() && !listed;
             let all = named(resource_scopes).unwrap_or_default();
-            all.iter().filter(|s| !(unlisted && *s == OFFLINE_ACCESS)).collect()
+            all.iter()
+                .filter(|s| !(unlisted && *s == OFFLINE_ACCESS))
+                .collect()
         }
     };
     if listed && !chosen.is_empty() && !chosen.contains(OFFLINE_ACCESS) {
@@ -128,7 +139,10 @@ pub fn select(
 
 /// `scope-token = 1*( %x21 / %x23-5B / %x5D-7E )`.
 fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
 }
 
 /// The scope that asks for a refresh token (OpenID Connect Core section 11).
@@ -142,7 +156,12 @@ mod tests {
         Scopes::parse(text)
     }
 
-    fn chosen(challenged: Option<&str>, resource: Option<&str>, asked: Option<&str>, server: Option<&str>) -> String {
+    fn chosen(
+        challenged: Option<&str>,
+        resource: Option<&str>,
+        asked: Option<&str>,
+        server: Option<&str>,
+    ) -> String {
         let [c, r, a, s] = [challenged, resource, asked, server].map(|text| text.map(set));
         select(c.as_ref(), r.as_ref(), a.as_ref(), s.as_ref()).to_string()
     }
@@ -154,13 +173,25 @@ mod tests {
         assert_eq!(chosen(Some("c"), Some("r"), None, None), "c");
         assert_eq!(chosen(None, Some("r1 r2"), None, Some("s")), "r1 r2");
         assert_eq!(chosen(None, None, None, Some("openid email")), "");
-        assert_eq!(chosen(Some(""), Some("r"), Some(""), None), "r", "an empty source is none");
+        assert_eq!(
+            chosen(Some(""), Some("r"), Some(""), None),
+            "r",
+            "an empty source is none"
+        );
     }
 
     /// AUTH-53: a challenged scope that nobody lists is asked for all the same.
     #[test]
     fn no_relation_to_the_supported_scopes_is_assumed() {
-        assert_eq!(chosen(Some("files:write"), Some("files:read"), None, Some("files:read")), "files:write");
+        assert_eq!(
+            chosen(
+                Some("files:write"),
+                Some("files:read"),
+                None,
+                Some("files:read")
+            ),
+            "files:write"
+        );
     }
 
     /// AUTH-92, AUTH-93: `offline_access` goes along where the authorization server lists it, and only there.
@@ -168,13 +199,26 @@ mod tests {
     fn offline_access_follows_the_authorization_server() {
         let listing = Some("a offline_access");
         assert_eq!(chosen(Some("c"), None, None, listing), "c offline_access");
-        assert_eq!(chosen(None, None, Some("offline_access x"), listing), "offline_access x");
-        assert_eq!(chosen(None, None, None, listing), "", "never alone: the issuer's default scopes stay");
+        assert_eq!(
+            chosen(None, None, Some("offline_access x"), listing),
+            "offline_access x"
+        );
+        assert_eq!(
+            chosen(None, None, None, listing),
+            "",
+            "never alone: the issuer's default scopes stay"
+        );
         assert_eq!(chosen(Some("c"), None, None, Some("a")), "c");
         assert_eq!(chosen(Some("c"), None, None, None), "c");
         assert_eq!(chosen(None, Some("r offline_access"), None, Some("r")), "r");
-        assert_eq!(chosen(None, Some("r offline_access"), None, None), "r offline_access");
-        assert_eq!(chosen(Some("c offline_access"), None, None, Some("c")), "c offline_access");
+        assert_eq!(
+            chosen(None, Some("r offline_access"), None, None),
+            "r offline_access"
+        );
+        assert_eq!(
+            chosen(Some("c offline_access"), None, None, Some("c")),
+            "c offline_access"
+        );
     }
 
     /// AUTH-57: a step-up asks for what it had and for what is missing, once each.
@@ -187,7 +231,10 @@ mod tests {
     /// T-21: what is no scope token cannot get in, so no terminal sequence can get out.
     #[test]
     fn what_is_no_token_is_left_out() {
-        assert_eq!(set("a\u{1b}[2J b\"c d\\e \u{202e}x ok  ok\tlast").to_string(), "ok last");
+        assert_eq!(
+            set("a\u{1b}[2J b\"c d\\e \u{202e}x ok  ok\tlast").to_string(),
+            "ok last"
+        );
         let list: Scopes = serde_json::from_str(r#"["a","","b c","a","\u0000"]"#).unwrap();
         assert_eq!(serde_json::to_string(&list).unwrap(), r#"["a","b","c"]"#);
     }

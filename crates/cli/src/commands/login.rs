@@ -53,11 +53,11 @@ pub(crate) async fn run(app: &App, args: Login) -> Result<(), Failure> {
             Ok(done) => tell(app, &done),
             Err(error) if several => {
                 // The others have their turn all the same.
-                let failure = Failure::of(&error, &target);
+                let failure = Failure::of_login(&error, &target);
                 app.report.fail(&failure);
                 failed = failed.or(Some(Failure::silent(failure.exit)));
             }
-            Err(error) => return Err(Failure::of(&error, &target)),
+            Err(error) => return Err(Failure::of_login(&error, &target)),
         }
     }
     failed.map_or(Ok(()), Err)

@@ -147,6 +147,7 @@ async fn exchanged_rows_are_damage() {
         ("two events", exchanged("event", "sealed", "login || n")),
         ("a login for a tombstone", "UPDATE credential SET buried_at = 1, client = NULL".into()),
         ("a tombstone for nothing", "UPDATE credential SET buried_at = NULL, client = zeroblob(32)".into()),
+        ("an event taken out", "DELETE FROM event WHERE n = 2".into()),
         ("an attempt for a suspicion", "UPDATE credential SET suspicion = attempt".into()),
         ("a queued revocation for a login", "UPDATE credential SET sealed = (SELECT sealed FROM revocation)".into()),
     ] {

@@ -8,14 +8,24 @@ fn parse(value: &str) -> Vec<Challenge> {
 }
 
 fn challenge(scheme: &str, token68: Option<&str>, params: &[(&str, &str)]) -> Challenge {
-    let params = params.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-    Challenge { scheme: scheme.to_owned(), token68: token68.map(str::to_owned), params }
+    let params = params
+        .iter()
+        .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+        .collect();
+    Challenge {
+        scheme: scheme.to_owned(),
+        token68: token68.map(str::to_owned),
+        params,
+    }
 }
 
 fn demand(values: &[&str]) -> Demand {
     let mut headers = HeaderMap::new();
     for value in values {
-        headers.append(WWW_AUTHENTICATE, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        headers.append(
+            WWW_AUTHENTICATE,
+            HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+        );
     }
     Demand::from_headers(&headers)
 }
@@ -25,15 +35,35 @@ fn demand(values: &[&str]) -> Demand {
 fn the_grammar_is_read() {
     for (value, want) in [
         ("Bearer", vec![challenge("bearer", None, &[])]),
-        ("Negotiate YWJj+/==", vec![challenge("negotiate", Some("YWJj+/=="), &[])]),
-        ("Bearer realm=\"a\"", vec![challenge("bearer", None, &[("realm", "a")])]),
-        ("BEARER Realm = a ,  Error=\"b\"", vec![challenge("bearer", None, &[("realm", "a"), ("error", "b")])]),
-        ("Bearer a=\"x, y=\\\"z\\\\\", b=", vec![challenge("bearer", None, &[("a", "x, y=\"z\\")])]),
+        (
+            "Negotiate YWJj+/==",
+            vec![challenge("negotiate", Some("YWJj+/=="), &[])],
+        ),
+        (
+            "Bearer realm=\"a\"",
+            vec![challenge("bearer", None, &[("realm", "a")])],
+        ),
+        (
+            "BEARER Realm = a ,  Error=\"b\"",
+            vec![challenge("bearer", None, &[("realm", "a"), ("error", "b")])],
+        ),
+        (
+            "Bearer a=\"x, y=\\\"z\\\\\", b=",
+            vec![challenge("bearer", None, &[("a", "x, y=\"z\\")])],
+        ),
         (
             "Basic realm=\"simple\", Newauth realm=\"apps\", type=1, title=\"Login to \\\"apps\\\"\"",
             vec![
                 challenge("basic", None, &[("realm", "simple")]),
-                challenge("newauth", None, &[("realm", "apps"), ("type", "1"), ("title", "Login to \"apps\"")]),
+                challenge(
+                    "newauth",
+                    None,
+                    &[
+                        ("realm", "apps"),
+                        ("type", "1"),
+                        ("title", "Login to \"apps\""),
+                    ],
+                ),
             ],
         ),
         (
@@ -44,9 +74,18 @@ fn the_grammar_is_read() {
                 challenge("dpop", None, &[("algs", "ES256")]),
             ],
         ),
-        ("A b=, C d==", vec![challenge("a", Some("b="), &[]), challenge("c", Some("d=="), &[])]),
+        (
+            "A b=, C d==",
+            vec![
+                challenge("a", Some("b="), &[]),
+                challenge("c", Some("d=="), &[]),
+            ],
+        ),
         ("A b=c=d", vec![challenge("a", None, &[("b", "c=d")])]),
-        ("Bearer a=\"\"", vec![challenge("bearer", None, &[("a", "")])]),
+        (
+            "Bearer a=\"\"",
+            vec![challenge("bearer", None, &[("a", "")])],
+        ),
     ] {
         assert_eq!(parse(value), want, "{value}");
     }
@@ -111,8 +150,17 @@ fn insufficient_scope_is_recognised() {
 /// AUTH-69, AUTH-101, T-02: only an https or a loopback http URL is a place to read metadata from.
 #[test]
 fn a_metadata_url_is_https_or_loopback() {
-    let found = |url: &str| demand(&[&format!("Bearer resource_metadata=\"{url}\"")]).resource_metadata.is_some();
-    for good in ["https://x.example/m", "http://127.0.0.1:8/m", "http://localhost/m", "http://[::1]/m"] {
+    let found = |url: &str| {
+        demand(&[&format!("Bearer resource_metadata=\"{url}\"")])
+            .resource_metadata
+            .is_some()
+    };
+    for good in [
+        "https://x.example/m",
+        "http://127.0.0.1:8/m",
+        "http://localhost/m",
+        "http://[::1]/m",
+    ] {
         assert!(found(good), "{good}");
     }
     for bad in [

@@ -88,7 +88,10 @@ impl Discover {
     /// Sets up the flow.
     #[must_use]
     pub fn new(task: Task) -> Self {
-        Self { task, state: State::Ready }
+        Self {
+            task,
+            state: State::Ready,
+        }
     }
 
     fn challenged(self, exchanged: Exchanged) -> Turn<Self> {
@@ -103,22 +106,37 @@ impl Discover {
         let announced = demand.resource_metadata.is_some();
         let mut left = match demand.resource_metadata {
             // A server that has a login cannot send it elsewhere for its metadata (T-15).
-            Some(url) if self.task.known_issuer.is_some() && url.origin() != self.task.server.url().origin() => {
-                return Turn::Done(Err(unusable("resource_metadata", "it leads to another host than the server's")));
+            Some(url)
+                if self.task.known_issuer.is_some()
+                    && url.origin() != self.task.server.url().origin() =>
+            {
+                return Turn::Done(Err(unusable(
+                    "resource_metadata",
+                    "it leads to another host than the server's",
+                )));
             }
             Some(url) => vec![url],
             None => resource_metadata_urls(&self.task.server),
         };
         left.reverse();
-        let asked = Asked { status: reply.status, announced, challenged: demand.scope };
+        let asked = Asked {
+            status: reply.status,
+            announced,
+            challenged: demand.scope,
+        };
         self.ask_resource(asked, left)
     }
 
     fn ask_resource(self, asked: Asked, mut left: Vec<Url>) -> Turn<Self> {
-        let Some(url) = left.pop() else { return self.unpublished(asked) };
+        let Some(url) = left.pop() else {
+            return self.unpublished(asked);
+        };
         let exchange = Exchange::get(Leg::Metadata, url, "resource_metadata");
         let state = State::ExpectResourceMetadata { asked, left };
-        Turn::Next(Self { state, ..self }, Step::act(Act::Send(Box::new(exchange))))
+        Turn::Next(
+            Self { state, ..self },
+            Step::act(Act::Send(Box::new(exchange))),
+        )
     }
 
     fn resource_metadata(self, asked: Asked, left: Vec<Url>, exchanged: Exchanged) -> Turn<Self> {
@@ -137,13 +155,18 @@ impl Discover {
                 return self.ask_resource(asked, left);
             }
             Err(_) if left.is_empty() && is_page(&reply) && asked.status != 401 => {
-                return Turn::Done(Err(Error::NoOauth { status: asked.status }));
+                return Turn::Done(Err(Error::NoOauth {
+                    status: asked.status,
+                }));
             }
             Err(error) => return Turn::Done(Err(error)),
         };
         let known = self.task.known_issuer.as_ref();
         let issuers = &metadata.authorization_servers;
-        let issuer = known.filter(|known| issuers.contains(known)).or_else(|| issuers.first()).cloned();
+        let issuer = known
+            .filter(|known| issuers.contains(known))
+            .or_else(|| issuers.first())
+            .cloned();
         let Some(issuer) = issuer else {
             return Turn::Done(Err(unusable("authorization_servers", "it names none")));
         };
@@ -161,10 +184,15 @@ impl Discover {
     /// No resource metadata anywhere: an old server that is its own authorization server, or one without OAuth.
     fn unpublished(self, asked: Asked) -> Turn<Self> {
         if asked.announced {
-            return Turn::Done(Err(unusable("document", "there is none where the server says that it is")));
+            return Turn::Done(Err(unusable(
+                "document",
+                "there is none where the server says that it is",
+            )));
         }
         if asked.status != 401 || self.task.known_issuer.is_some() {
-            return Turn::Done(Err(Error::NoOauth { status: asked.status }));
+            return Turn::Done(Err(Error::NoOauth {
+                status: asked.status,
+            }));
         }
         let issuer = match Issuer::parse(&self.task.server.url().origin().ascii_serialization()) {
             Ok(issuer) => issuer,
@@ -193,7 +221,13 @@ impl Discover {
         let Some(url) = left.pop() else {
             if found.guessed {
                 let server = ServerMetadata::legacy(&self.task.server);
-                return Turn::Done(Ok(discovered(Found { resource_parameter: None, ..found }, server)));
+                return Turn::Done(Ok(discovered(
+                    Found {
+                        resource_parameter: None,
+                        ..found
+                    },
+                    server,
+                )));
             }
             let error = Error::MetadataInvalid {
                 document: "authorization server metadata",
@@ -204,7 +238,10 @@ impl Discover {
         };
         let exchange = Exchange::get(Leg::Metadata, url, "authorization_servers");
         let state = State::ExpectServerMetadata { found, left };
-        Turn::Next(Self { state, ..self }, Step::act(Act::Send(Box::new(exchange))))
+        Turn::Next(
+            Self { state, ..self },
+            Step::act(Act::Send(Box::new(exchange))),
+        )
     }
 
     fn server_metadata(self, found: Found, left: Vec<Url>, exchanged: Exchanged) -> Turn<Self> {
@@ -217,7 +254,11 @@ impl Discover {
             return Turn::Done(Err(error));
         }
         match ServerMetadata::parse(&reply.body, &found.issuer) {
-            Ok(server) => Turn::Done(server.require_pkce_s256().map(|()| discovered(found, server))),
+            Ok(server) => Turn::Done(
+                server
+                    .require_pkce_s256()
+                    .map(|()| discovered(found, server)),
+            ),
             Err(Error::MetadataInvalid { .. }) if is_page(&reply) && !left.is_empty() => {
                 self.ask_server(found, left)
             }
@@ -231,7 +272,13 @@ impl Flow for Discover {
 
     fn start(self, _now: Now) -> Turn<Self> {
         let exchange = challenge_request(&self.task.server);
-        Turn::Next(Self { state: State::ExpectChallenge, ..self }, Step::act(Act::Send(Box::new(exchange))))
+        Turn::Next(
+            Self {
+                state: State::ExpectChallenge,
+                ..self
+            },
+            Step::act(Act::Send(Box::new(exchange))),
+        )
     }
 
     fn handle(mut self, answer: Answer, _now: Now) -> Turn<Self> {
@@ -244,13 +291,19 @@ impl Flow for Discover {
             (State::ExpectServerMetadata { found, left }, Answer::Exchanged(exchanged)) => {
                 self.server_metadata(found, left, exchanged)
             }
-            _ => Turn::Done(Err(Error::Bug { what: "discover: an answer that nothing waits for" })),
+            _ => Turn::Done(Err(Error::Bug {
+                what: "discover: an answer that nothing waits for",
+            })),
         }
     }
 }
 
 fn unusable(field: &'static str, why: &'static str) -> Error {
-    Error::MetadataInvalid { document: "protected resource metadata", field, why }
+    Error::MetadataInvalid {
+        document: "protected resource metadata",
+        field,
+        why,
+    }
 }
 
 fn discovered(found: Found, server: ServerMetadata) -> Discovered {
@@ -268,9 +321,18 @@ fn challenge_request(server: &Resource) -> Exchange {
     let mut headers = http::HeaderMap::new();
     let accept = http::HeaderValue::from_static("application/json, text/event-stream");
     headers.insert(http::header::ACCEPT, accept);
-    headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    headers.insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static("application/json"),
+    );
     let body = br#"{"jsonrpc":"2.0","id":0,"method":"ping"}"#.to_vec();
-    Exchange::post(Leg::Challenge, server.url().clone(), "server", headers, zeroize::Zeroizing::new(body))
+    Exchange::post(
+        Leg::Challenge,
+        server.url().clone(),
+        "server",
+        headers,
+        zeroize::Zeroizing::new(body),
+    )
 }
 
 /// A completed answer that says: there is no such document here.
@@ -284,15 +346,25 @@ fn server_failed(reply: &Reply) -> Option<Error> {
     match reply.status {
         429 => Some(Error::RateLimited { retry_after }),
         // 408 and 425 are time-outs in other words (T-16).
-        408 | 425 | 500.. => Some(Error::ServerError { status: reply.status, retry_after }),
+        408 | 425 | 500.. => Some(Error::ServerError {
+            status: reply.status,
+            retry_after,
+        }),
         _ => None,
     }
 }
 
 /// Whether the body is for people, not for programs.
 fn is_page(reply: &Reply) -> bool {
-    let html = |value: &http::HeaderValue| value.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains("html"));
-    reply.headers.get(http::header::CONTENT_TYPE).is_some_and(html)
+    let html = |value: &http::HeaderValue| {
+        value
+            .to_str()
+            .is_ok_and(|text| text.to_ascii_lowercase().contains("html"))
+    };
+    reply
+        .headers
+        .get(http::header::CONTENT_TYPE)
+        .is_some_and(html)
         || reply.body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'<')
 }
 

@@ -20,7 +20,8 @@ use crate::{
     event::{Event, Happened},
     exchange::{Exchange, Exchanged, Leg},
     flow::{
-        Act, Answer, Callback, Commit, Committed, Expects, Flow, Lock, Prompt, Registration, Step, Turn,
+        Act, Answer, Callback, Commit, Committed, Expects, Flow, Lock, Prompt, Registration, Step,
+        Turn,
         discover::{self, Discover, Discovered},
     },
     grant::{AuthorizationRequest, Grant, token_request},
@@ -28,8 +29,8 @@ use crate::{
     metadata::ServerMetadata,
     pkce::{Pkce, state_from_entropy},
     registration::{
-        Client, ClientMetadata, ClientSource, Way, authentication_to_ask, choose, choose_authentication, parse_refusal,
-        parse_registration,
+        Client, ClientMetadata, ClientSource, Way, authentication_to_ask, choose,
+        choose_authentication, parse_refusal, parse_registration,
     },
     resource::is_loopback,
     scope::{self, Scopes},
@@ -127,7 +128,11 @@ impl Login {
     /// Sets up the flow.
     #[must_use]
     pub fn new(task: Task) -> Self {
-        Self { task, state: State::Ready, callback_open: false }
+        Self {
+            task,
+            state: State::Ready,
+            callback_open: false,
+        }
     }
 
     fn next(self, state: State, act: Act) -> Turn<Self> {
@@ -143,11 +148,20 @@ impl Login {
 
     fn discovering(self, turn: Turn<Discover>) -> Turn<Self> {
         match turn {
-            Turn::Next(discover, step) => Turn::Next(Self { state: State::Discovering(Box::new(discover)), ..self }, step),
+            Turn::Next(discover, step) => Turn::Next(
+                Self {
+                    state: State::Discovering(Box::new(discover)),
+                    ..self
+                },
+                step,
+            ),
             Turn::Done(Err(error)) => self.fail(error),
             Turn::Done(Ok(discovered)) => {
                 let issuer = discovered.server.issuer.clone();
-                self.next(State::ExpectRegistrations(Box::new(discovered)), Act::FindRegistrations(issuer))
+                self.next(
+                    State::ExpectRegistrations(Box::new(discovered)),
+                    Act::FindRegistrations(issuer),
+                )
             }
         }
     }
@@ -161,22 +175,41 @@ impl Login {
             self.task.scopes.as_ref(),
             server.scopes_supported.as_ref(),
         );
-        let way = choose(self.task.client.as_ref(), self.task.client_metadata_url.as_ref(), server);
+        let way = choose(
+            self.task.client.as_ref(),
+            self.task.client_metadata_url.as_ref(),
+            server,
+        );
         if matches!(way, Way::Nothing) {
-            return self.fail(Error::NoRegistrationWay { issuer: server.issuer.as_str().to_owned() });
+            return self.fail(Error::NoRegistrationWay {
+                issuer: server.issuer.as_str().to_owned(),
+            });
         }
         let mut callback = self.task.callback.clone();
         if matches!(way, Way::Dynamic(_)) && callback.port.is_none() {
-            callback.port = registrations.iter().find_map(|known| registered_port(known, &callback));
+            callback.port = registrations
+                .iter()
+                .find_map(|known| registered_port(known, &callback));
         }
-        let known = Known { discovered, registrations, scopes };
-        self.next(State::ExpectCallback(Box::new(known)), Act::OpenCallback(callback))
+        let known = Known {
+            discovered,
+            registrations,
+            scopes,
+        };
+        self.next(
+            State::ExpectCallback(Box::new(known)),
+            Act::OpenCallback(callback),
+        )
     }
 
     fn choose_client(mut self, known: Box<Known>, redirect_uri: String, now: Now) -> Turn<Self> {
         self.callback_open = true;
         let server = &known.discovered.server;
-        match choose(self.task.client.as_ref(), self.task.client_metadata_url.as_ref(), server) {
+        match choose(
+            self.task.client.as_ref(),
+            self.task.client_metadata_url.as_ref(),
+            server,
+        ) {
             Way::PreRegistered(client) => {
                 let client = authenticated(client, server);
                 self.show(*known, redirect_uri, client)
@@ -189,42 +222,73 @@ impl Login {
                 Some(client) => self.show(*known, redirect_uri, client),
                 None => {
                     let issuer = server.issuer.clone();
-                    self.next(State::ExpectRegisterLock(known, redirect_uri), Act::Lock(Lock::Register(issuer)))
+                    self.next(
+                        State::ExpectRegisterLock(known, redirect_uri),
+                        Act::Lock(Lock::Register(issuer)),
+                    )
                 }
             },
-            Way::Nothing => self.fail(Error::Bug { what: "login: no way to register" }),
+            Way::Nothing => self.fail(Error::Bug {
+                what: "login: no way to register",
+            }),
         }
     }
 
     fn client_metadata(&self, known: &Known, redirect_uri: &str) -> ClientMetadata {
         let scope = (!known.scopes.is_empty()).then(|| known.scopes.clone());
-        ClientMetadata::new(self.task.client_name.clone(), vec![redirect_uri.to_owned()], scope)
+        ClientMetadata::new(
+            self.task.client_name.clone(),
+            vec![redirect_uri.to_owned()],
+            scope,
+        )
     }
 
     fn register(self, known: Box<Known>, redirect_uri: String) -> Turn<Self> {
         let server = &known.discovered.server;
         let Some(endpoint) = server.registration_endpoint.clone() else {
-            return self.fail(Error::Bug { what: "login: no registration endpoint" });
+            return self.fail(Error::Bug {
+                what: "login: no registration endpoint",
+            });
         };
         let authentication = authentication_to_ask(server);
-        let body = self.client_metadata(&known, &redirect_uri).to_json(authentication);
+        let body = self
+            .client_metadata(&known, &redirect_uri)
+            .to_json(authentication);
         let mut headers = http::HeaderMap::new();
         let json = http::HeaderValue::from_static("application/json");
         headers.insert(http::header::CONTENT_TYPE, json.clone());
         headers.insert(http::header::ACCEPT, json);
         let body = zeroize::Zeroizing::new(body);
-        let exchange = Exchange::post(Leg::Registration, endpoint, "registration_endpoint", headers, body);
-        self.next(State::ExpectRegistration(known, redirect_uri), Act::Send(Box::new(exchange)))
+        let exchange = Exchange::post(
+            Leg::Registration,
+            endpoint,
+            "registration_endpoint",
+            headers,
+            body,
+        );
+        self.next(
+            State::ExpectRegistration(known, redirect_uri),
+            Act::Send(Box::new(exchange)),
+        )
     }
 
-    fn registered(self, known: Box<Known>, redirect_uri: String, exchanged: Exchanged, now: Now) -> Turn<Self> {
+    fn registered(
+        self,
+        known: Box<Known>,
+        redirect_uri: String,
+        exchanged: Exchanged,
+        now: Now,
+    ) -> Turn<Self> {
         let issuer = known.discovered.server.issuer.clone();
         let asked = self.client_metadata(&known, &redirect_uri);
         let parsed = match exchanged {
-            Ok(reply) if matches!(reply.status, 200 | 201) => parse_registration(&reply.body, &asked),
-            Ok(reply) if reply.status >= 500 => {
-                Err(Error::ServerError { status: reply.status, retry_after: reply.retry_after() })
+            Ok(reply) if matches!(reply.status, 200 | 201) => {
+                parse_registration(&reply.body, &asked)
             }
+            Ok(reply) if reply.status >= 500 => Err(Error::ServerError {
+                status: reply.status,
+                retry_after: reply.retry_after(),
+            }),
             Ok(reply) => Err(parse_refusal(reply.status, &reply.body)),
             Err(failure) => Err(failure.error()),
         };
@@ -246,7 +310,12 @@ impl Login {
         }
     }
 
-    fn register_unlock(self, known: Box<Known>, redirect_uri: String, client: Result<Client, Error>) -> Turn<Self> {
+    fn register_unlock(
+        self,
+        known: Box<Known>,
+        redirect_uri: String,
+        client: Result<Client, Error>,
+    ) -> Turn<Self> {
         let issuer = known.discovered.server.issuer.clone();
         self.next(
             State::ExpectRegisterUnlock(known, redirect_uri, client),
@@ -257,7 +326,9 @@ impl Login {
     /// Prepares the one authorization request; the spool slot exists before the URL is shown.
     fn show(self, known: Known, redirect_uri: String, client: Client) -> Turn<Self> {
         let [verifier, state, _] = &self.task.entropy;
-        let Known { discovered, scopes, .. } = known;
+        let Known {
+            discovered, scopes, ..
+        } = known;
         let key = self.credential_key(&discovered);
         let issuer = discovered.server.issuer.clone();
         let request = Request {
@@ -269,18 +340,29 @@ impl Login {
             scopes,
             issuer,
         };
-        self.next(State::ExpectSpoolReady(Box::new(request)), Act::PrepareSpool(key))
+        self.next(
+            State::ExpectSpoolReady(Box::new(request)),
+            Act::PrepareSpool(key),
+        )
     }
 
     fn prompt(self, request: Box<Request>) -> Turn<Self> {
         let server = &request.discovered.server;
         let Some(endpoint) = &server.authorization_endpoint else {
             let (document, field) = ("authorization server metadata", "authorization_endpoint");
-            return self.fail(Error::MetadataInvalid { document, field, why: "it is missing" });
+            return self.fail(Error::MetadataInvalid {
+                document,
+                field,
+                why: "it is missing",
+            });
         };
         if endpoint.scheme() != "https" && !is_loopback(endpoint) {
             let (document, field) = ("authorization server metadata", "authorization_endpoint");
-            return self.fail(Error::MetadataInvalid { document, field, why: "it is no https URL" });
+            return self.fail(Error::MetadataInvalid {
+                document,
+                field,
+                why: "it is no https URL",
+            });
         }
         let url = AuthorizationRequest {
             endpoint,
@@ -296,7 +378,11 @@ impl Login {
             url,
             state: request.state.clone(),
             issuer: request.issuer.clone(),
-            token_host: server.token_endpoint.host_str().unwrap_or_default().to_owned(),
+            token_host: server
+                .token_endpoint
+                .host_str()
+                .unwrap_or_default()
+                .to_owned(),
             resource: self.task.binding.key.url.to_string(),
             scopes: request.scopes.clone(),
         };
@@ -308,7 +394,10 @@ impl Login {
         match judge_redirect(&request, parameters) {
             Ok(code) => {
                 self.callback_open = false;
-                self.next(State::ExpectCallbackClosed(request, code), Act::CloseCallback)
+                self.next(
+                    State::ExpectCallbackClosed(request, code),
+                    Act::CloseCallback,
+                )
             }
             Err(error) => self.fail(error),
         }
@@ -320,22 +409,50 @@ impl Login {
             redirect_uri: &request.redirect_uri,
             verifier: &request.pkce.verifier,
         };
-        let form = token_request(&grant, &request.client, request.discovered.resource_parameter.as_deref());
+        let form = token_request(
+            &grant,
+            &request.client,
+            request.discovered.resource_parameter.as_deref(),
+        );
         let endpoint = request.discovered.server.token_endpoint.clone();
-        let exchange = Exchange::post(Leg::Token, endpoint, "token_endpoint", form.headers, form.body);
-        self.next(State::ExpectToken(request, code, tries + 1), Act::Send(Box::new(exchange)))
+        let exchange = Exchange::post(
+            Leg::Token,
+            endpoint,
+            "token_endpoint",
+            form.headers,
+            form.body,
+        );
+        self.next(
+            State::ExpectToken(request, code, tries + 1),
+            Act::Send(Box::new(exchange)),
+        )
     }
 
-    fn judge(self, request: Box<Request>, code: AuthorizationCode, tries: u32, exchanged: &Exchanged, now: Now) -> Turn<Self> {
-        let sent_at = exchanged.as_ref().map_or_else(|failure| failure.sent_at, |reply| reply.sent_at);
+    fn judge(
+        self,
+        request: Box<Request>,
+        code: AuthorizationCode,
+        tries: u32,
+        exchanged: &Exchanged,
+        now: Now,
+    ) -> Turn<Self> {
+        let sent_at = exchanged
+            .as_ref()
+            .map_or_else(|failure| failure.sent_at, |reply| reply.sent_at);
         match Verdict::of(exchanged) {
             Verdict::Granted(answer) => self.granted(&request, *answer, sent_at),
             Verdict::NotDelivered { retry_after, .. } if tries < TRIES => {
-                let pause = retry_after.unwrap_or(Duration::from_secs(1)).clamp(Duration::from_millis(500), LONGEST_PAUSE);
+                let pause = retry_after
+                    .unwrap_or(Duration::from_secs(1))
+                    .clamp(Duration::from_millis(500), LONGEST_PAUSE);
                 self.pause(request, code, tries, now.mono + pause)
             }
-            Verdict::NotDelivered { error, .. } | Verdict::Ambiguous { error, .. } => self.fail(error),
-            Verdict::InvalidGrant { .. } => self.fail(Error::DeniedByIssuer { error: "invalid_grant".into() }),
+            Verdict::NotDelivered { error, .. } | Verdict::Ambiguous { error, .. } => {
+                self.fail(error)
+            }
+            Verdict::InvalidGrant { .. } => self.fail(Error::DeniedByIssuer {
+                error: "invalid_grant".into(),
+            }),
             Verdict::Refused { error } => self.fail(Error::DeniedByIssuer { error }),
             Verdict::InvalidClient if request.client.source == ClientSource::Dynamic => {
                 let registration = Registration {
@@ -345,13 +462,24 @@ impl Login {
                     management: None,
                     registered_at: now.wall,
                 };
-                self.next(State::ExpectForgotten, Act::ForgetRegistration(Box::new(registration)))
+                self.next(
+                    State::ExpectForgotten,
+                    Act::ForgetRegistration(Box::new(registration)),
+                )
             }
-            Verdict::InvalidClient => self.fail(Error::DeniedByIssuer { error: "invalid_client".into() }),
+            Verdict::InvalidClient => self.fail(Error::DeniedByIssuer {
+                error: "invalid_client".into(),
+            }),
         }
     }
 
-    fn pause(self, request: Box<Request>, code: AuthorizationCode, tries: u32, at: Mono) -> Turn<Self> {
+    fn pause(
+        self,
+        request: Box<Request>,
+        code: AuthorizationCode,
+        tries: u32,
+        at: Mono,
+    ) -> Turn<Self> {
         let state = State::ExpectPause(request, code, tries, at);
         Turn::Next(Self { state, ..self }, Step::wait_until(at))
     }
@@ -375,7 +503,10 @@ impl Login {
         let server = &request.discovered.server;
         let credential = Credential {
             key: key.clone(),
-            version: Version { incarnation: Incarnation(name), generation: Generation(0) },
+            version: Version {
+                incarnation: Incarnation(name),
+                generation: Generation(0),
+            },
             pins: Pins {
                 resource_parameter: request.discovered.resource_parameter.clone(),
                 token_endpoint: server.token_endpoint.clone(),
@@ -391,8 +522,14 @@ impl Login {
             scopes_granted: answer.scopes.unwrap_or_else(|| request.scopes.clone()),
             logged_in_at: sent_at.wall,
         };
-        let offered = server.scopes_supported.as_ref().is_some_and(|scopes| scopes.contains("offline_access"));
-        self.next(State::ExpectStored(Box::new(credential), offered), Act::Reread(key))
+        let offered = server
+            .scopes_supported
+            .as_ref()
+            .is_some_and(|scopes| scopes.contains("offline_access"));
+        self.next(
+            State::ExpectStored(Box::new(credential), offered),
+            Act::Reread(key),
+        )
     }
 
     fn commit(self, credential: Box<Credential>, offered: bool, now: Now) -> Turn<Self> {
@@ -405,20 +542,39 @@ impl Login {
         let commit = Commit {
             credential: (*credential).clone(),
             expects: Expects::Anything,
-            binding: Some(Binding { credential: Some(credential.key.clone()), ..self.task.binding.clone() }),
+            binding: Some(Binding {
+                credential: Some(credential.key.clone()),
+                ..self.task.binding.clone()
+            }),
             forced: None,
-            event: Event { at: now.wall, process: self.task.process, happened },
+            event: Event {
+                at: now.wall,
+                process: self.task.process,
+                happened,
+            },
         };
-        self.next(State::ExpectCommit(credential, offered), Act::Commit(Box::new(commit)))
+        self.next(
+            State::ExpectCommit(credential, offered),
+            Act::Commit(Box::new(commit)),
+        )
     }
 
-    fn committed(self, credential: Box<Credential>, offline_access_offered: bool, committed: Result<Committed, Error>) -> Turn<Self> {
+    fn committed(
+        self,
+        credential: Box<Credential>,
+        offline_access_offered: bool,
+        committed: Result<Committed, Error>,
+    ) -> Turn<Self> {
         let lock = Lock::Refresh(credential.key.clone());
         let done = match committed {
-            Ok(Committed::Done { superseded }) => {
-                Ok(Box::new(LoggedIn { credential: *credential, superseded, offline_access_offered }))
-            }
-            Ok(Committed::Moved) => Err(Error::Bug { what: "login: a commit of anything was refused" }),
+            Ok(Committed::Done { superseded }) => Ok(Box::new(LoggedIn {
+                credential: *credential,
+                superseded,
+                offline_access_offered,
+            })),
+            Ok(Committed::Moved) => Err(Error::Bug {
+                what: "login: a commit of anything was refused",
+            }),
             Err(error) => Err(error),
         };
         self.next(State::ExpectUnlock(done), Act::Unlock(lock))
@@ -431,8 +587,16 @@ impl Flow for Login {
     fn start(self, now: Now) -> Turn<Self> {
         let server = self.task.binding.key.url.clone();
         // A first login may fall back to the oldest rules; one that has an issuer may not (T-16).
-        let known_issuer = self.task.binding.credential.as_ref().map(|key| key.issuer.clone());
-        let discover = Discover::new(discover::Task { server, known_issuer });
+        let known_issuer = self
+            .task
+            .binding
+            .credential
+            .as_ref()
+            .map(|key| key.issuer.clone());
+        let discover = Discover::new(discover::Task {
+            server,
+            known_issuer,
+        });
         let turn = discover.start(now);
         self.discovering(turn)
     }
@@ -451,9 +615,10 @@ impl Flow for Login {
             (State::ExpectCallback(known), Answer::CallbackOpen(Ok(redirect_uri))) => {
                 self.choose_client(known, redirect_uri, now)
             }
-            (State::ExpectCallback(mut known), Answer::CallbackOpen(Err(Error::ConfigCallbackPort { .. })))
-                if self.task.callback.port.is_none() && !known.registrations.is_empty() =>
-            {
+            (
+                State::ExpectCallback(mut known),
+                Answer::CallbackOpen(Err(Error::ConfigCallbackPort { .. })),
+            ) if self.task.callback.port.is_none() && !known.registrations.is_empty() => {
                 // The port of an earlier registration is taken: another port, and so another registration. Nothing that
                 // was registered is sent to the wrong listener.
                 known.registrations.clear();
@@ -463,7 +628,10 @@ impl Flow for Login {
             (State::ExpectCallback(_), Answer::CallbackOpen(Err(error))) => self.fail(error),
             (State::ExpectRegisterLock(known, uri), Answer::Locked(Ok(_))) => {
                 let issuer = known.discovered.server.issuer.clone();
-                self.next(State::ExpectOthersRegistrations(known, uri), Act::FindRegistrations(issuer))
+                self.next(
+                    State::ExpectOthersRegistrations(known, uri),
+                    Act::FindRegistrations(issuer),
+                )
             }
             (State::ExpectRegisterLock(..), Answer::Locked(Err(error))) => self.fail(error),
             (State::ExpectOthersRegistrations(known, uri), Answer::Registered(found)) => {
@@ -488,21 +656,33 @@ impl Flow for Login {
                 self.redirected(request, &parameters)
             }
             (State::ExpectRedirect(_), Answer::Redirected(Err(error))) => self.fail(error),
-            (State::ExpectCallbackClosed(request, code), Answer::Done(_)) => self.exchange(request, code, 0),
+            (State::ExpectCallbackClosed(request, code), Answer::Done(_)) => {
+                self.exchange(request, code, 0)
+            }
             (State::ExpectToken(request, code, tries), Answer::Exchanged(exchanged)) => {
                 self.judge(request, code, tries, &exchanged, now)
             }
             (State::ExpectPause(request, code, tries, at), Answer::Woken) if now.mono < at => {
                 self.pause(request, code, tries, at)
             }
-            (State::ExpectPause(request, code, tries, _), Answer::Woken) => self.exchange(request, code, tries),
-            (State::ExpectForgotten, Answer::Done(_)) => self.fail(Error::login(LoginCause::RegistrationGone)),
+            (State::ExpectPause(request, code, tries, _), Answer::Woken) => {
+                self.exchange(request, code, tries)
+            }
+            (State::ExpectForgotten, Answer::Done(_)) => {
+                self.fail(Error::login(LoginCause::RegistrationGone))
+            }
             (State::ExpectStored(credential, offered), Answer::Read(read)) => {
-                let follows = read.ok().and_then(|r| r.record).and_then(|record| match record.spooled {
-                    Some(spooled) => spooled.follows,
-                    None => record.version(),
-                });
-                let act = Act::Spool { follows, credential: credential.clone() };
+                let follows =
+                    read.ok()
+                        .and_then(|r| r.record)
+                        .and_then(|record| match record.spooled {
+                            Some(spooled) => spooled.follows,
+                            None => record.version(),
+                        });
+                let act = Act::Spool {
+                    follows,
+                    credential: credential.clone(),
+                };
                 self.next(State::ExpectSpooled(credential, offered), act)
             }
             (State::ExpectSpooled(credential, offered), Answer::Done(_)) => {
@@ -518,15 +698,23 @@ impl Flow for Login {
             }
             (State::ExpectUnlock(done), Answer::Done(_)) => Turn::Done(done),
             (State::ExpectClosed(error), Answer::Done(_)) => Turn::Done(Err(error)),
-            _ => Turn::Done(Err(Error::Bug { what: "login: an answer that nothing waits for" })),
+            _ => Turn::Done(Err(Error::Bug {
+                what: "login: an answer that nothing waits for",
+            })),
         }
     }
 }
 
 /// The code of a redirect that belongs to this request and comes from its issuer.
-fn judge_redirect(request: &Request, parameters: &[(String, String)]) -> Result<AuthorizationCode, Error> {
+fn judge_redirect(
+    request: &Request,
+    parameters: &[(String, String)],
+) -> Result<AuthorizationCode, Error> {
     let one = |name: &str| {
-        let mut values = parameters.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let mut values = parameters
+            .iter()
+            .filter(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str());
         (values.next(), values.next().is_some())
     };
     let (state, twice) = one("state");
@@ -535,7 +723,10 @@ fn judge_redirect(request: &Request, parameters: &[(String, String)]) -> Result<
         return Err(Error::StateMismatch);
     }
     let expected = request.issuer.as_str();
-    let mismatch = |got: &str| Error::IssuerMismatch { expected: expected.to_owned(), got: got.to_owned() };
+    let mismatch = |got: &str| Error::IssuerMismatch {
+        expected: expected.to_owned(),
+        got: got.to_owned(),
+    };
     match one("iss") {
         (Some(iss), false) if iss == expected => {}
         (None, _) if !request.discovered.server.iss_parameter => {}
@@ -544,10 +735,14 @@ fn judge_redirect(request: &Request, parameters: &[(String, String)]) -> Result<
     if let (Some(error), _) = one("error") {
         return Err(match error {
             "access_denied" => Error::DeniedByHuman,
-            other => Error::DeniedByIssuer { error: other.to_owned() },
+            other => Error::DeniedByIssuer {
+                error: other.to_owned(),
+            },
         });
     }
-    let missing = Error::DeniedByIssuer { error: "the redirect carries neither code nor error".into() };
+    let missing = Error::DeniedByIssuer {
+        error: "the redirect carries neither code nor error".into(),
+    };
     match one("code") {
         (Some(code), false) => AuthorizationCode::new(code.to_owned()).map_err(|_| missing),
         _ => Err(missing),
@@ -556,24 +751,35 @@ fn judge_redirect(request: &Request, parameters: &[(String, String)]) -> Result<
 
 /// A client that a person brought, authenticating in a way that the issuer takes (AUTH-44).
 fn authenticated(client: Client, server: &ServerMetadata) -> Client {
-    if server.offers(client.authentication) && client.authentication.needs_secret() == client.secret.is_some() {
+    if server.offers(client.authentication)
+        && client.authentication.needs_secret() == client.secret.is_some()
+    {
         return client;
     }
-    Client { authentication: choose_authentication(server, client.secret.is_some()), ..client }
+    Client {
+        authentication: choose_authentication(server, client.secret.is_some()),
+        ..client
+    }
 }
 
 /// A stored registration that fits the redirect URI and whose secret has not expired.
 fn usable(registrations: &[Registration], redirect_uri: &str, now: Now) -> Option<Client> {
     let live = |r: &&Registration| r.client.secret_expires_at.is_none_or(|end| end > now.wall);
     let fits = |r: &&Registration| r.redirect_uris.iter().any(|uri| uri == redirect_uri);
-    registrations.iter().filter(live).find(fits).map(|r| r.client.clone())
+    registrations
+        .iter()
+        .filter(live)
+        .find(fits)
+        .map(|r| r.client.clone())
 }
 
 /// The port that an earlier registration's redirect URI fixes, where it has this callback's host and path.
 fn registered_port(registration: &Registration, callback: &Callback) -> Option<u16> {
     registration.redirect_uris.iter().find_map(|uri| {
         let url = Url::parse(uri).ok()?;
-        (url.host_str() == Some(&callback.host) && url.path() == callback.path).then(|| url.port()).flatten()
+        (url.host_str() == Some(&callback.host) && url.path() == callback.path)
+            .then(|| url.port())
+            .flatten()
     })
 }
 

@@ -60,13 +60,26 @@ impl Logout {
     /// Sets up the flow.
     #[must_use]
     pub fn new(task: Task) -> Self {
-        Self { task, state: State::Ready }
+        Self {
+            task,
+            state: State::Ready,
+        }
     }
 
     /// Sets up the flow for a login that is buried already and waits in the queue.
     #[must_use]
-    pub fn queued(task: Task, credential: Credential, management: Option<RegistrationManagement>) -> Self {
-        Self { task, state: State::ExpectUnlock(Ok(Some(Box::new(Pending { credential, management })))) }
+    pub fn queued(
+        task: Task,
+        credential: Credential,
+        management: Option<RegistrationManagement>,
+    ) -> Self {
+        Self {
+            task,
+            state: State::ExpectUnlock(Ok(Some(Box::new(Pending {
+                credential,
+                management,
+            })))),
+        }
     }
 
     fn next(self, state: State, act: Act) -> Turn<Self> {
@@ -83,8 +96,17 @@ impl Logout {
             None => (credential.access_token.expose(), "access_token"),
         };
         let form = revocation_request(token, hint, &credential.client);
-        let exchange = Exchange::post(Leg::Revocation, endpoint, "revocation_endpoint", form.headers, form.body);
-        self.next(State::ExpectRevocation(pending), Act::Send(Box::new(exchange)))
+        let exchange = Exchange::post(
+            Leg::Revocation,
+            endpoint,
+            "revocation_endpoint",
+            form.headers,
+            form.body,
+        );
+        self.next(
+            State::ExpectRevocation(pending),
+            Act::Send(Box::new(exchange)),
+        )
     }
 
     fn answered(self, pending: Pending, exchanged: &Exchanged) -> Turn<Self> {
@@ -97,8 +119,15 @@ impl Logout {
 
     /// Deletes the registration that no other login uses (RFC 7592 section 2.3), then takes the login off the queue.
     fn delete(self, pending: Pending, revocation: Revocation) -> Turn<Self> {
-        match pending.management.as_ref().and_then(RegistrationManagement::delete_request) {
-            Some(exchange) => self.next(State::ExpectDeletion(revocation), Act::Send(Box::new(exchange))),
+        match pending
+            .management
+            .as_ref()
+            .and_then(RegistrationManagement::delete_request)
+        {
+            Some(exchange) => self.next(
+                State::ExpectDeletion(revocation),
+                Act::Send(Box::new(exchange)),
+            ),
             None => self.dequeue(revocation),
         }
     }
@@ -125,9 +154,19 @@ impl Flow for Logout {
         let state = std::mem::replace(&mut self.state, State::Ready);
         match (state, answer) {
             (State::ExpectLease, Answer::Locked(Ok(_))) => {
-                let happened = Happened::LoggedOut { local: self.task.local };
-                let event = Event { at: now.wall, process: self.task.process, happened };
-                let act = Act::Bury { key: self.task.key.clone(), event, revoke: !self.task.local };
+                let happened = Happened::LoggedOut {
+                    local: self.task.local,
+                };
+                let event = Event {
+                    at: now.wall,
+                    process: self.task.process,
+                    happened,
+                };
+                let act = Act::Bury {
+                    key: self.task.key.clone(),
+                    event,
+                    revoke: !self.task.local,
+                };
                 self.next(State::ExpectBurial, act)
             }
             (State::ExpectLease, Answer::Locked(Err(error))) => Turn::Done(Err(error)),
@@ -136,7 +175,9 @@ impl Flow for Logout {
                     Ok(Some(_)) if self.task.local => Ok(None),
                     Ok(Some(buried)) => Ok(Some(Box::new(Pending {
                         credential: buried.credential,
-                        management: buried.unshared.and_then(|registration| registration.management),
+                        management: buried
+                            .unshared
+                            .and_then(|registration| registration.management),
                     }))),
                     Ok(None) => Err(Error::login(LoginCause::Never)),
                     Err(error) => Err(error),
@@ -147,16 +188,24 @@ impl Flow for Logout {
             (State::ExpectUnlock(Ok(Some(pending))), Answer::Done(_)) => self.revoke(pending),
             (State::ExpectUnlock(Ok(None)), Answer::Done(_)) => Turn::Done(Ok(Revocation::Local)),
             (State::ExpectUnlock(Err(error)), Answer::Done(_)) => Turn::Done(Err(error)),
-            (State::ExpectRevocation(pending), Answer::Exchanged(exchanged)) => self.answered(*pending, &exchanged),
+            (State::ExpectRevocation(pending), Answer::Exchanged(exchanged)) => {
+                self.answered(*pending, &exchanged)
+            }
             (State::ExpectDeletion(revocation), Answer::Exchanged(_)) => self.dequeue(revocation),
             (State::ExpectDequeue(outcome), Answer::Done(_)) => {
                 let happened = Happened::Revocation { outcome };
-                let event = Event { at: now.wall, process: self.task.process, happened };
+                let event = Event {
+                    at: now.wall,
+                    process: self.task.process,
+                    happened,
+                };
                 let act = Act::Record(self.task.key.clone(), event);
                 self.next(State::ExpectRecorded(outcome), act)
             }
             (State::ExpectRecorded(outcome), Answer::Done(_)) => Turn::Done(Ok(outcome)),
-            _ => Turn::Done(Err(Error::Bug { what: "logout: an answer that nothing waits for" })),
+            _ => Turn::Done(Err(Error::Bug {
+                what: "logout: an answer that nothing waits for",
+            })),
         }
     }
 }

@@ -48,7 +48,10 @@ pub trait Flow: Sized {
 }
 
 /// What a flow says next.
-#[expect(clippy::large_enum_variant, reason = "one turn lives at a time, on the driver's stack")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one turn lives at a time, on the driver's stack"
+)]
 pub enum Turn<F: Flow> {
     /// Do this and come back.
     Next(F, Step),
@@ -69,13 +72,19 @@ impl Step {
     /// A step that waits for its act alone.
     #[must_use]
     pub fn act(act: Act) -> Self {
-        Self { act: Some(act), wake_at: None }
+        Self {
+            act: Some(act),
+            wake_at: None,
+        }
     }
 
     /// A step that only waits.
     #[must_use]
     pub fn wait_until(at: Mono) -> Self {
-        Self { act: None, wake_at: Some(at) }
+        Self {
+            act: None,
+            wake_at: Some(at),
+        }
     }
 }
 
@@ -143,7 +152,10 @@ pub enum Act {
 
 /// What came of a step.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "one answer lives at a time, on the driver's stack")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one answer lives at a time, on the driver's stack"
+)]
 pub enum Answer {
     /// An exchange.
     Exchanged(Exchanged),
@@ -264,7 +276,11 @@ pub struct Callback {
 
 impl Default for Callback {
     fn default() -> Self {
-        Self { host: "127.0.0.1".into(), port: None, path: "/callback".into() }
+        Self {
+            host: "127.0.0.1".into(),
+            port: None,
+            path: "/callback".into(),
+        }
     }
 }
 

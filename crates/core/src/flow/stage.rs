@@ -1,26 +1,22 @@
 //! A small stage for the flows: one store that keeps its promises, scripted issuers and servers, a virtual clock, and a log
 //! of every act. Each act takes a millisecond, so that no flow can lean on two of them sharing an instant.
 
+mod script;
+
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue};
-use zeroize::Zeroizing;
+pub(super) use script::*;
 
 use super::*;
 use crate::{
     attempt::{Label, ProcessId},
-    credential::{Account, Generation, Incarnation, Lifetime, Pins, TokenType},
-    error::NetworkFault,
-    exchange::{Delivery, Failure, Fault, Leg, Reply},
+    credential::Incarnation,
+    exchange::Leg,
     record::Spooled,
-    registration::{ClientAuthentication, ClientSource},
-    resource::Resource,
-    scope::Scopes,
-    secret::{AccessToken, RefreshToken},
-    time::{BootId, Wall},
+    time::Wall,
     token::Verdict,
 };
 
@@ -78,33 +74,53 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn new() -> Self {
-        Self { now: start(), ..Self::default() }
+        Self {
+            now: start(),
+            ..Self::default()
+        }
     }
 
     /// A stage whose store holds this login.
     pub(super) fn with(credential: Credential) -> Self {
-        Self::holding(Some(Record { credential: Some(credential), ..Record::default() }))
+        Self::holding(Some(Record {
+            credential: Some(credential),
+            ..Record::default()
+        }))
     }
 
     /// A stage whose store holds this.
     pub(super) fn holding(record: Option<Record>) -> Self {
-        Self { record, ..Self::new() }
+        Self {
+            record,
+            ..Self::new()
+        }
     }
 
     /// Answers the next exchange that no page answers.
-    pub(super) fn answer(&mut self, script: impl FnOnce(&Exchange, &mut Self) -> Exchanged + 'static) -> &mut Self {
+    pub(super) fn answer(
+        &mut self,
+        script: impl FnOnce(&Exchange, &mut Self) -> Exchanged + 'static,
+    ) -> &mut Self {
         self.script.push_back(Box::new(script));
         self
     }
 
     /// Answers the next exchange with this address (without its query).
-    pub(super) fn page(&mut self, url: &str, script: impl FnOnce(&Exchange, &mut Self) -> Exchanged + 'static) -> &mut Self {
+    pub(super) fn page(
+        &mut self,
+        url: &str,
+        script: impl FnOnce(&Exchange, &mut Self) -> Exchanged + 'static,
+    ) -> &mut Self {
         self.pages.insert(url.to_owned(), Box::new(script));
         self
     }
 
     /// Does something just before the next act whose words start like this.
-    pub(super) fn before(&mut self, act: &'static str, hook: impl FnOnce(&mut Self) + 'static) -> &mut Self {
+    pub(super) fn before(
+        &mut self,
+        act: &'static str,
+        hook: impl FnOnce(&mut Self) + 'static,
+    ) -> &mut Self {
         self.hooks.push((act, Box::new(hook)));
         self
     }
@@ -141,7 +157,10 @@ impl Stage {
 
     /// The login as another process would commit it, right now.
     pub(super) fn put(&mut self, credential: Credential) {
-        self.record = Some(Record { credential: Some(credential), ..Record::default() });
+        self.record = Some(Record {
+            credential: Some(credential),
+            ..Record::default()
+        });
     }
 
     pub(super) fn labels(&self) -> Vec<Option<Label>> {
@@ -154,7 +173,10 @@ impl Stage {
 
     /// The addresses that were asked, in order.
     pub(super) fn asked(&self) -> Vec<String> {
-        self.exchanges.iter().map(|exchange| exchange.url.to_string()).collect()
+        self.exchanges
+            .iter()
+            .map(|exchange| exchange.url.to_string())
+            .collect()
     }
 
     /// Drives a flow to its end. What it locked it has let go of by then.
@@ -170,7 +192,8 @@ impl Stage {
                     let answer = match act {
                         Some(act) => self.perform(act),
                         None => {
-                            let until = self.now.mono.until(wake_at.expect("something to wait for"));
+                            let until =
+                                self.now.mono.until(wake_at.expect("something to wait for"));
                             self.log.push("wait".into());
                             self.pass(until + self.oversleep);
                             Answer::Woken
@@ -204,7 +227,9 @@ impl Stage {
 
     pub(super) fn perform(&mut self, act: Act) -> Answer {
         let line = words(&act);
-        let (due, later) = std::mem::take(&mut self.hooks).into_iter().partition(|(act, _)| line.starts_with(act));
+        let (due, later) = std::mem::take(&mut self.hooks)
+            .into_iter()
+            .partition(|(act, _)| line.starts_with(act));
         self.hooks = later;
         let due: Vec<(_, Hook)> = due;
         for (_, hook) in due {
@@ -213,10 +238,16 @@ impl Stage {
         self.pass(Duration::from_millis(1));
         let kind = line.split(' ').next().unwrap_or_default().to_owned();
         self.log.push(line);
-        let broken = || Err(Error::StoreUnavailable { why: "disk full".into() });
+        let broken = || {
+            Err(Error::StoreUnavailable {
+                why: "disk full".into(),
+            })
+        };
         if self.failing.contains(kind.as_str()) {
             return match act {
-                Act::Lock(_) => Answer::Locked(Err(Error::LeaseHeld { holder: crate::error::Holder::default() })),
+                Act::Lock(_) => Answer::Locked(Err(Error::LeaseHeld {
+                    holder: crate::error::Holder::default(),
+                })),
                 Act::Reread(_) => Answer::Read(broken().map(|()| Reading::default())),
                 Act::Note { .. } => Answer::Noted(broken().map(|()| true)),
                 Act::Commit(_) => Answer::Committed(broken().map(|()| Committed::Moved)),
@@ -238,8 +269,16 @@ impl Stage {
                 Answer::Done(Ok(()))
             }
             Act::Reread(_) => Answer::Read(Ok(self.read())),
-            Act::Note { version, facts, event, .. } => {
-                let stored = self.record.as_mut().filter(|record| record.version() == Some(version));
+            Act::Note {
+                version,
+                facts,
+                event,
+                ..
+            } => {
+                let stored = self
+                    .record
+                    .as_mut()
+                    .filter(|record| record.version() == Some(version));
                 let noted = stored.is_some();
                 if let Some(record) = stored {
                     record.apply(&facts);
@@ -248,9 +287,16 @@ impl Stage {
                 Answer::Noted(Ok(noted))
             }
             Act::Commit(commit) => Answer::Committed(Ok(self.commit(*commit))),
-            Act::Spool { follows, credential } => {
+            Act::Spool {
+                follows,
+                credential,
+            } => {
                 let mut after = vec![follows];
-                if let Some((before, _)) = self.spool.take().filter(|(_, held)| Some(held.version) == follows) {
+                if let Some((before, _)) = self
+                    .spool
+                    .take()
+                    .filter(|(_, held)| Some(held.version) == follows)
+                {
                     after.extend(before);
                 }
                 self.spool = Some((after, *credential));
@@ -263,14 +309,20 @@ impl Stage {
             }
             Act::FindRegistrations(issuer) => {
                 let fits = |r: &&Registration| r.issuer == issuer;
-                Answer::Registered(Ok(self.registrations.iter().filter(fits).cloned().collect()))
+                Answer::Registered(Ok(self
+                    .registrations
+                    .iter()
+                    .filter(fits)
+                    .cloned()
+                    .collect()))
             }
             Act::KeepRegistration(registration) => {
                 self.registrations.insert(0, *registration);
                 Answer::Done(Ok(()))
             }
             Act::ForgetRegistration(gone) => {
-                self.registrations.retain(|r| r.issuer != gone.issuer || r.client.id != gone.client.id);
+                self.registrations
+                    .retain(|r| r.issuer != gone.issuer || r.client.id != gone.client.id);
                 Answer::Done(Ok(()))
             }
             Act::OpenCallback(Callback { host, port, path }) => {
@@ -282,13 +334,24 @@ impl Stage {
                 })
             }
             Act::Show(prompt) => {
-                assert!(self.locks.is_empty(), "no lock is held while a person thinks");
+                assert!(
+                    self.locks.is_empty(),
+                    "no lock is held while a person thinks"
+                );
                 let state = prompt.state.expose().to_owned();
                 self.prompt = Some(*prompt);
-                let usual = || Ok(vec![("code".into(), "code-1".into()), ("state".into(), state.clone())]);
+                let usual = || {
+                    Ok(vec![
+                        ("code".into(), "code-1".into()),
+                        ("state".into(), state.clone()),
+                    ])
+                };
                 let redirect = self.redirect.take().unwrap_or_else(usual);
                 Answer::Redirected(redirect.map(|mut parameters| {
-                    parameters.iter_mut().filter(|(_, value)| value == STATE).for_each(|(_, v)| v.clone_from(&state));
+                    parameters
+                        .iter_mut()
+                        .filter(|(_, value)| value == STATE)
+                        .for_each(|(_, v)| v.clone_from(&state));
                     parameters
                 }))
             }
@@ -308,17 +371,35 @@ impl Stage {
     fn exchange(&mut self, exchange: &Exchange) -> Exchanged {
         self.exchanges.push(exchange.clone());
         if let Some(token) = form(exchange, "refresh_token") {
-            assert!(self.locks.iter().any(|lock| matches!(lock, Lock::Refresh(_))), "sent without the lock (I-16)");
+            assert!(
+                self.locks
+                    .iter()
+                    .any(|lock| matches!(lock, Lock::Refresh(_))),
+                "sent without the lock (I-16)"
+            );
             let attempt = self.record.as_ref().and_then(|record| record.attempt);
             let (label, noted) = (attempt.and_then(|attempt| attempt.label), attempt.is_some());
-            self.sent.push(Sent { token, label, noted, delivered: true, at: self.now });
+            self.sent.push(Sent {
+                token,
+                label,
+                noted,
+                delivered: true,
+                at: self.now,
+            });
         }
         let mut address = exchange.url.clone();
         address.set_query(None);
-        let script = self.pages.remove(address.as_str()).or_else(|| self.script.pop_front());
-        let Some(script) = script else { panic!("nobody answers {exchange:?} after {:#?}", self.log) };
+        let script = self
+            .pages
+            .remove(address.as_str())
+            .or_else(|| self.script.pop_front());
+        let Some(script) = script else {
+            panic!("nobody answers {exchange:?} after {:#?}", self.log)
+        };
         let exchanged = script(exchange, self);
-        if let (Some(sent), Verdict::NotDelivered { .. }) = (self.sent.last_mut(), Verdict::of(&exchanged)) {
+        if let (Some(sent), Verdict::NotDelivered { .. }) =
+            (self.sent.last_mut(), Verdict::of(&exchanged))
+        {
             sent.delivered &= exchange.leg != Leg::Token;
         }
         exchanged
@@ -328,13 +409,23 @@ impl Stage {
         let (notes, writable) = (self.notes.clone(), !self.read_only);
         let stored = self.record.as_ref().and_then(Record::version);
         let record = match &self.spool {
-            Some((after, credential)) if after.contains(&stored) && self.may_become(credential.version) => {
+            Some((after, credential))
+                if after.contains(&stored) && self.may_become(credential.version) =>
+            {
                 let spooled = Some(Spooled { follows: stored });
-                Some(Record { credential: Some(credential.clone()), spooled, ..Record::default() })
+                Some(Record {
+                    credential: Some(credential.clone()),
+                    spooled,
+                    ..Record::default()
+                })
             }
             _ => self.record.clone(),
         };
-        Reading { record, notes, writable }
+        Reading {
+            record,
+            notes,
+            writable,
+        }
     }
 
     fn may_become(&self, new: Version) -> bool {
@@ -347,19 +438,41 @@ impl Stage {
     fn commit(&mut self, commit: Commit) -> Committed {
         self.commits.push(commit.clone());
         let stored = self.record.as_ref().and_then(Record::version);
-        let spooled = self.read().record.filter(|r| r.spooled.is_some()).and_then(|r| r.version());
+        let spooled = self
+            .read()
+            .record
+            .filter(|r| r.spooled.is_some())
+            .and_then(|r| r.version());
         let fits = match commit.expects {
             Expects::Version(version) => stored == Some(version) || spooled == Some(version),
             Expects::Nothing => stored.is_none(),
             Expects::Anything => true,
         };
-        if !fits || (commit.expects != Expects::Anything && !self.may_become(commit.credential.version)) {
+        if !fits
+            || (commit.expects != Expects::Anything && !self.may_become(commit.credential.version))
+        {
             return Committed::Moved;
         }
-        let other = |old: &Credential| old.version.incarnation != commit.credential.version.incarnation;
-        let superseded = self.record.take().and_then(|record| record.credential).filter(other).map(Box::new);
-        let Commit { credential, forced, binding, event, .. } = commit;
-        self.record = Some(Record { credential: Some(credential), forced, ..Record::default() });
+        let other =
+            |old: &Credential| old.version.incarnation != commit.credential.version.incarnation;
+        let superseded = self
+            .record
+            .take()
+            .and_then(|record| record.credential)
+            .filter(other)
+            .map(Box::new);
+        let Commit {
+            credential,
+            forced,
+            binding,
+            event,
+            ..
+        } = commit;
+        self.record = Some(Record {
+            credential: Some(credential),
+            forced,
+            ..Record::default()
+        });
         self.binding = binding.or(self.binding.take());
         self.spool = None;
         self.events.push(event);
@@ -375,8 +488,15 @@ impl Stage {
         if revoke {
             self.queue.push(credential.clone());
         }
-        let unshared = self.registrations.iter().find(|r| r.client.id == credential.client.id).cloned();
-        Some(Box::new(Buried { credential, unshared }))
+        let unshared = self
+            .registrations
+            .iter()
+            .find(|r| r.client.id == credential.client.id)
+            .cloned();
+        Some(Box::new(Buried {
+            credential,
+            unshared,
+        }))
     }
 }
 
@@ -389,16 +509,26 @@ fn words(act: &Act) -> String {
         Act::Unlock(Lock::Refresh(_)) => "unlock".into(),
         Act::Unlock(Lock::Register(_)) => "unlock registering".into(),
         Act::Reread(_) => "reread".into(),
-        Act::Note { facts, .. } => format!("note {}", facts.iter().map(fact).collect::<Vec<_>>().join(", ")),
+        Act::Note { facts, .. } => format!(
+            "note {}",
+            facts.iter().map(fact).collect::<Vec<_>>().join(", ")
+        ),
         Act::Commit(commit) => {
             let over = match commit.expects {
                 Expects::Version(version) => version.generation.0.to_string(),
                 other => format!("{other:?}").to_lowercase(),
             };
-            format!("commit {} over {over}", commit.credential.version.generation.0)
+            format!(
+                "commit {} over {over}",
+                commit.credential.version.generation.0
+            )
         }
-        Act::Spool { follows, credential } => {
-            let follows = follows.map_or("nothing".into(), |version| version.generation.0.to_string());
+        Act::Spool {
+            follows,
+            credential,
+        } => {
+            let follows =
+                follows.map_or("nothing".into(), |version| version.generation.0.to_string());
             format!("spool {} after {follows}", credential.version.generation.0)
         }
         Act::PrepareSpool(_) => "prepare-spool".into(),
@@ -421,7 +551,10 @@ fn words(act: &Act) -> String {
 fn fact(fact: &Fact) -> String {
     match fact {
         Fact::Attempt(Some(attempt)) => match attempt.label {
-            Some(label) => format!("attempt {}", serde_json::to_string(&label).unwrap().trim_matches('"')),
+            Some(label) => format!(
+                "attempt {}",
+                serde_json::to_string(&label).unwrap().trim_matches('"')
+            ),
             None => "attempt".into(),
         },
         Fact::Attempt(None) => "no attempt".into(),
@@ -433,136 +566,3 @@ fn fact(fact: &Fact) -> String {
         Fact::Forced(_) => "forced".into(),
     }
 }
-
-/// The only value of a form field; two of them are a bug of ours.
-pub(super) fn form(exchange: &Exchange, name: &str) -> Option<String> {
-    let all: Vec<_> = url::form_urlencoded::parse(&exchange.body).filter(|(key, _)| key == name).collect();
-    assert!(all.len() < 2, "{name} comes twice");
-    all.into_iter().next().map(|(_, value)| value.into_owned())
-}
-
-/// An answer with this status and body.
-pub(super) fn reply(status: u16, body: &str) -> impl FnOnce(&Exchange, &mut Stage) -> Exchanged + 'static + use<> {
-    with_headers(status, &[], body)
-}
-
-pub(super) fn with_headers(
-    status: u16,
-    headers: &[(&'static str, &str)],
-    body: &str,
-) -> impl FnOnce(&Exchange, &mut Stage) -> Exchanged + 'static + use<> {
-    let body = body.to_owned();
-    let pairs = headers.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_str(v).unwrap()));
-    let headers: HeaderMap = pairs.collect();
-    move |_, stage| {
-        let sent_at = stage.now;
-        stage.pass(Duration::from_millis(50));
-        Ok(Reply { status, headers, body: Zeroizing::new(body.into_bytes()), sent_at })
-    }
-}
-
-/// The next generation: `at-N` and `rt-N`, good for an hour.
-pub(super) fn tokens(generation: u64) -> impl FnOnce(&Exchange, &mut Stage) -> Exchanged + 'static + use<> {
-    let body = format!(
-        r#"{{"access_token":"at-{generation}","token_type":"Bearer","expires_in":3600,"refresh_token":"rt-{generation}"}}"#
-    );
-    reply(200, &body)
-}
-
-pub(super) fn oauth_error(error: &str) -> impl FnOnce(&Exchange, &mut Stage) -> Exchanged + 'static + use<> {
-    reply(400, &format!(r#"{{"error":"{error}"}}"#))
-}
-
-/// The connection broke after it stood.
-pub(super) fn broken(exchange: &Exchange, stage: &mut Stage) -> Exchanged {
-    failure(exchange, stage, Delivery::Ambiguous, Fault::Network(NetworkFault::Broken), Duration::from_millis(50))
-}
-
-/// No connection came up.
-pub(super) fn unreachable(exchange: &Exchange, stage: &mut Stage) -> Exchanged {
-    failure(exchange, stage, Delivery::NotDelivered, Fault::Network(NetworkFault::Connect), Duration::from_millis(50))
-}
-
-/// The connection stood and nothing came.
-pub(super) fn silent(exchange: &Exchange, stage: &mut Stage) -> Exchanged {
-    let limit = exchange.leg.deadline();
-    failure(exchange, stage, Delivery::Ambiguous, Fault::Deadline(limit), limit)
-}
-
-fn failure(exchange: &Exchange, stage: &mut Stage, delivery: Delivery, fault: Fault, after: Duration) -> Exchanged {
-    let sent_at = stage.now;
-    stage.pass(after);
-    Err(Failure { delivery, fault, host: exchange.host(), sent_at })
-}
-
-pub(super) fn start() -> Now {
-    Now { wall: Wall::from_unix_seconds(1_800_000_000), mono: Mono(1_000_000), boot: BootId([1; 16]) }
-}
-
-pub(super) fn secs(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
-
-pub(super) fn issuer() -> Issuer {
-    Issuer::parse("https://as.example").unwrap()
-}
-
-pub(super) fn server() -> Resource {
-    Resource::parse("https://mcp.example").unwrap()
-}
-
-pub(super) fn key() -> CredentialKey {
-    CredentialKey { tenant: String::new(), resource: server(), issuer: issuer(), account: Account::default() }
-}
-
-pub(super) fn process(pid: u32) -> ProcessId {
-    ProcessId { pid, nonce: pid.into() }
-}
-
-pub(super) fn version(generation: u64) -> Version {
-    Version { incarnation: Incarnation([1; 16]), generation: Generation(generation) }
-}
-
-pub(super) fn client(id: &str) -> Client {
-    Client {
-        id: id.into(),
-        secret: None,
-        secret_expires_at: None,
-        authentication: ClientAuthentication::None,
-        source: ClientSource::Dynamic,
-    }
-}
-
-/// A login in this generation, received at the start and good for an hour.
-pub(super) fn credential(generation: u64) -> Credential {
-    Credential {
-        key: key(),
-        version: version(generation),
-        pins: Pins {
-            resource_parameter: Some("https://mcp.example".into()),
-            token_endpoint: Url::parse("https://as.example/token").unwrap(),
-            revocation_endpoint: Some(Url::parse("https://as.example/revoke").unwrap()),
-        },
-        client: client("client-1"),
-        access_token: AccessToken::new(format!("at-{generation}")).unwrap(),
-        token_type: TokenType::Bearer,
-        refresh_token: Some(RefreshToken::new(format!("rt-{generation}")).unwrap()),
-        received_at: Some(start()),
-        lifetime: Some(Lifetime::Stated(HOUR)),
-        scopes_requested: Scopes::parse("a b"),
-        scopes_granted: Scopes::parse("a"),
-        logged_in_at: start().wall,
-    }
-}
-
-/// The same server's login, made anew by a person, as this client.
-pub(super) fn other_login(client_id: &str) -> Credential {
-    let version = Version { incarnation: Incarnation([2; 16]), generation: Generation(0) };
-    let (access_token, refresh_token) = (AccessToken::new("at-new".into()).unwrap(), RefreshToken::new("rt-new".into()).ok());
-    let received_at = Some(start().after(secs(3000)));
-    Credential { version, client: client(client_id), access_token, refresh_token, received_at, ..credential(0) }
-}
-
-/// What a scripted redirect has where the real `state` belongs.
-pub(super) const STATE: &str = "{state}";
-pub(super) const HOUR: Duration = Duration::from_secs(3600);

@@ -16,7 +16,9 @@ fn pairs(request: &FormRequest) -> Vec<(String, String)> {
 }
 
 fn owned(list: &[(&str, &str)]) -> Vec<(String, String)> {
-    list.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
+    list.iter()
+        .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+        .collect()
 }
 
 const RESOURCE: &str = "HTTPS://MCP.example:443";
@@ -26,9 +28,16 @@ const RESOURCE: &str = "HTTPS://MCP.example:443";
 fn a_code_goes_with_verifier_and_resource() {
     let code = AuthorizationCode::new("c&d=e+f".into()).unwrap();
     let verifier = CodeVerifier::new("v".into()).unwrap();
-    let grant =
-        Grant::AuthorizationCode { code: &code, redirect_uri: "http://127.0.0.1:1/callback", verifier: &verifier };
-    let request = token_request(&grant, &client(ClientAuthentication::None, None), Some(RESOURCE));
+    let grant = Grant::AuthorizationCode {
+        code: &code,
+        redirect_uri: "http://127.0.0.1:1/callback",
+        verifier: &verifier,
+    };
+    let request = token_request(
+        &grant,
+        &client(ClientAuthentication::None, None),
+        Some(RESOURCE),
+    );
     assert_eq!(
         pairs(&request),
         owned(&[
@@ -40,7 +49,10 @@ fn a_code_goes_with_verifier_and_resource() {
             ("client_id", "client:1 \u{e4}"),
         ])
     );
-    assert_eq!(request.headers[CONTENT_TYPE], "application/x-www-form-urlencoded");
+    assert_eq!(
+        request.headers[CONTENT_TYPE],
+        "application/x-www-form-urlencoded"
+    );
     assert_eq!(request.headers[ACCEPT], "application/json");
     assert!(!request.headers.contains_key(AUTHORIZATION));
 }
@@ -51,23 +63,51 @@ fn a_refresh_carries_the_resource() {
     let token = RefreshToken::new("r".into()).unwrap();
     let public = client(ClientAuthentication::None, None);
     let fewer = Scopes::parse("a b");
-    let request = |scope, resource| pairs(&token_request(&Grant::Refresh { token: &token, scope }, &public, resource));
+    let request = |scope, resource| {
+        pairs(&token_request(
+            &Grant::Refresh {
+                token: &token,
+                scope,
+            },
+            &public,
+            resource,
+        ))
+    };
     let start = [("grant_type", "refresh_token"), ("refresh_token", "r")];
     let id = ("client_id", "client:1 \u{e4}");
-    assert_eq!(request(None, Some(RESOURCE)), owned(&[start[0], start[1], ("resource", RESOURCE), id]));
-    assert_eq!(request(Some(&fewer), None), owned(&[start[0], start[1], ("scope", "a b"), id]));
-    assert_eq!(request(Some(&Scopes::default()), None), owned(&[start[0], start[1], id]));
+    assert_eq!(
+        request(None, Some(RESOURCE)),
+        owned(&[start[0], start[1], ("resource", RESOURCE), id])
+    );
+    assert_eq!(
+        request(Some(&fewer), None),
+        owned(&[start[0], start[1], ("scope", "a b"), id])
+    );
+    assert_eq!(
+        request(Some(&Scopes::default()), None),
+        owned(&[start[0], start[1], id])
+    );
 }
 
 /// AUTH-44: Basic has both halves form-encoded (RFC 6749 section 2.3.1), is marked sensitive and goes alone.
 #[test]
 fn basic_encodes_both_halves() {
-    let request = revocation_request("t", "refresh_token", &client(ClientAuthentication::Basic, Some("s:/ +%")));
+    let request = revocation_request(
+        "t",
+        "refresh_token",
+        &client(ClientAuthentication::Basic, Some("s:/ +%")),
+    );
     let header = &request.headers[AUTHORIZATION];
     let coded = header.to_str().unwrap().strip_prefix("Basic ").unwrap();
-    assert_eq!(STANDARD.decode(coded).unwrap(), b"client%3A1+%C3%A4:s%3A%2F+%2B%25");
+    assert_eq!(
+        STANDARD.decode(coded).unwrap(),
+        b"client%3A1+%C3%A4:s%3A%2F+%2B%25"
+    );
     assert!(header.is_sensitive());
-    assert_eq!(pairs(&request), owned(&[("token", "t"), ("token_type_hint", "refresh_token")]));
+    assert_eq!(
+        pairs(&request),
+        owned(&[("token", "t"), ("token_type_hint", "refresh_token")])
+    );
 }
 
 /// AUTH-44: in the body, ID and secret; a method without its secret sends the ID alone.
@@ -79,8 +119,14 @@ fn post_goes_in_the_body() {
         pairs(&request).split_off(2)
     };
     let id = ("client_id", "client:1 \u{e4}");
-    assert_eq!(request(ClientAuthentication::Post, Some("s&t")), owned(&[id, ("client_secret", "s&t")]));
-    assert_eq!(request(ClientAuthentication::None, Some("kept, not sent")), owned(&[id]));
+    assert_eq!(
+        request(ClientAuthentication::Post, Some("s&t")),
+        owned(&[id, ("client_secret", "s&t")])
+    );
+    assert_eq!(
+        request(ClientAuthentication::None, Some("kept, not sent")),
+        owned(&[id])
+    );
     for method in [ClientAuthentication::Post, ClientAuthentication::Basic] {
         assert_eq!(request(method, None), owned(&[id]));
     }
@@ -90,11 +136,21 @@ fn post_goes_in_the_body() {
 #[test]
 fn no_secret_is_shown_or_left_behind() {
     let token = RefreshToken::new("rt-canary-\"%%%".into()).unwrap();
-    let grant = Grant::Refresh { token: &token, scope: None };
+    let grant = Grant::Refresh {
+        token: &token,
+        scope: None,
+    };
     for method in [ClientAuthentication::Basic, ClientAuthentication::Post] {
-        let request = token_request(&grant, &client(method, Some("s-canary-\"\"%%")), Some(RESOURCE));
+        let request = token_request(
+            &grant,
+            &client(method, Some("s-canary-\"\"%%")),
+            Some(RESOURCE),
+        );
         let shown = format!("{request:?} {grant:?} {:?}", request.headers);
-        assert!(!shown.contains("canary") && !shown.contains("Basic"), "{shown}");
+        assert!(
+            !shown.contains("canary") && !shown.contains("Basic"),
+            "{shown}"
+        );
         let pairs = pairs(&request);
         let room: usize = pairs.iter().map(|(n, v)| n.len() + 3 * v.len() + 2).sum();
         assert!(request.body.len() <= room);
@@ -120,20 +176,32 @@ fn an_authorization_request_is_complete() {
         assert!(!format!("{request:?}").contains("\"st\""));
         String::from(request.url())
     };
-    let ours = "response_type=code&client_id=c%261&redirect_uri=http%3A%2F%2F127.0.0.1%3A1%2Fcallback";
+    let ours =
+        "response_type=code&client_id=c%261&redirect_uri=http%3A%2F%2F127.0.0.1%3A1%2Fcallback";
     let end = "state=st&code_challenge=ch&code_challenge_method=S256";
     assert_eq!(
-        url("https://as.example/authorize", "a b", Some("https://x.example")),
-        format!("https://as.example/authorize?{ours}&scope=a+b&{end}&resource=https%3A%2F%2Fx.example")
+        url(
+            "https://as.example/authorize",
+            "a b",
+            Some("https://x.example")
+        ),
+        format!(
+            "https://as.example/authorize?{ours}&scope=a+b&{end}&resource=https%3A%2F%2Fx.example"
+        )
     );
-    assert_eq!(url("https://as.example/?t=%41%2f&u", "", None), format!("https://as.example/?t=%41%2f&u&{ours}&{end}"));
+    assert_eq!(
+        url("https://as.example/?t=%41%2f&u", "", None),
+        format!("https://as.example/?t=%41%2f&u&{ours}&{end}")
+    );
 }
 
 /// AUTH-67, T-01: a parameter that the endpoint's query brings along cannot stand in for ours.
 #[test]
 fn an_endpoint_cannot_set_our_parameters() {
-    let endpoint =
-        Url::parse("https://as.example/a?tenant=t&client_id=evil&state=evil&%73cope=evil&resource=evil").unwrap();
+    let endpoint = Url::parse(
+        "https://as.example/a?tenant=t&client_id=evil&state=evil&%73cope=evil&resource=evil",
+    )
+    .unwrap();
     let state = StateParameter::new("st".into()).unwrap();
     let scopes = Scopes::default();
     let request = AuthorizationRequest {
@@ -147,6 +215,14 @@ fn an_endpoint_cannot_set_our_parameters() {
     };
     let url = request.url();
     assert!(!url.as_str().contains("evil"), "{url}");
-    assert_eq!(url.query_pairs().filter(|(name, _)| name == "client_id").count(), 1);
-    assert!(url.query_pairs().any(|pair| pair == ("tenant".into(), "t".into())));
+    assert_eq!(
+        url.query_pairs()
+            .filter(|(name, _)| name == "client_id")
+            .count(),
+        1
+    );
+    assert!(
+        url.query_pairs()
+            .any(|pair| pair == ("tenant".into(), "t".into()))
+    );
 }

@@ -68,10 +68,20 @@ fn older_forms_load_as_unknown() {
     ] {
         let credentials = read(form.clone());
         assert_eq!(credentials.received_at(), None, "{form}");
-        assert_eq!((&credentials.client_secret, &credentials.issuer), (&None, &None), "{form}");
+        assert_eq!(
+            (&credentials.client_secret, &credentials.issuer),
+            (&None, &None),
+            "{form}"
+        );
         let tokens = credentials.token_response.as_ref().unwrap();
-        assert_eq!(tokens.refresh_token.as_ref().map(RefreshToken::expose), Some("r"));
-        assert_eq!((tokens.token_type.as_str(), tokens.expires_in), ("bearer", None));
+        assert_eq!(
+            tokens.refresh_token.as_ref().map(RefreshToken::expose),
+            Some("r")
+        );
+        assert_eq!(
+            (tokens.token_type.as_str(), tokens.expires_in),
+            ("bearer", None)
+        );
         assert!(written(&credentials)["token_received_at"].is_null());
     }
     let bare = read(json!({"client_id": "c", "token_response": null}));
@@ -83,7 +93,8 @@ fn older_forms_load_as_unknown() {
 fn odd_values_are_read_leniently() {
     let lifetime = |value: Value| {
         let tokens: PersistedTokens =
-            serde_json::from_str(&json!({"access_token": "a", "expires_in": value}).to_string()).unwrap();
+            serde_json::from_str(&json!({"access_token": "a", "expires_in": value}).to_string())
+                .unwrap();
         tokens.expires_in
     };
     for (value, want) in [
@@ -97,7 +108,8 @@ fn odd_values_are_read_leniently() {
     ] {
         assert_eq!(lifetime(value.clone()), want, "{value}");
     }
-    let tokens: PersistedTokens = serde_json::from_str(r#"{"access_token":"a","scope":["x","y"]}"#).unwrap();
+    let tokens: PersistedTokens =
+        serde_json::from_str(r#"{"access_token":"a","scope":["x","y"]}"#).unwrap();
     assert_eq!(tokens.scope, Some(Scopes::parse("x y")));
 }
 
@@ -117,14 +129,22 @@ fn what_is_omitted_is_carried_forward() {
         .with_issuer(Some("https://as.example".into()));
     assert_eq!(next, want);
 
-    let mut rotated = PersistedCredentials::new("c".into()).with_tokens(tokens("a3", Some("r3")), Wall(3_000_000));
+    let mut rotated = PersistedCredentials::new("c".into())
+        .with_tokens(tokens("a3", Some("r3")), Wall(3_000_000));
     rotated.carry_forward(&previous);
-    assert_eq!(rotated.token_response, Some(tokens("a3", Some("r3"))), "a new refresh token is never overwritten");
+    assert_eq!(
+        rotated.token_response,
+        Some(tokens("a3", Some("r3"))),
+        "a new refresh token is never overwritten"
+    );
 
     let mut untimed = PersistedCredentials::new("c".into());
     untimed.token_response = Some(tokens("a2", None));
     untimed.carry_forward(&previous);
-    assert_eq!(untimed.token_received_at, None, "another access token has another age");
+    assert_eq!(
+        untimed.token_received_at, None,
+        "another access token has another age"
+    );
     untimed.token_response = Some(tokens("a1", None));
     untimed.carry_forward(&previous);
     assert_eq!(untimed.token_received_at, Some(1000));
@@ -137,7 +157,11 @@ fn nothing_is_carried_between_issuers_or_clients() {
         .with_tokens(tokens("a1", Some("r1")), Wall(1_000_000))
         .with_client_secret(ClientSecret::new("s".into()).ok())
         .with_issuer(Some("https://a.example".into()));
-    for (client, issuer) in [("c", Some("https://b.example")), ("other", Some("https://a.example")), ("other", None)] {
+    for (client, issuer) in [
+        ("c", Some("https://b.example")),
+        ("other", Some("https://a.example")),
+        ("other", None),
+    ] {
         let next = PersistedCredentials::new(client.into())
             .with_tokens(tokens("a2", None), Wall(2_000_000))
             .with_issuer(issuer.map(str::to_owned));
@@ -157,5 +181,8 @@ fn secrets_are_typed_and_redacted() {
         "token_response": {"access_token": "canary3", "refresh_token": "canary4", "id_token": "canary5"},
     }));
     let shown = format!("{credentials:?} {credentials:#?}");
-    assert!(!shown.contains("canary") && shown.contains("id_token"), "{shown}");
+    assert!(
+        !shown.contains("canary") && shown.contains("id_token"),
+        "{shown}"
+    );
 }

@@ -13,7 +13,11 @@ fn issuer(text: &str) -> Issuer {
 
 fn invalid(document: &'static str, got: Result<impl std::fmt::Debug, Error>) -> &'static str {
     match got {
-        Err(Error::MetadataInvalid { document: named, field, .. }) if named == document => field,
+        Err(Error::MetadataInvalid {
+            document: named,
+            field,
+            ..
+        }) if named == document => field,
         other => panic!("{other:?}"),
     }
 }
@@ -36,13 +40,27 @@ const AS: &str = "https://as.example";
 /// AUTH-13: the path form, then the root; never the same place twice, never a query.
 #[test]
 fn resource_metadata_is_looked_for_in_the_normative_order() {
-    let urls = |text| resource_metadata_urls(&resource(text)).into_iter().map(String::from).collect::<Vec<_>>();
+    let urls = |text| {
+        resource_metadata_urls(&resource(text))
+            .into_iter()
+            .map(String::from)
+            .collect::<Vec<_>>()
+    };
     let root = "https://x.example/.well-known/oauth-protected-resource";
     assert_eq!(urls("https://x.example"), [root]);
     assert_eq!(urls("https://x.example/?a=b"), [root]);
-    assert_eq!(urls("https://x.example/a%20b/mcp?c=d"), [&format!("{root}/a%20b/mcp"), root]);
-    assert_eq!(urls("https://x.example/mcp/"), [&format!("{root}/mcp"), root]);
-    assert_eq!(urls("http://localhost:81/m")[1], "http://localhost:81/.well-known/oauth-protected-resource");
+    assert_eq!(
+        urls("https://x.example/a%20b/mcp?c=d"),
+        [&format!("{root}/a%20b/mcp"), root]
+    );
+    assert_eq!(
+        urls("https://x.example/mcp/"),
+        [&format!("{root}/mcp"), root]
+    );
+    assert_eq!(
+        urls("http://localhost:81/m")[1],
+        "http://localhost:81/.well-known/oauth-protected-resource"
+    );
 }
 
 /// AUTH-14, T-17: a document speaks for its own resource and for what is below it.
@@ -53,8 +71,17 @@ fn a_document_for_another_resource_is_refused() {
         let body = json!({"resource": published, "authorization_servers": [AS]}).to_string();
         ResourceMetadata::parse(body.as_bytes(), &server)
     };
-    for good in ["https://x.example/a/mcp", "https://x.example/a", "https://x.example/", "HTTPS://X.example:443"] {
-        assert_eq!(parse(good).unwrap().resource.as_str(), good, "the text is kept (AUTH-73)");
+    for good in [
+        "https://x.example/a/mcp",
+        "https://x.example/a",
+        "https://x.example/",
+        "HTTPS://X.example:443",
+    ] {
+        assert_eq!(
+            parse(good).unwrap().resource.as_str(),
+            good,
+            "the text is kept (AUTH-73)"
+        );
     }
     for bad in [
         "https://x.example/a/mcp/deeper",
@@ -65,7 +92,13 @@ fn a_document_for_another_resource_is_refused() {
         "https://x.example:444/a/mcp",
         "not a url",
     ] {
-        assert_eq!(parse(bad), Err(Error::ResourceMismatch { published: bad.to_owned() }), "{bad}");
+        assert_eq!(
+            parse(bad),
+            Err(Error::ResourceMismatch {
+                published: bad.to_owned()
+            }),
+            "{bad}"
+        );
     }
 }
 
@@ -74,16 +107,36 @@ fn a_document_for_another_resource_is_refused() {
 fn unusable_authorization_servers_are_left_out() {
     let server = resource("https://x.example/mcp");
     let parse = |servers: Value| {
-        let body = json!({"resource": "https://x.example/mcp", "authorization_servers": servers}).to_string();
+        let body = json!({"resource": "https://x.example/mcp", "authorization_servers": servers})
+            .to_string();
         ResourceMetadata::parse(body.as_bytes(), &server)
     };
-    let mixed = parse(json!(["javascript:1", 7, AS, "http://as.example", AS, "https://b.example/t"])).unwrap();
-    assert_eq!(mixed.authorization_servers, [issuer(AS), issuer("https://b.example/t")]);
+    let mixed = parse(json!([
+        "javascript:1",
+        7,
+        AS,
+        "http://as.example",
+        AS,
+        "https://b.example/t"
+    ]))
+    .unwrap();
+    assert_eq!(
+        mixed.authorization_servers,
+        [issuer(AS), issuer("https://b.example/t")]
+    );
     for none in [json!([]), Value::Null] {
         assert_eq!(parse(none).unwrap().authorization_servers, []);
     }
-    for bad in [json!(["file:///x"]), json!([null]), json!("https://as.example"), json!({})] {
-        assert_eq!(invalid(RESOURCE_DOCUMENT, parse(bad)), "authorization_servers");
+    for bad in [
+        json!(["file:///x"]),
+        json!([null]),
+        json!("https://as.example"),
+        json!({}),
+    ] {
+        assert_eq!(
+            invalid(RESOURCE_DOCUMENT, parse(bad)),
+            "authorization_servers"
+        );
     }
 }
 
@@ -97,7 +150,10 @@ fn optional_fields_of_a_wrong_type_are_absent() {
         ResourceMetadata::parse(body.to_string().as_bytes(), &server).unwrap()
     };
     let found = parse(json!(["a", 1, "b"]), json!(true));
-    assert_eq!((found.scopes_supported, found.dpop_required), (Some(Scopes::parse("a b")), true));
+    assert_eq!(
+        (found.scopes_supported, found.dpop_required),
+        (Some(Scopes::parse("a b")), true)
+    );
     let found = parse(json!("a b"), json!("true"));
     assert_eq!((found.scopes_supported, found.dpop_required), (None, false));
 }
@@ -105,14 +161,29 @@ fn optional_fields_of_a_wrong_type_are_absent() {
 /// AUTH-23, T-17: the issuer is compared byte for byte, and no metadata of another one is used.
 #[test]
 fn another_issuer_is_refused() {
-    for got in ["https://as.example/", "https://AS.example", "https://as.example:443", "https://evil", ""] {
-        let want = Error::IssuerMismatch { expected: AS.into(), got: got.into() };
+    for got in [
+        "https://as.example/",
+        "https://AS.example",
+        "https://as.example:443",
+        "https://evil",
+        "",
+    ] {
+        let want = Error::IssuerMismatch {
+            expected: AS.into(),
+            got: got.into(),
+        };
         assert_eq!(server(AS, json!({"issuer": got})), Err(want));
     }
-    let want = Error::IssuerMismatch { expected: AS.into(), got: String::new() };
+    let want = Error::IssuerMismatch {
+        expected: AS.into(),
+        got: String::new(),
+    };
     assert_eq!(server(AS, json!({"issuer": null})), Err(want));
     let twice = br#"{"issuer":"https://as.example","token_endpoint":"https://as.example/t","issuer":"https://evil"}"#;
-    assert!(matches!(ServerMetadata::parse(twice, &issuer(AS)), Err(Error::IssuerMismatch { .. })));
+    assert!(matches!(
+        ServerMetadata::parse(twice, &issuer(AS)),
+        Err(Error::IssuerMismatch { .. })
+    ));
 }
 
 /// T-01, T-02, AUTH-25, AUTH-67: whatever a URL field says, only https gets through, and the field is named.
@@ -147,18 +218,35 @@ fn every_url_field_is_judged() {
             "/x",
         ];
         for url in schemes.iter().chain(&odd) {
-            assert_eq!(invalid(SERVER_DOCUMENT, server(AS, json!({*field: url}))), *field, "{url}");
+            assert_eq!(
+                invalid(SERVER_DOCUMENT, server(AS, json!({*field: url}))),
+                *field,
+                "{url}"
+            );
         }
-        assert_eq!(invalid(SERVER_DOCUMENT, server(AS, json!({*field: 7}))), *field);
+        assert_eq!(
+            invalid(SERVER_DOCUMENT, server(AS, json!({*field: 7}))),
+            *field
+        );
         let long = format!("https://as.example/{}", "x".repeat(64 * 1024));
-        assert_eq!(invalid(SERVER_DOCUMENT, server(AS, json!({*field: long}))), *field);
+        assert_eq!(
+            invalid(SERVER_DOCUMENT, server(AS, json!({*field: long}))),
+            *field
+        );
     }
     for field in PAGES {
         for url in schemes {
-            assert_eq!(invalid(SERVER_DOCUMENT, server(AS, json!({field: url}))), field, "{url}");
+            assert_eq!(
+                invalid(SERVER_DOCUMENT, server(AS, json!({field: url}))),
+                field,
+                "{url}"
+            );
         }
         for harmless in ["http://as.example/terms", "/terms", ""] {
-            assert!(server(AS, json!({field: harmless})).is_ok(), "{field} {harmless}");
+            assert!(
+                server(AS, json!({field: harmless})).is_ok(),
+                "{field} {harmless}"
+            );
         }
     }
 }
@@ -166,15 +254,23 @@ fn every_url_field_is_judged() {
 /// T-01: what is left of a URL full of shell is a URL that starts with https.
 #[test]
 fn shell_words_survive_only_as_a_url() {
-    for payload in
-        ["https://a.example/$(calc.exe)/`id`", "https://a.example/\"&calc&\"\r\nX: y", "https://a.example/|a b"]
-    {
-        let url = server(AS, json!({"authorization_endpoint": payload})).unwrap().authorization_endpoint.unwrap();
+    for payload in [
+        "https://a.example/$(calc.exe)/`id`",
+        "https://a.example/\"&calc&\"\r\nX: y",
+        "https://a.example/|a b",
+    ] {
+        let url = server(AS, json!({"authorization_endpoint": payload}))
+            .unwrap()
+            .authorization_endpoint
+            .unwrap();
         assert!(url.as_str().starts_with("https://a.example/"));
         assert!(!url.as_str().contains([' ', '"', '\r', '\n']), "{url}");
     }
     assert_eq!(
-        invalid(SERVER_DOCUMENT, server(AS, json!({"token_endpoint": "http://a$(calc.exe)/"}))),
+        invalid(
+            SERVER_DOCUMENT,
+            server(AS, json!({"token_endpoint": "http://a$(calc.exe)/"}))
+        ),
         "token_endpoint"
     );
 }
@@ -218,29 +314,64 @@ fn a_full_document_is_read() {
         }),
     )
     .unwrap();
-    assert_eq!(found.registration_endpoint.as_ref().map(Url::as_str), Some("https://as.example/register"));
-    assert_eq!(found.revocation_endpoint.as_ref().map(Url::as_str), Some("https://as.example/revoke"));
-    assert_eq!(found.device_authorization_endpoint.as_ref().map(Url::as_str), Some("https://as.example/device"));
-    assert_eq!(found.scopes_supported, Some(Scopes::parse("a offline_access")));
+    assert_eq!(
+        found.registration_endpoint.as_ref().map(Url::as_str),
+        Some("https://as.example/register")
+    );
+    assert_eq!(
+        found.revocation_endpoint.as_ref().map(Url::as_str),
+        Some("https://as.example/revoke")
+    );
+    assert_eq!(
+        found
+            .device_authorization_endpoint
+            .as_ref()
+            .map(Url::as_str),
+        Some("https://as.example/device")
+    );
+    assert_eq!(
+        found.scopes_supported,
+        Some(Scopes::parse("a offline_access"))
+    );
     assert_eq!(found.revocation_auth_methods, Some(vec!["none".to_owned()]));
     assert!(found.iss_parameter && found.client_id_metadata_document && !found.legacy);
     assert!(found.offers(ClientAuthentication::None) && found.offers(ClientAuthentication::Post));
-    assert!(!found.offers(ClientAuthentication::Basic), "a published list has no default beside it");
+    assert!(
+        !found.offers(ClientAuthentication::Basic),
+        "a published list has no default beside it"
+    );
     assert!(found.offers_grant("refresh_token") && !found.offers_grant("authorization_code"));
     let silent = server(AS, json!({"token_endpoint_auth_methods_supported": null})).unwrap();
-    assert!(silent.offers(ClientAuthentication::Basic) && !silent.offers(ClientAuthentication::None), "AUTH-44");
+    assert!(
+        silent.offers(ClientAuthentication::Basic) && !silent.offers(ClientAuthentication::None),
+        "AUTH-44"
+    );
 }
 
 /// AUTH-24, T-08: no S256, no login; only a server without metadata is exempt.
 #[test]
 fn a_server_without_s256_is_refused() {
-    for methods in [Value::Null, json!([]), json!(["plain"]), json!(["s256"]), json!("S256"), json!([["S256"]])] {
+    for methods in [
+        Value::Null,
+        json!([]),
+        json!(["plain"]),
+        json!(["s256"]),
+        json!("S256"),
+        json!([["S256"]]),
+    ] {
         let found = server(AS, json!({"code_challenge_methods_supported": methods})).unwrap();
-        assert_eq!(found.require_pkce_s256(), Err(Error::NoPkceS256), "{methods}");
+        assert_eq!(
+            found.require_pkce_s256(),
+            Err(Error::NoPkceS256),
+            "{methods}"
+        );
     }
     let found = server(AS, json!({"code_challenge_methods_supported": ["S256"]})).unwrap();
     assert_eq!(found.require_pkce_s256(), Ok(()));
-    assert_eq!(ServerMetadata::legacy(&resource("https://x.example/mcp")).require_pkce_s256(), Ok(()));
+    assert_eq!(
+        ServerMetadata::legacy(&resource("https://x.example/mcp")).require_pkce_s256(),
+        Ok(())
+    );
 }
 
 /// AUTH-17: the 2025-03-26 endpoints are at the origin, whatever path and query the server has.
@@ -248,12 +379,27 @@ fn a_server_without_s256_is_refused() {
 fn legacy_endpoints_are_at_the_origin() {
     let found = ServerMetadata::legacy(&resource("https://X.example:443/a/mcp?q=1"));
     assert_eq!(found.issuer.as_str(), "https://x.example");
-    assert_eq!(found.authorization_endpoint.as_ref().map(Url::as_str), Some("https://x.example/authorize"));
+    assert_eq!(
+        found.authorization_endpoint.as_ref().map(Url::as_str),
+        Some("https://x.example/authorize")
+    );
     assert_eq!(found.token_endpoint.as_str(), "https://x.example/token");
-    assert_eq!(found.registration_endpoint.as_ref().map(Url::as_str), Some("https://x.example/register"));
+    assert_eq!(
+        found.registration_endpoint.as_ref().map(Url::as_str),
+        Some("https://x.example/register")
+    );
     assert!(found.legacy);
-    for local in ["http://localhost:3000/mcp", "http://[::1]:8/", "http://127.1/"] {
-        assert_eq!(ServerMetadata::legacy(&resource(local)).token_endpoint.path(), "/token");
+    for local in [
+        "http://localhost:3000/mcp",
+        "http://[::1]:8/",
+        "http://127.1/",
+    ] {
+        assert_eq!(
+            ServerMetadata::legacy(&resource(local))
+                .token_endpoint
+                .path(),
+            "/token"
+        );
     }
 }
 
@@ -263,15 +409,27 @@ fn what_is_no_document_is_refused() {
     let bomb = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let deep = format!("{{\"issuer\":\"{AS}\",\"x\":{bomb}}}");
     for body in ["", "[]", "null", "{", "<html>", "\"x\"", &bomb, &deep] {
-        assert_eq!(invalid(SERVER_DOCUMENT, ServerMetadata::parse(body.as_bytes(), &issuer(AS))), "document");
+        assert_eq!(
+            invalid(
+                SERVER_DOCUMENT,
+                ServerMetadata::parse(body.as_bytes(), &issuer(AS))
+            ),
+            "document"
+        );
         let parsed = ResourceMetadata::parse(body.as_bytes(), &resource("https://x.example"));
         assert_eq!(invalid(RESOURCE_DOCUMENT, parsed), "document");
     }
     for missing in [json!({}), json!({"resource": ""}), json!({"resource": 7})] {
-        let parsed = ResourceMetadata::parse(missing.to_string().as_bytes(), &resource("https://x.example"));
+        let parsed = ResourceMetadata::parse(
+            missing.to_string().as_bytes(),
+            &resource("https://x.example"),
+        );
         assert_eq!(invalid(RESOURCE_DOCUMENT, parsed), "resource");
     }
-    assert_eq!(invalid(SERVER_DOCUMENT, server(AS, json!({"token_endpoint": null}))), "token_endpoint");
+    assert_eq!(
+        invalid(SERVER_DOCUMENT, server(AS, json!({"token_endpoint": null}))),
+        "token_endpoint"
+    );
 }
 
 fn any_json() -> impl Strategy<Value = Value> {
@@ -287,7 +445,8 @@ fn any_json() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(3, 24, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::btree_map("[a-z_]{1,6}", inner, 0..4).prop_map(|map| map.into_iter().collect()),
+            prop::collection::btree_map("[a-z_]{1,6}", inner, 0..4)
+                .prop_map(|map| map.into_iter().collect()),
         ]
     })
 }

@@ -4,7 +4,11 @@ use crate::{issuer::Issuer, resource::Resource};
 const OURS: &str = "http://127.0.0.1:7777/callback";
 
 fn asked() -> ClientMetadata {
-    ClientMetadata { client_name: "Pilotlight".into(), redirect_uris: vec![OURS.into()], ..ClientMetadata::default() }
+    ClientMetadata {
+        client_name: "Pilotlight".into(),
+        redirect_uris: vec![OURS.into()],
+        ..ClientMetadata::default()
+    }
 }
 
 fn answered(answer: Value) -> Result<(Client, Option<RegistrationManagement>), Error> {
@@ -13,7 +17,11 @@ fn answered(answer: Value) -> Result<(Client, Option<RegistrationManagement>), E
 
 fn refused_field(answer: Value) -> &'static str {
     match answered(answer) {
-        Err(Error::MetadataInvalid { document: "registration answer", field, .. }) => field,
+        Err(Error::MetadataInvalid {
+            document: "registration answer",
+            field,
+            ..
+        }) => field,
         other => panic!("{other:?}"),
     }
 }
@@ -24,7 +32,11 @@ fn metadata(methods: Option<&[&str]>) -> ServerMetadata {
         "token_endpoint": "https://as.example/token",
         "token_endpoint_auth_methods_supported": methods,
     });
-    ServerMetadata::parse(body.to_string().as_bytes(), &Issuer::parse("https://as.example").unwrap()).unwrap()
+    ServerMetadata::parse(
+        body.to_string().as_bytes(),
+        &Issuer::parse("https://as.example").unwrap(),
+    )
+    .unwrap()
 }
 
 /// AUTH-37, AUTH-91, AUTH-43: what the issuer is told.
@@ -46,7 +58,10 @@ fn the_request_says_native_and_refresh() {
     client.scope = Some(Scopes::parse("a b"));
     client.software_id = Some("id".into());
     let body: Value = serde_json::from_slice(&client.to_json(ClientAuthentication::Post)).unwrap();
-    assert_eq!((&body["scope"], &body["software_id"]), (&json!("a b"), &json!("id")));
+    assert_eq!(
+        (&body["scope"], &body["software_id"]),
+        (&json!("a b"), &json!("id"))
+    );
     assert_eq!(body["token_endpoint_auth_method"], "client_secret_post");
 }
 
@@ -65,14 +80,26 @@ fn an_answer_is_read() {
     .unwrap();
     assert_eq!(client.id, "c 1");
     assert_eq!(client.secret, ClientSecret::new("s3".into()).ok());
-    assert_eq!(client.secret_expires_at, Some(Wall::from_unix_seconds(2_000_000_000)));
-    assert_eq!((client.authentication, client.source), (ClientAuthentication::Post, ClientSource::Dynamic));
+    assert_eq!(
+        client.secret_expires_at,
+        Some(Wall::from_unix_seconds(2_000_000_000))
+    );
+    assert_eq!(
+        (client.authentication, client.source),
+        (ClientAuthentication::Post, ClientSource::Dynamic)
+    );
     assert!(client.secret_expired(Wall::from_unix_seconds(2_000_000_000)));
     assert!(!client.secret_expired(Wall::from_unix_seconds(1_999_999_999)));
     let management = management.unwrap();
-    assert_eq!((management.uri.path(), management.token.expose()), ("/register/c1", "rat"));
+    assert_eq!(
+        (management.uri.path(), management.token.expose()),
+        ("/register/c1", "rat")
+    );
     let delete = management.delete_request().unwrap();
-    assert_eq!((delete.method, delete.url.as_str()), (Method::DELETE, "https://as.example/register/c1"));
+    assert_eq!(
+        (delete.method, delete.url.as_str()),
+        (Method::DELETE, "https://as.example/register/c1")
+    );
     assert_eq!(delete.headers[AUTHORIZATION], "Bearer rat");
     assert!(delete.headers[AUTHORIZATION].is_sensitive() && delete.body.is_empty());
 }
@@ -81,11 +108,24 @@ fn an_answer_is_read() {
 #[test]
 fn what_an_answer_omits_has_a_default() {
     let (public, management) = answered(json!({"client_id": "c"})).unwrap();
-    assert_eq!((public.authentication, public.secret, management), (ClientAuthentication::None, None, None));
-    let (secret, _) = answered(json!({"client_id": "c", "client_secret": "s", "client_secret_expires_at": 0})).unwrap();
-    assert_eq!((secret.authentication, secret.secret_expires_at), (ClientAuthentication::Basic, None));
-    let (odd, _) = answered(json!({"client_id": "c", "client_secret": "", "client_secret_expires_at": "7"})).unwrap();
-    assert_eq!((odd.authentication, odd.secret_expires_at), (ClientAuthentication::None, None));
+    assert_eq!(
+        (public.authentication, public.secret, management),
+        (ClientAuthentication::None, None, None)
+    );
+    let (secret, _) =
+        answered(json!({"client_id": "c", "client_secret": "s", "client_secret_expires_at": 0}))
+            .unwrap();
+    assert_eq!(
+        (secret.authentication, secret.secret_expires_at),
+        (ClientAuthentication::Basic, None)
+    );
+    let (odd, _) =
+        answered(json!({"client_id": "c", "client_secret": "", "client_secret_expires_at": "7"}))
+            .unwrap();
+    assert_eq!(
+        (odd.authentication, odd.secret_expires_at),
+        (ClientAuthentication::None, None)
+    );
 }
 
 /// T-19: a poisoned answer is refused, and the field is named.
@@ -103,27 +143,54 @@ fn a_poisoned_answer_is_refused() {
         assert_eq!(refused_field(json!({"client_id": id})), "client_id");
     }
     assert_eq!(refused_field(json!({})), "client_id");
-    for uris in [json!([]), json!(["https://evil.example/cb"]), json!("http://127.0.0.1:7777/callback"), json!([7])] {
-        assert_eq!(refused_field(json!({"client_id": "c", "redirect_uris": uris})), "redirect_uris");
+    for uris in [
+        json!([]),
+        json!(["https://evil.example/cb"]),
+        json!("http://127.0.0.1:7777/callback"),
+        json!([7]),
+    ] {
+        assert_eq!(
+            refused_field(json!({"client_id": "c", "redirect_uris": uris})),
+            "redirect_uris"
+        );
     }
     for secret in [json!("a\nb"), json!(7), json!("x".repeat(10_000))] {
-        assert_eq!(refused_field(json!({"client_id": "c", "client_secret": secret})), "client_secret");
+        assert_eq!(
+            refused_field(json!({"client_id": "c", "client_secret": secret})),
+            "client_secret"
+        );
     }
-    for method in [json!("client_secret_basic"), json!("client_secret_post"), json!("private_key_jwt"), json!(7)] {
+    for method in [
+        json!("client_secret_basic"),
+        json!("client_secret_post"),
+        json!("private_key_jwt"),
+        json!(7),
+    ] {
         let answer = json!({"client_id": "c", "token_endpoint_auth_method": method});
         assert_eq!(refused_field(answer), "token_endpoint_auth_method");
     }
     for body in ["", "[]", "null", "<html>"] {
-        assert!(parse_registration(body.as_bytes(), &asked()).is_err(), "{body}");
+        assert!(
+            parse_registration(body.as_bytes(), &asked()).is_err(),
+            "{body}"
+        );
     }
 }
 
 /// T-19: an issuer may write our redirect URI as its URL parser does, and nothing more.
 #[test]
 fn an_echo_is_compared_as_a_url() {
-    let asked = ClientMetadata { redirect_uris: vec!["http://localhost:1".into()], ..ClientMetadata::default() };
+    let asked = ClientMetadata {
+        redirect_uris: vec!["http://localhost:1".into()],
+        ..ClientMetadata::default()
+    };
     let read = |uri: &str| {
-        parse_registration(json!({"client_id": "c", "redirect_uris": [uri]}).to_string().as_bytes(), &asked)
+        parse_registration(
+            json!({"client_id": "c", "redirect_uris": [uri]})
+                .to_string()
+                .as_bytes(),
+            &asked,
+        )
     };
     assert!(read("http://LOCALHOST:1/").is_ok());
     assert!(read("http://localhost:2/").is_err());
@@ -133,7 +200,12 @@ fn an_echo_is_compared_as_a_url() {
 /// T-02, T-19: a management URL that must not be visited is dropped.
 #[test]
 fn an_unsafe_management_url_is_dropped() {
-    for uri in ["http://as.example/r", "javascript:1", "", "https://u:p@as.example/r"] {
+    for uri in [
+        "http://as.example/r",
+        "javascript:1",
+        "",
+        "https://u:p@as.example/r",
+    ] {
         let answer = json!({"client_id": "c", "registration_client_uri": uri, "registration_access_token": "t"});
         assert_eq!(answered(answer).unwrap().1, None, "{uri}");
     }
@@ -142,13 +214,28 @@ fn an_unsafe_management_url_is_dropped() {
 /// AUTH-38: a refusal names the issuer's own error; what passes by itself is none.
 #[test]
 fn a_refusal_names_the_error() {
-    let refused = |error: &str| Error::RegistrationRefused { error: error.into() };
+    let refused = |error: &str| Error::RegistrationRefused {
+        error: error.into(),
+    };
     let body = br#"{"error":"invalid_redirect_uri","error_description":"\u001b]52;x"}"#;
     assert_eq!(parse_refusal(400, body), refused("invalid_redirect_uri"));
     assert_eq!(parse_refusal(403, b"<html>"), refused("HTTP 403"));
-    assert_eq!(parse_refusal(400, br#"{"error":"\u001b]52;c"}"#), refused("HTTP 400"), "T-21");
-    assert_eq!(parse_refusal(503, body), Error::ServerError { status: 503, retry_after: None });
-    assert_eq!(parse_refusal(429, b""), Error::RateLimited { retry_after: None });
+    assert_eq!(
+        parse_refusal(400, br#"{"error":"\u001b]52;c"}"#),
+        refused("HTTP 400"),
+        "T-21"
+    );
+    assert_eq!(
+        parse_refusal(503, body),
+        Error::ServerError {
+            status: 503,
+            retry_after: None
+        }
+    );
+    assert_eq!(
+        parse_refusal(429, b""),
+        Error::RateLimited { retry_after: None }
+    );
 }
 
 /// AUTH-44: the method follows what the server offers; a silent document offers Basic.
@@ -156,7 +243,11 @@ fn a_refusal_names_the_error() {
 fn authentication_follows_the_offer() {
     use ClientAuthentication::{Basic, None as Public, Post};
     for (methods, with_secret, to_ask) in [
-        (Some(&["none", "client_secret_post", "client_secret_basic"][..]), Basic, Public),
+        (
+            Some(&["none", "client_secret_post", "client_secret_basic"][..]),
+            Basic,
+            Public,
+        ),
         (Some(&["client_secret_post", "none"]), Post, Public),
         (Some(&["client_secret_post"]), Post, Post),
         (Some(&["client_secret_basic"]), Basic, Basic),
@@ -166,10 +257,18 @@ fn authentication_follows_the_offer() {
         (None, Basic, Basic),
     ] {
         let server = metadata(methods);
-        assert_eq!(choose_authentication(&server, true), with_secret, "{methods:?}");
+        assert_eq!(
+            choose_authentication(&server, true),
+            with_secret,
+            "{methods:?}"
+        );
         assert_eq!(authentication_to_ask(&server), to_ask, "{methods:?}");
         assert_eq!(choose_authentication(&server, false), Public, "{methods:?}");
-        assert_eq!(Client::pre_registered("c".into(), None, &server).authentication, Public, "{methods:?}");
+        assert_eq!(
+            Client::pre_registered("c".into(), None, &server).authentication,
+            Public,
+            "{methods:?}"
+        );
     }
     let legacy = ServerMetadata::legacy(&Resource::parse("https://x.example").unwrap());
     assert_eq!(authentication_to_ask(&legacy), Public);
@@ -186,12 +285,29 @@ fn the_ways_have_an_order() {
     let client = Client::pre_registered("c".into(), None, &server);
     assert_eq!(choose(None, Some(&document), &server), Way::Nothing);
     server.registration_endpoint = Some(register.clone());
-    assert_eq!(choose(None, Some(&document), &server), Way::Dynamic(register.clone()));
+    assert_eq!(
+        choose(None, Some(&document), &server),
+        Way::Dynamic(register.clone())
+    );
     server.client_id_metadata_document = true;
-    assert_eq!(choose(None, Some(&document), &server), Way::MetadataDocument(document.clone()));
-    assert_eq!(choose(Some(&client), Some(&document), &server), Way::PreRegistered(client));
-    for no_id in ["http://localhost/client.json", "https://client.example", "https://client.example/c#f"] {
-        assert_eq!(choose(None, Some(&url(no_id)), &server), Way::Dynamic(register.clone()), "{no_id}");
+    assert_eq!(
+        choose(None, Some(&document), &server),
+        Way::MetadataDocument(document.clone())
+    );
+    assert_eq!(
+        choose(Some(&client), Some(&document), &server),
+        Way::PreRegistered(client)
+    );
+    for no_id in [
+        "http://localhost/client.json",
+        "https://client.example",
+        "https://client.example/c#f",
+    ] {
+        assert_eq!(
+            choose(None, Some(&url(no_id)), &server),
+            Way::Dynamic(register.clone()),
+            "{no_id}"
+        );
     }
     assert_eq!(choose(None, None, &server), Way::Dynamic(register));
 }

@@ -16,17 +16,26 @@ const ORIGIN_OPENID: &str = "https://mcp.example/.well-known/openid-configuratio
 const HTML: &str = "<!doctype html><title>hello</title>";
 
 fn task() -> Task {
-    Task { server: Resource::parse(MCP).unwrap(), known_issuer: None }
+    Task {
+        server: Resource::parse(MCP).unwrap(),
+        known_issuer: None,
+    }
 }
 
 fn bound(issuer: &str) -> Task {
-    Task { known_issuer: Issuer::parse(issuer).ok(), ..task() }
+    Task {
+        known_issuer: Issuer::parse(issuer).ok(),
+        ..task()
+    }
 }
 
 /// A stage whose server answers 401 with this challenge and every document that is not scripted with 404.
 fn challenged(challenge: &str) -> Stage {
     let mut stage = Stage::new();
-    stage.page(MCP, with_headers(401, &[("www-authenticate", challenge)], ""));
+    stage.page(
+        MCP,
+        with_headers(401, &[("www-authenticate", challenge)], ""),
+    );
     missing(&mut stage);
     stage
 }
@@ -38,7 +47,9 @@ fn missing(stage: &mut Stage) {
 }
 
 fn resource_document(resource: &str, issuers: &str) -> String {
-    format!(r#"{{"resource":"{resource}","authorization_servers":{issuers},"scopes_supported":["r1","r2"]}}"#)
+    format!(
+        r#"{{"resource":"{resource}","authorization_servers":{issuers},"scopes_supported":["r1","r2"]}}"#
+    )
 }
 
 fn server_document(issuer: &str) -> String {
@@ -50,7 +61,10 @@ fn server_document(issuer: &str) -> String {
 
 /// The usual documents: the resource's at the path, the server's by RFC 8414.
 fn published(stage: &mut Stage) {
-    stage.page(RESOURCE_PATH, reply(200, &resource_document(MCP, r#"["https://as.example"]"#)));
+    stage.page(
+        RESOURCE_PATH,
+        reply(200, &resource_document(MCP, r#"["https://as.example"]"#)),
+    );
     stage.page(OAUTH, reply(200, &server_document("https://as.example")));
 }
 

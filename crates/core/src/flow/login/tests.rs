@@ -24,7 +24,12 @@ const ANY_PORT: &str = "http://127.0.0.1:50000/callback";
 fn task() -> Task {
     let key = BindingKey::new(Resource::parse(MCP).unwrap(), Account::default());
     Task {
-        binding: Binding { key, name: "mcp".into(), credential: None, created_at: start().wall },
+        binding: Binding {
+            key,
+            name: "mcp".into(),
+            credential: None,
+            created_at: start().wall,
+        },
         scopes: None,
         client: None,
         client_metadata_url: None,
@@ -43,15 +48,30 @@ fn stage() -> Stage {
 /// The same, with more in the issuer's metadata: `,"name":value`.
 fn with_metadata(more: &str) -> Stage {
     let mut stage = Stage::new();
-    stage.page(MCP, with_headers(401, &[("www-authenticate", "Bearer")], ""));
-    stage.page(RESOURCE, reply(200, r#"{"resource":"https://mcp.example","authorization_servers":["https://as.example"]}"#));
+    stage.page(
+        MCP,
+        with_headers(401, &[("www-authenticate", "Bearer")], ""),
+    );
+    stage.page(
+        RESOURCE,
+        reply(
+            200,
+            r#"{"resource":"https://mcp.example","authorization_servers":["https://as.example"]}"#,
+        ),
+    );
     let document = format!(
         r#"{{"issuer":"https://as.example","authorization_endpoint":"https://as.example/authorize?tenant=t","token_endpoint":"{TOKEN}",
         "registration_endpoint":"{REGISTER}","revocation_endpoint":"https://as.example/revoke",
         "code_challenge_methods_supported":["S256"],"token_endpoint_auth_methods_supported":["none","client_secret_basic","client_secret_post"]{more}}}"#
     );
     stage.page(METADATA, reply(200, &document));
-    stage.page(REGISTER, reply(201, r#"{"client_id":"client-1","token_endpoint_auth_method":"none"}"#));
+    stage.page(
+        REGISTER,
+        reply(
+            201,
+            r#"{"client_id":"client-1","token_endpoint_auth_method":"none"}"#,
+        ),
+    );
     stage.page(TOKEN, tokens(0));
     stage
 }
@@ -61,18 +81,31 @@ fn login(stage: &mut Stage, task: Task) -> Result<Box<LoggedIn>, Error> {
 }
 
 fn redirect(pairs: &[(&str, &str)]) -> Option<Result<Vec<(String, String)>, Error>> {
-    Some(Ok(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()))
+    Some(Ok(pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()))
 }
 
 /// A parameter of the URL that was shown.
 fn shown(stage: &Stage, name: &str) -> Option<String> {
-    let all: Vec<_> = stage.prompt.as_ref()?.url.query_pairs().filter(|(key, _)| key == name).collect();
+    let all: Vec<_> = stage
+        .prompt
+        .as_ref()?
+        .url
+        .query_pairs()
+        .filter(|(key, _)| key == name)
+        .collect();
     assert!(all.len() < 2, "{name} comes twice");
     all.into_iter().next().map(|(_, value)| value.into_owned())
 }
 
 fn sent_to<'a>(stage: &'a Stage, url: &str) -> Vec<&'a Exchange> {
-    stage.exchanges.iter().filter(|exchange| exchange.url.as_str() == url).collect()
+    stage
+        .exchanges
+        .iter()
+        .filter(|exchange| exchange.url.as_str() == url)
+        .collect()
 }
 
 /// A stored registration with this redirect URI.

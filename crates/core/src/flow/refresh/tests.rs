@@ -25,7 +25,10 @@ fn task(held: u64) -> Task {
 }
 
 fn refused(held: u64) -> Task {
-    Task { refused: Some(version(held)), ..task(held) }
+    Task {
+        refused: Some(version(held)),
+        ..task(held)
+    }
 }
 
 /// A stage whose login is of generation 4 and due, not expired.

@@ -5,7 +5,12 @@ use crate::{secret::ClientSecret, time::Wall};
 
 fn brought(secret: Option<&str>, authentication: ClientAuthentication) -> Option<Client> {
     let secret = secret.map(|secret| ClientSecret::new(secret.into()).unwrap());
-    Some(Client { secret, authentication, source: ClientSource::PreRegistered, ..client("brought") })
+    Some(Client {
+        secret,
+        authentication,
+        source: ClientSource::PreRegistered,
+        ..client("brought")
+    })
 }
 
 /// AUTH-31, AUTH-35: a client that a person brought goes first, and nothing is registered.
@@ -13,10 +18,23 @@ fn brought(secret: Option<&str>, authentication: ClientAuthentication) -> Option
 fn a_pre_registered_client_goes_first() {
     let mut stage = with_metadata(r#","client_id_metadata_document_supported":true"#);
     let client_metadata_url = "https://pilotlight.example/client.json".parse().ok();
-    let task = Task { client: brought(Some("s3"), ClientAuthentication::Post), client_metadata_url, ..task() };
+    let task = Task {
+        client: brought(Some("s3"), ClientAuthentication::Post),
+        client_metadata_url,
+        ..task()
+    };
     let done = login(&mut stage, task).unwrap();
-    assert_eq!((done.credential.client.id.as_str(), stage.count("send registration")), ("brought", 0));
-    assert_eq!(form(sent_to(&stage, TOKEN)[0], "client_secret").as_deref(), Some("s3"));
+    assert_eq!(
+        (
+            done.credential.client.id.as_str(),
+            stage.count("send registration")
+        ),
+        ("brought", 0)
+    );
+    assert_eq!(
+        form(sent_to(&stage, TOKEN)[0], "client_secret").as_deref(),
+        Some("s3")
+    );
     assert!(stage.registrations.is_empty());
 }
 
@@ -32,9 +50,21 @@ fn a_pre_registered_client_authenticates_as_the_issuer_takes_it() {
         (None, Basic, "client_secret_basic", Public),
         (None, Public, "none", Public),
     ] {
-        let mut stage = with_metadata(&format!(r#","token_endpoint_auth_methods_supported":["{offered}"]"#));
-        let done = login(&mut stage, Task { client: brought(secret, made_with), ..task() }).unwrap();
-        assert_eq!(done.credential.client.authentication, want, "{secret:?} {made_with:?} {offered}");
+        let mut stage = with_metadata(&format!(
+            r#","token_endpoint_auth_methods_supported":["{offered}"]"#
+        ));
+        let done = login(
+            &mut stage,
+            Task {
+                client: brought(secret, made_with),
+                ..task()
+            },
+        )
+        .unwrap();
+        assert_eq!(
+            done.credential.client.authentication, want,
+            "{secret:?} {made_with:?} {offered}"
+        );
     }
 }
 
@@ -42,11 +72,24 @@ fn a_pre_registered_client_authenticates_as_the_issuer_takes_it() {
 #[test]
 fn a_metadata_document_goes_before_dynamic_registration() {
     let url = "https://pilotlight.example/client.json";
-    for (more, id) in [(r#","client_id_metadata_document_supported":true"#, url), ("", "client-1")] {
+    for (more, id) in [
+        (r#","client_id_metadata_document_supported":true"#, url),
+        ("", "client-1"),
+    ] {
         let mut stage = with_metadata(more);
-        let done = login(&mut stage, Task { client_metadata_url: url.parse().ok(), ..task() }).unwrap();
+        let done = login(
+            &mut stage,
+            Task {
+                client_metadata_url: url.parse().ok(),
+                ..task()
+            },
+        )
+        .unwrap();
         assert_eq!(done.credential.client.id, id);
-        assert_eq!(stage.count("send registration"), usize::from(id == "client-1"));
+        assert_eq!(
+            stage.count("send registration"),
+            usize::from(id == "client-1")
+        );
         assert_eq!(shown(&stage, "client_id").as_deref(), Some(id));
     }
 }
@@ -55,7 +98,9 @@ fn a_metadata_document_goes_before_dynamic_registration() {
 #[test]
 fn without_a_way_to_register_it_says_so() {
     let mut stage = with_metadata(r#","registration_endpoint":null"#);
-    let want = Error::NoRegistrationWay { issuer: "https://as.example".into() };
+    let want = Error::NoRegistrationWay {
+        issuer: "https://as.example".into(),
+    };
     assert_eq!(login(&mut stage, task()).unwrap_err(), want);
     assert_eq!(stage.count("open-callback"), 0);
 }
@@ -64,12 +109,32 @@ fn without_a_way_to_register_it_says_so() {
 #[test]
 fn the_registration_names_the_open_port() {
     let mut stage = stage();
-    login(&mut stage, Task { callback: Callback { port: Some(7777), ..Callback::default() }, ..task() }).unwrap();
-    let body: serde_json::Value = serde_json::from_slice(&sent_to(&stage, REGISTER)[0].body).unwrap();
-    assert_eq!(body["redirect_uris"], serde_json::json!(["http://127.0.0.1:7777/callback"]));
+    login(
+        &mut stage,
+        Task {
+            callback: Callback {
+                port: Some(7777),
+                ..Callback::default()
+            },
+            ..task()
+        },
+    )
+    .unwrap();
+    let body: serde_json::Value =
+        serde_json::from_slice(&sent_to(&stage, REGISTER)[0].body).unwrap();
+    assert_eq!(
+        body["redirect_uris"],
+        serde_json::json!(["http://127.0.0.1:7777/callback"])
+    );
     assert_eq!(body["application_type"], "native");
-    assert_eq!(body["grant_types"], serde_json::json!(["authorization_code", "refresh_token"]));
-    assert_eq!(stage.registrations[0].redirect_uris, ["http://127.0.0.1:7777/callback"]);
+    assert_eq!(
+        body["grant_types"],
+        serde_json::json!(["authorization_code", "refresh_token"])
+    );
+    assert_eq!(
+        stage.registrations[0].redirect_uris,
+        ["http://127.0.0.1:7777/callback"]
+    );
     assert_eq!(stage.registrations[0].issuer, issuer());
 }
 
@@ -77,11 +142,22 @@ fn the_registration_names_the_open_port() {
 #[test]
 fn an_earlier_registration_is_used_again_on_its_port() {
     let mut stage = stage();
-    stage.registrations.push(registration("earlier", "http://127.0.0.1:6123/callback"));
+    stage
+        .registrations
+        .push(registration("earlier", "http://127.0.0.1:6123/callback"));
     let done = login(&mut stage, task()).unwrap();
-    assert_eq!((done.credential.client.id.as_str(), stage.count("send registration")), ("earlier", 0));
+    assert_eq!(
+        (
+            done.credential.client.id.as_str(),
+            stage.count("send registration")
+        ),
+        ("earlier", 0)
+    );
     assert_eq!(stage.count("open-callback 6123"), 1);
-    assert_eq!(shown(&stage, "redirect_uri").as_deref(), Some("http://127.0.0.1:6123/callback"));
+    assert_eq!(
+        shown(&stage, "redirect_uri").as_deref(),
+        Some("http://127.0.0.1:6123/callback")
+    );
     assert_eq!(stage.count("lock registering"), 0);
 }
 
@@ -90,15 +166,23 @@ fn an_earlier_registration_is_used_again_on_its_port() {
 fn another_issuers_registration_is_not_used() {
     let mut stage = stage();
     let issuer = Issuer::parse("https://other.example").unwrap();
-    stage.registrations.push(Registration { issuer, ..registration("theirs", ANY_PORT) });
-    assert_eq!(login(&mut stage, task()).unwrap().credential.client.id, "client-1");
+    stage.registrations.push(Registration {
+        issuer,
+        ..registration("theirs", ANY_PORT)
+    });
+    assert_eq!(
+        login(&mut stage, task()).unwrap().credential.client.id,
+        "client-1"
+    );
 }
 
 /// T-06, AUTH-43: where that port is taken, another port and so another registration: nothing goes to the wrong listener.
 #[test]
 fn a_taken_port_makes_another_registration() {
     let mut stage = stage();
-    stage.registrations.push(registration("earlier", "http://127.0.0.1:6123/callback"));
+    stage
+        .registrations
+        .push(registration("earlier", "http://127.0.0.1:6123/callback"));
     stage.taken.push(6123);
     let done = login(&mut stage, task()).unwrap();
     assert_eq!(done.credential.client.id, "client-1");
@@ -109,27 +193,57 @@ fn a_taken_port_makes_another_registration() {
 /// T-06: a port that a person named is that port or an error, with or without a registration.
 #[test]
 fn an_explicit_port_that_is_taken_is_an_error() {
-    for registrations in [vec![], vec![registration("earlier", "http://127.0.0.1:7777/callback")]] {
+    for registrations in [
+        vec![],
+        vec![registration("earlier", "http://127.0.0.1:7777/callback")],
+    ] {
         let mut stage = stage();
         stage.registrations = registrations;
         stage.taken.push(7777);
-        let task = Task { callback: Callback { port: Some(7777), ..Callback::default() }, ..task() };
-        assert_eq!(login(&mut stage, task).unwrap_err(), Error::ConfigCallbackPort { port: 7777 });
+        let task = Task {
+            callback: Callback {
+                port: Some(7777),
+                ..Callback::default()
+            },
+            ..task()
+        };
+        assert_eq!(
+            login(&mut stage, task).unwrap_err(),
+            Error::ConfigCallbackPort { port: 7777 }
+        );
         assert_eq!((stage.count("show"), stage.count("open-callback")), (0, 1));
     }
     let mut stage = stage();
     stage.taken.push(50_000);
-    assert_eq!(login(&mut stage, task()).unwrap_err(), Error::ConfigCallbackPort { port: 50_000 }, "and it ends");
+    assert_eq!(
+        login(&mut stage, task()).unwrap_err(),
+        Error::ConfigCallbackPort { port: 50_000 },
+        "and it ends"
+    );
 }
 
 /// AUTH-43: a registration with another host, path or port does not fit an explicit callback.
 #[test]
 fn a_registration_that_does_not_fit_is_not_used() {
-    for uri in ["http://localhost:7777/callback", "http://127.0.0.1:7777/other", "http://127.0.0.1:7778/callback"] {
+    for uri in [
+        "http://localhost:7777/callback",
+        "http://127.0.0.1:7777/other",
+        "http://127.0.0.1:7778/callback",
+    ] {
         let mut stage = stage();
         stage.registrations.push(registration("earlier", uri));
-        let task = Task { callback: Callback { port: Some(7777), ..Callback::default() }, ..task() };
-        assert_eq!(login(&mut stage, task).unwrap().credential.client.id, "client-1", "{uri}");
+        let task = Task {
+            callback: Callback {
+                port: Some(7777),
+                ..Callback::default()
+            },
+            ..task()
+        };
+        assert_eq!(
+            login(&mut stage, task).unwrap().credential.client.id,
+            "client-1",
+            "{uri}"
+        );
     }
 }
 
@@ -137,15 +251,29 @@ fn a_registration_that_does_not_fit_is_not_used() {
 #[test]
 fn a_concurrent_registration_is_found_under_the_lock() {
     let mut stage = stage();
-    stage.before("lock registering", |stage| stage.registrations.push(registration("theirs", ANY_PORT)));
-    assert_eq!(login(&mut stage, task()).unwrap().credential.client.id, "theirs");
-    assert_eq!((stage.count("send registration"), stage.count("unlock registering")), (0, 1));
+    stage.before("lock registering", |stage| {
+        stage.registrations.push(registration("theirs", ANY_PORT))
+    });
+    assert_eq!(
+        login(&mut stage, task()).unwrap().credential.client.id,
+        "theirs"
+    );
+    assert_eq!(
+        (
+            stage.count("send registration"),
+            stage.count("unlock registering")
+        ),
+        (0, 1)
+    );
 }
 
 /// RFC 7591 section 3.2.1: a secret that has expired makes another registration.
 #[test]
 fn an_expired_secret_makes_another_registration() {
-    for (expires_at, id) in [(start().wall, "client-1"), (Wall(start().wall.0 + 3_600_000), "earlier")] {
+    for (expires_at, id) in [
+        (start().wall, "client-1"),
+        (Wall(start().wall.0 + 3_600_000), "earlier"),
+    ] {
         let mut stage = stage();
         let mut earlier = registration("earlier", ANY_PORT);
         earlier.client.secret = ClientSecret::new("s".into()).ok();
@@ -158,11 +286,24 @@ fn an_expired_secret_makes_another_registration() {
 /// AUTH-38, T-19: a refused or unusable registration is told, and lock and listener are let go of.
 #[test]
 fn a_refused_registration_is_told() {
-    let refused = |error: &str| Error::RegistrationRefused { error: error.into() };
+    let refused = |error: &str| Error::RegistrationRefused {
+        error: error.into(),
+    };
     for (status, body, want) in [
-        (400, r#"{"error":"invalid_redirect_uri"}"#, refused("invalid_redirect_uri")),
+        (
+            400,
+            r#"{"error":"invalid_redirect_uri"}"#,
+            refused("invalid_redirect_uri"),
+        ),
         (403, "<html>", refused("HTTP 403")),
-        (500, "", Error::ServerError { status: 500, retry_after: None }),
+        (
+            500,
+            "",
+            Error::ServerError {
+                status: 500,
+                retry_after: None,
+            },
+        ),
         (429, "", Error::RateLimited { retry_after: None }),
         (
             201,
@@ -177,7 +318,10 @@ fn a_refused_registration_is_told() {
         let mut stage = stage();
         stage.page(REGISTER, reply(status, body));
         assert_eq!(login(&mut stage, task()).unwrap_err(), want);
-        assert_eq!(stage.log[stage.log.len() - 2..], ["unlock registering", "close-callback"]);
+        assert_eq!(
+            stage.log[stage.log.len() - 2..],
+            ["unlock registering", "close-callback"]
+        );
         assert!(stage.registrations.is_empty() && stage.count("show") == 0);
     }
 }
@@ -188,13 +332,28 @@ fn a_forgotten_client_is_registered_anew_at_the_next_login() {
     let mut stage = stage();
     stage.registrations.push(registration("earlier", ANY_PORT));
     stage.page(TOKEN, reply(401, r#"{"error":"invalid_client"}"#));
-    assert_eq!(login(&mut stage, task()).unwrap_err(), Error::login(LoginCause::RegistrationGone));
-    assert_eq!((stage.registrations.len(), stage.count("send registration")), (0, 0));
+    assert_eq!(
+        login(&mut stage, task()).unwrap_err(),
+        Error::login(LoginCause::RegistrationGone)
+    );
+    assert_eq!(
+        (stage.registrations.len(), stage.count("send registration")),
+        (0, 0)
+    );
 
     let mut stage = with_metadata("");
     stage.page(TOKEN, reply(401, r#"{"error":"invalid_client"}"#));
-    let task = Task { client: brought(None, ClientAuthentication::None), ..task() };
-    let want = Error::DeniedByIssuer { error: "invalid_client".into() };
-    assert_eq!(login(&mut stage, task).unwrap_err(), want, "what a person brought is not forgotten");
+    let task = Task {
+        client: brought(None, ClientAuthentication::None),
+        ..task()
+    };
+    let want = Error::DeniedByIssuer {
+        error: "invalid_client".into(),
+    };
+    assert_eq!(
+        login(&mut stage, task).unwrap_err(),
+        want,
+        "what a person brought is not forgotten"
+    );
     assert_eq!(stage.count("forget"), 0);
 }

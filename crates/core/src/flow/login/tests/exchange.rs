@@ -2,7 +2,10 @@
 
 use super::*;
 
-fn again(status: u16, retry_after: &str) -> impl FnOnce(&Exchange, &mut Stage) -> Exchanged + 'static + use<> {
+fn again(
+    status: u16,
+    retry_after: &str,
+) -> impl FnOnce(&Exchange, &mut Stage) -> Exchanged + 'static + use<> {
     with_headers(status, &[("retry-after", retry_after)], "")
 }
 
@@ -18,19 +21,33 @@ fn what_was_not_delivered_is_sent_again() {
         stage.answer(tokens(0));
         login(&mut stage, task()).unwrap();
         let calls = sent_to(&stage, TOKEN);
-        assert_eq!((calls.len(), &calls[0].body), (2, &calls[1].body), "{first}");
+        assert_eq!(
+            (calls.len(), &calls[0].body),
+            (2, &calls[1].body),
+            "{first}"
+        );
         assert_eq!(stage.count("wait"), 1);
     }
     let mut stage = stage();
-    stage.page(TOKEN, again(503, "1")).answer(again(503, "1")).answer(again(503, "1"));
-    assert_eq!(login(&mut stage, task()).unwrap_err().code(), "unavailable.server_error");
+    stage
+        .page(TOKEN, again(503, "1"))
+        .answer(again(503, "1"))
+        .answer(again(503, "1"));
+    assert_eq!(
+        login(&mut stage, task()).unwrap_err().code(),
+        "unavailable.server_error"
+    );
     assert_eq!(sent_to(&stage, TOKEN).len(), 3);
 }
 
 /// RFC 6749 section 4.1.2: a code whose exchange may have happened is not presented again.
 #[test]
 fn an_ambiguous_exchange_is_not_repeated() {
-    for (status, code) in [(0, "unavailable.network"), (1, "unavailable.timeout"), (500, "unavailable.server_error")] {
+    for (status, code) in [
+        (0, "unavailable.network"),
+        (1, "unavailable.timeout"),
+        (500, "unavailable.server_error"),
+    ] {
         let mut stage = stage();
         match status {
             0 => stage.page(TOKEN, broken),
@@ -48,7 +65,12 @@ fn a_refused_code_is_told() {
     for error in ["invalid_grant", "unauthorized_client"] {
         let mut stage = stage();
         stage.page(TOKEN, oauth_error(error));
-        assert_eq!(login(&mut stage, task()).unwrap_err(), Error::DeniedByIssuer { error: error.into() });
+        assert_eq!(
+            login(&mut stage, task()).unwrap_err(),
+            Error::DeniedByIssuer {
+                error: error.into()
+            }
+        );
         assert!(stage.record.is_none() && stage.spool.is_none());
     }
 }
@@ -57,10 +79,28 @@ fn a_refused_code_is_told() {
 #[test]
 fn a_refresh_token_is_not_required() {
     let mut stage = stage();
-    stage.page(TOKEN, reply(200, r#"{"access_token":"at","token_type":"bearer","expires_in":60,"scope":"less"}"#));
+    stage.page(
+        TOKEN,
+        reply(
+            200,
+            r#"{"access_token":"at","token_type":"bearer","expires_in":60,"scope":"less"}"#,
+        ),
+    );
     let done = login(&mut stage, task()).unwrap();
-    assert_eq!((done.credential.refresh_token.clone(), done.credential.scopes_granted.to_string()), (None, "less".into()));
-    assert!(matches!(stage.events[0].happened, Happened::LoggedIn { refresh_token: false, .. }));
+    assert_eq!(
+        (
+            done.credential.refresh_token.clone(),
+            done.credential.scopes_granted.to_string()
+        ),
+        (None, "less".into())
+    );
+    assert!(matches!(
+        stage.events[0].happened,
+        Happened::LoggedIn {
+            refresh_token: false,
+            ..
+        }
+    ));
 }
 
 /// I-5, F-31: a login commits whatever is there, as a new incarnation, and names what it replaced.
@@ -68,7 +108,10 @@ fn a_refresh_token_is_not_required() {
 fn a_login_replaces_whatever_is_there() {
     for record in [Some(credential(4)), None] {
         let mut stage = stage();
-        stage.record = Some(Record { credential: record.clone(), ..Record::default() });
+        stage.record = Some(Record {
+            credential: record.clone(),
+            ..Record::default()
+        });
         let done = login(&mut stage, task()).unwrap();
         assert_eq!(done.superseded, record.clone().map(Box::new));
         assert_eq!(stage.record().credential, Some(done.credential.clone()));
@@ -81,7 +124,10 @@ fn a_login_replaces_whatever_is_there() {
 #[test]
 fn a_refresh_in_between_does_not_stop_a_login() {
     let mut stage = stage();
-    stage.record = Some(Record { credential: Some(credential(4)), ..Record::default() });
+    stage.record = Some(Record {
+        credential: Some(credential(4)),
+        ..Record::default()
+    });
     stage.before("lock", |stage| stage.put(credential(5)));
     stage.before("commit", |stage| stage.put(credential(6)));
     let done = login(&mut stage, task()).unwrap();
@@ -93,7 +139,10 @@ fn a_refresh_in_between_does_not_stop_a_login() {
 #[test]
 fn a_crash_after_the_exchange_loses_nothing() {
     let mut stage = stage();
-    stage.record = Some(Record { credential: Some(credential(4)), ..Record::default() });
+    stage.record = Some(Record {
+        credential: Some(credential(4)),
+        ..Record::default()
+    });
     stage.crash_after("spool", Login::new(task()));
     let read = stage.read().record.unwrap();
     assert_eq!(read.credential.unwrap().version.incarnation.0, [9; 16]);
@@ -105,7 +154,10 @@ fn a_crash_after_the_exchange_loses_nothing() {
 fn without_a_spool_slot_nobody_is_asked() {
     let mut stage = stage();
     stage.fail("prepare-spool");
-    assert!(matches!(login(&mut stage, task()).unwrap_err(), Error::StoreUnavailable { .. }));
+    assert!(matches!(
+        login(&mut stage, task()).unwrap_err(),
+        Error::StoreUnavailable { .. }
+    ));
     assert_eq!((stage.count("show"), stage.count("close-callback")), (0, 1));
 }
 
@@ -128,10 +180,27 @@ fn a_held_lock_does_not_lose_a_login() {
 #[test]
 fn a_refused_commit_is_told_and_spooled() {
     let mut stage = stage();
-    stage.record = Some(Record { credential: Some(credential(4)), ..Record::default() });
+    stage.record = Some(Record {
+        credential: Some(credential(4)),
+        ..Record::default()
+    });
     stage.fail("commit");
-    assert!(matches!(login(&mut stage, task()).unwrap_err(), Error::StoreUnavailable { .. }));
-    assert_eq!(stage.read().record.unwrap().credential.unwrap().version.incarnation.0, [9; 16]);
+    assert!(matches!(
+        login(&mut stage, task()).unwrap_err(),
+        Error::StoreUnavailable { .. }
+    ));
+    assert_eq!(
+        stage
+            .read()
+            .record
+            .unwrap()
+            .credential
+            .unwrap()
+            .version
+            .incarnation
+            .0,
+        [9; 16]
+    );
 }
 
 /// T-15, T-20: what is pinned is what was discovered at this login, under this issuer.
@@ -141,15 +210,28 @@ fn the_pins_are_those_of_this_login() {
     let done = login(&mut stage, task()).unwrap();
     let pins = &done.credential.pins;
     assert_eq!(pins.token_endpoint.as_str(), TOKEN);
-    assert_eq!(pins.revocation_endpoint.as_ref().map(Url::as_str), Some("https://as.example/revoke"));
-    assert_eq!((done.credential.key.issuer.as_str(), done.credential.key.resource.as_str()), ("https://as.example", "https://mcp.example"));
+    assert_eq!(
+        pins.revocation_endpoint.as_ref().map(Url::as_str),
+        Some("https://as.example/revoke")
+    );
+    assert_eq!(
+        (
+            done.credential.key.issuer.as_str(),
+            done.credential.key.resource.as_str()
+        ),
+        ("https://as.example", "https://mcp.example")
+    );
 }
 
 /// flow/mod.rs: an early wake-up is a no-op, and a wrong answer a bug, told and never a panic.
 #[test]
 fn a_wrong_answer_ends_in_a_bug() {
-    let Turn::Next(flow, _) = Login::new(task()).start(start()) else { panic!() };
-    let Turn::Done(Err(error)) = flow.handle(Answer::Woken, start()) else { panic!() };
+    let Turn::Next(flow, _) = Login::new(task()).start(start()) else {
+        panic!()
+    };
+    let Turn::Done(Err(error)) = flow.handle(Answer::Woken, start()) else {
+        panic!()
+    };
     assert_eq!(error.code(), "bug.unreachable");
 
     let mut stage = stage();
@@ -161,7 +243,11 @@ fn a_wrong_answer_ends_in_a_bug() {
             None => {
                 woken += 1;
                 assert_eq!(sent_to(&stage, TOKEN).len(), 1);
-                stage.pass(if woken > 2 { stage.now.mono.until(wake_at.unwrap()) } else { Duration::from_millis(1) });
+                stage.pass(if woken > 2 {
+                    stage.now.mono.until(wake_at.unwrap())
+                } else {
+                    Duration::from_millis(1)
+                });
                 Answer::Woken
             }
         };

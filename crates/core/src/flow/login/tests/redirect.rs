@@ -33,11 +33,35 @@ fn a_login_from_nothing() {
     ];
     assert_eq!(stage.log, order);
     assert_eq!(stage.record().credential, Some(done.credential.clone()));
-    assert_eq!((done.credential.version.incarnation.0, done.credential.version.generation.0), ([9; 16], 0));
-    assert_eq!(done.credential.key, CredentialKey { resource: server(), ..key() });
-    assert_eq!(stage.binding.as_ref().and_then(|b| b.credential.clone()), Some(done.credential.key.clone()));
+    assert_eq!(
+        (
+            done.credential.version.incarnation.0,
+            done.credential.version.generation.0
+        ),
+        ([9; 16], 0)
+    );
+    assert_eq!(
+        done.credential.key,
+        CredentialKey {
+            resource: server(),
+            ..key()
+        }
+    );
+    assert_eq!(
+        stage.binding.as_ref().and_then(|b| b.credential.clone()),
+        Some(done.credential.key.clone())
+    );
     assert!(done.superseded.is_none() && !done.offline_access_offered);
-    assert!(matches!(stage.events[..], [Event { happened: Happened::LoggedIn { refresh_token: true, .. }, .. }]));
+    assert!(matches!(
+        stage.events[..],
+        [Event {
+            happened: Happened::LoggedIn {
+                refresh_token: true,
+                ..
+            },
+            ..
+        }]
+    ));
 }
 
 /// AUTH-60, AUTH-70, AUTH-73: challenge and verifier belong together, and the resource goes in both requests as published.
@@ -69,10 +93,23 @@ fn the_two_requests_belong_together() {
     ] {
         assert_eq!(shown(&stage, name).as_deref(), Some(value), "{name}");
     }
-    assert_eq!(stage.prompt.as_ref().unwrap().token_host, "as.example", "T-18: the person is told where tokens go");
-    assert_eq!(done.credential.pins.resource_parameter.as_deref(), Some("https://mcp.example"));
-    let age = stage.now.since(&done.credential.received_at.unwrap()).unwrap();
-    assert!(age >= Duration::from_millis(50), "it counts from the send, not from the answer");
+    assert_eq!(
+        stage.prompt.as_ref().unwrap().token_host,
+        "as.example",
+        "T-18: the person is told where tokens go"
+    );
+    assert_eq!(
+        done.credential.pins.resource_parameter.as_deref(),
+        Some("https://mcp.example")
+    );
+    let age = stage
+        .now
+        .since(&done.credential.received_at.unwrap())
+        .unwrap();
+    assert!(
+        age >= Duration::from_millis(50),
+        "it counts from the send, not from the answer"
+    );
 }
 
 /// AUTH-17: without metadata there is no resource to send, in neither request.
@@ -83,11 +120,17 @@ fn an_old_server_gets_no_resource() {
     for _ in 0..4 {
         stage.answer(reply(404, ""));
     }
-    stage.page("https://mcp.example/register", reply(201, r#"{"client_id":"old"}"#));
+    stage.page(
+        "https://mcp.example/register",
+        reply(201, r#"{"client_id":"old"}"#),
+    );
     stage.page("https://mcp.example/token", tokens(0));
     let done = login(&mut stage, task()).unwrap();
     assert_eq!(shown(&stage, "resource"), None);
-    assert_eq!(form(sent_to(&stage, "https://mcp.example/token")[0], "resource"), None);
+    assert_eq!(
+        form(sent_to(&stage, "https://mcp.example/token")[0], "resource"),
+        None
+    );
     assert_eq!(done.credential.pins.resource_parameter, None);
 }
 
@@ -101,18 +144,47 @@ fn the_scopes_follow_the_table() {
         (None, "Bearer", true, "", Some("r1 r2")),
         (None, "Bearer", false, "", None),
         (None, "Bearer", false, OFFLINE, None),
-        (None, r#"Bearer scope="c1""#, true, OFFLINE, Some("c1 offline_access")),
-        (None, r#"Bearer scope="c1""#, true, r#","scopes_supported":["x"]"#, Some("c1")),
+        (
+            None,
+            r#"Bearer scope="c1""#,
+            true,
+            OFFLINE,
+            Some("c1 offline_access"),
+        ),
+        (
+            None,
+            r#"Bearer scope="c1""#,
+            true,
+            r#","scopes_supported":["x"]"#,
+            Some("c1"),
+        ),
         (Some("mine"), r#"Bearer scope="c1""#, true, "", Some("mine")),
     ] {
         let mut stage = with_metadata(issuers);
-        stage.page(MCP, with_headers(401, &[("www-authenticate", challenge)], ""));
+        stage.page(
+            MCP,
+            with_headers(401, &[("www-authenticate", challenge)], ""),
+        );
         if published {
             stage.page(RESOURCE, reply(200, resource));
         }
-        let done = login(&mut stage, Task { scopes: asked.map(Scopes::parse), ..task() }).unwrap();
-        assert_eq!(shown(&stage, "scope").as_deref(), want, "{asked:?} {challenge} {issuers}");
-        assert_eq!(done.credential.scopes_requested.to_string(), want.unwrap_or_default());
+        let done = login(
+            &mut stage,
+            Task {
+                scopes: asked.map(Scopes::parse),
+                ..task()
+            },
+        )
+        .unwrap();
+        assert_eq!(
+            shown(&stage, "scope").as_deref(),
+            want,
+            "{asked:?} {challenge} {issuers}"
+        );
+        assert_eq!(
+            done.credential.scopes_requested.to_string(),
+            want.unwrap_or_default()
+        );
         assert_eq!(done.offline_access_offered, issuers == OFFLINE);
     }
 }
@@ -150,7 +222,14 @@ fn the_iss_table_holds() {
                 (false, _) => {
                     let error = result.unwrap_err();
                     let got = iss.first().copied().unwrap_or_default().to_owned();
-                    assert_eq!(error, Error::IssuerMismatch { expected: ok.into(), got }, "{more} {iss:?}");
+                    assert_eq!(
+                        error,
+                        Error::IssuerMismatch {
+                            expected: ok.into(),
+                            got
+                        },
+                        "{more} {iss:?}"
+                    );
                     assert!(!error.to_string().contains("access_denied"));
                     assert_eq!(calls, 0);
                 }
@@ -162,12 +241,27 @@ fn the_iss_table_holds() {
 /// T-04, AUTH-61: without the right `state`, once, nothing else of the redirect is even looked at.
 #[test]
 fn state_goes_first() {
-    for state in [vec![], vec!["wrong"], vec![""], vec![STATE, STATE], vec![STATE, "wrong"], vec!["wrong", STATE]] {
+    for state in [
+        vec![],
+        vec!["wrong"],
+        vec![""],
+        vec![STATE, STATE],
+        vec![STATE, "wrong"],
+        vec!["wrong", STATE],
+    ] {
         let mut stage = stage();
-        let mut pairs = vec![("error", "access_denied"), ("code", "stolen"), ("iss", "https://evil.example")];
+        let mut pairs = vec![
+            ("error", "access_denied"),
+            ("code", "stolen"),
+            ("iss", "https://evil.example"),
+        ];
         pairs.extend(state.iter().map(|state| ("state", *state)));
         stage.redirect = redirect(&pairs);
-        assert_eq!(login(&mut stage, task()).unwrap_err(), Error::StateMismatch, "{state:?}");
+        assert_eq!(
+            login(&mut stage, task()).unwrap_err(),
+            Error::StateMismatch,
+            "{state:?}"
+        );
         assert!(sent_to(&stage, TOKEN).is_empty());
         assert_eq!(stage.log.last().map(String::as_str), Some("close-callback"));
     }
@@ -179,12 +273,40 @@ fn refusals_are_told_apart() {
     let neither = "the redirect carries neither code nor error";
     for (pairs, want) in [
         (vec![("error", "access_denied")], Error::DeniedByHuman),
-        (vec![("error", "access_denied"), ("code", "c")], Error::DeniedByHuman),
-        (vec![("error", "invalid_scope")], Error::DeniedByIssuer { error: "invalid_scope".into() }),
-        (vec![], Error::DeniedByIssuer { error: neither.into() }),
-        (vec![("code", "")], Error::DeniedByIssuer { error: neither.into() }),
-        (vec![("code", "a"), ("code", "b")], Error::DeniedByIssuer { error: neither.into() }),
-        (vec![("code", "a\r\nb")], Error::DeniedByIssuer { error: neither.into() }),
+        (
+            vec![("error", "access_denied"), ("code", "c")],
+            Error::DeniedByHuman,
+        ),
+        (
+            vec![("error", "invalid_scope")],
+            Error::DeniedByIssuer {
+                error: "invalid_scope".into(),
+            },
+        ),
+        (
+            vec![],
+            Error::DeniedByIssuer {
+                error: neither.into(),
+            },
+        ),
+        (
+            vec![("code", "")],
+            Error::DeniedByIssuer {
+                error: neither.into(),
+            },
+        ),
+        (
+            vec![("code", "a"), ("code", "b")],
+            Error::DeniedByIssuer {
+                error: neither.into(),
+            },
+        ),
+        (
+            vec![("code", "a\r\nb")],
+            Error::DeniedByIssuer {
+                error: neither.into(),
+            },
+        ),
     ] {
         let mut stage = stage();
         let mut all = vec![("state", STATE)];
@@ -201,7 +323,10 @@ fn refusals_are_told_apart() {
 fn an_abandoned_login_closes_the_listener() {
     let mut stage = stage();
     stage.redirect = Some(Err(Error::login(LoginCause::Abandoned)));
-    assert_eq!(login(&mut stage, task()).unwrap_err(), Error::login(LoginCause::Abandoned));
+    assert_eq!(
+        login(&mut stage, task()).unwrap_err(),
+        Error::login(LoginCause::Abandoned)
+    );
     assert_eq!(stage.log.last().map(String::as_str), Some("close-callback"));
     assert!(stage.record.is_none());
 }
@@ -209,7 +334,11 @@ fn an_abandoned_login_closes_the_listener() {
 /// T-01, AUTH-67: metadata without an authorization endpoint, or with an unsafe one, shows nothing.
 #[test]
 fn no_unsafe_url_is_ever_shown() {
-    for endpoint in ["\"javascript:alert(1)\"", "\"http://as.example/authorize\"", "null"] {
+    for endpoint in [
+        "\"javascript:alert(1)\"",
+        "\"http://as.example/authorize\"",
+        "null",
+    ] {
         let mut stage = stage();
         let document = format!(
             r#"{{"issuer":"https://as.example","authorization_endpoint":{endpoint},"token_endpoint":"{TOKEN}",
@@ -218,7 +347,16 @@ fn no_unsafe_url_is_ever_shown() {
         stage.page(METADATA, reply(200, &document));
         stage.page(REGISTER, reply(201, r#"{"client_id":"c"}"#));
         let error = login(&mut stage, task()).unwrap_err();
-        assert!(matches!(error, Error::MetadataInvalid { field: "authorization_endpoint", .. }), "{endpoint}");
+        assert!(
+            matches!(
+                error,
+                Error::MetadataInvalid {
+                    field: "authorization_endpoint",
+                    ..
+                }
+            ),
+            "{endpoint}"
+        );
         assert_eq!(stage.count("show"), 0);
     }
 }
@@ -229,6 +367,12 @@ fn a_known_issuer_forbids_the_fallback() {
     let mut stage = Stage::new();
     stage.page(MCP, reply(401, ""));
     stage.answer(reply(404, "")).answer(reply(404, ""));
-    let binding = Binding { credential: Some(key()), ..task().binding };
-    assert_eq!(login(&mut stage, Task { binding, ..task() }).unwrap_err(), Error::NoOauth { status: 401 });
+    let binding = Binding {
+        credential: Some(key()),
+        ..task().binding
+    };
+    assert_eq!(
+        login(&mut stage, Task { binding, ..task() }).unwrap_err(),
+        Error::NoOauth { status: 401 }
+    );
 }

@@ -11,7 +11,10 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// A stage whose fresh login lives this long.
 fn living(lifetime: Duration) -> Stage {
     let lifetime = Some(Lifetime::Stated(lifetime));
-    let mut stage = Stage::with(Credential { lifetime, ..credential(4) });
+    let mut stage = Stage::with(Credential {
+        lifetime,
+        ..credential(4)
+    });
     stage.pass(secs(1));
     stage
 }
@@ -19,13 +22,20 @@ fn living(lifetime: Duration) -> Stage {
 fn answers(stage: &mut Stage, lifetime: Duration, from: u64, many: u64) {
     for generation in from..from + many {
         let life = lifetime.as_secs();
-        stage.answer(reply(200, &format!(r#"{{"access_token":"at-{generation}","expires_in":{life}}}"#)));
+        stage.answer(reply(
+            200,
+            &format!(r#"{{"access_token":"at-{generation}","expires_in":{life}}}"#),
+        ));
     }
 }
 
 fn accept(stage: &mut Stage) {
     let (generation, at) = (Generation(stage.generation()), stage.now.wall);
-    let acceptance = Acceptance { generation, first_at: at, last_at: at };
+    let acceptance = Acceptance {
+        generation,
+        first_at: at,
+        last_at: at,
+    };
     stage.record.as_mut().unwrap().acceptance = Some(acceptance);
 }
 
@@ -52,8 +62,17 @@ fn a_401_refreshes_a_fresh_token() {
     assert_eq!(outcome.result, Ok(Gain::Refreshed));
     let forced = stage.record().forced.clone().unwrap();
     assert_eq!((forced.brought, forced.at.len()), (Some(Generation(5)), 1));
-    assert_eq!(outcome.record.unwrap().forced.unwrap().brought, Some(Generation(5)));
-    assert!(matches!(stage.events[0].happened, Happened::Refreshed { reason: Reason::Refused, .. }));
+    assert_eq!(
+        outcome.record.unwrap().forced.unwrap().brought,
+        Some(Generation(5))
+    );
+    assert!(matches!(
+        stage.events[0].happened,
+        Happened::Refreshed {
+            reason: Reason::Refused,
+            ..
+        }
+    ));
 }
 
 /// T-45: between two forced refreshes lie min(30 s, lifetime / 4), even where each token was accepted once.
@@ -63,10 +82,17 @@ fn forced_refreshes_keep_their_distance() {
         let mut stage = living(lifetime);
         answers(&mut stage, lifetime, 5, 10);
         let results = storm(&mut stage, secs(59), true);
-        assert!(results.iter().all(|r| matches!(r, Ok(Gain::Refreshed) | Err(Error::DeniedByResource))));
+        assert!(
+            results
+                .iter()
+                .all(|r| matches!(r, Ok(Gain::Refreshed) | Err(Error::DeniedByResource)))
+        );
         assert!((2..=3).contains(&stage.sent.len()), "{}", stage.sent.len());
         for pair in stage.sent.windows(2) {
-            assert!(pair[1].at.since(&pair[0].at).unwrap() >= secs(spacing) - Duration::from_millis(100));
+            assert!(
+                pair[1].at.since(&pair[0].at).unwrap()
+                    >= secs(spacing) - Duration::from_millis(100)
+            );
         }
     }
 }
@@ -78,14 +104,37 @@ fn at_most_three_a_minute_are_forced() {
     answers(&mut stage, secs(8), 5, 100);
     storm(&mut stage, 5 * MINUTE, true);
     for (i, first) in stage.sent.iter().enumerate() {
-        let within = stage.sent[i..].iter().take_while(|s| s.at.since(&first.at).unwrap() < secs(59)).count();
+        let within = stage.sent[i..]
+            .iter()
+            .take_while(|s| s.at.since(&first.at).unwrap() < secs(59))
+            .count();
         // Refreshes that are merely due do not count; a lifetime of 8 s makes some.
         assert!(within <= 12, "{within}");
     }
-    let forced = |event: &&Event| matches!(event.happened, Happened::Refreshed { reason: Reason::Refused, .. });
-    let at: Vec<_> = stage.events.iter().filter(forced).map(|event| event.at).collect();
+    let forced = |event: &&Event| {
+        matches!(
+            event.happened,
+            Happened::Refreshed {
+                reason: Reason::Refused,
+                ..
+            }
+        )
+    };
+    let at: Vec<_> = stage
+        .events
+        .iter()
+        .filter(forced)
+        .map(|event| event.at)
+        .collect();
     for (i, first) in at.iter().enumerate() {
-        assert!(at[i..].iter().take_while(|t| first.until(**t) < secs(60)).count() <= 3, "{at:?}");
+        assert!(
+            at[i..]
+                .iter()
+                .take_while(|t| first.until(**t) < secs(60))
+                .count()
+                <= 3,
+            "{at:?}"
+        );
     }
     assert!(at.len() >= 12);
 }
@@ -98,16 +147,34 @@ fn a_token_that_was_never_accepted_trips_the_breaker() {
         answers(&mut stage, lifetime, 5, 10);
         let results = storm(&mut stage, MINUTE, false);
         assert_eq!(stage.sent.len(), 1, "{lifetime:?}");
-        assert_eq!(results[1..].iter().filter(|r| **r == Err(Error::DeniedByResource)).count(), results.len() - 1);
-        let tripped = stage.events.iter().filter(|e| matches!(e.happened, Happened::BreakerTripped { .. })).count();
+        assert_eq!(
+            results[1..]
+                .iter()
+                .filter(|r| **r == Err(Error::DeniedByResource))
+                .count(),
+            results.len() - 1
+        );
+        let tripped = stage
+            .events
+            .iter()
+            .filter(|e| matches!(e.happened, Happened::BreakerTripped { .. }))
+            .count();
         assert_eq!(tripped, 1);
         assert_eq!(stage.count("note forced"), 1);
         stage.pass(lifetime / 2 - 2 * MINUTE);
         storm(&mut stage, secs(2), false);
-        assert_eq!(stage.sent.len(), 1, "{lifetime:?}: half its life is not over");
+        assert_eq!(
+            stage.sent.len(),
+            1,
+            "{lifetime:?}: half its life is not over"
+        );
         stage.pass(3 * MINUTE);
         storm(&mut stage, MINUTE, false);
-        assert_eq!(stage.sent.len(), 2, "{lifetime:?}: one more, and it trips again");
+        assert_eq!(
+            stage.sent.len(),
+            2,
+            "{lifetime:?}: one more, and it trips again"
+        );
     }
 }
 
@@ -118,10 +185,20 @@ fn an_accepted_token_does_not_trip_the_breaker() {
     answers(&mut stage, HOUR, 5, 2);
     storm(&mut stage, secs(1), false);
     assert_eq!(stage.sent.len(), 1);
-    stage.record.as_mut().unwrap().forced.as_mut().unwrap().broken_until = None;
+    stage
+        .record
+        .as_mut()
+        .unwrap()
+        .forced
+        .as_mut()
+        .unwrap()
+        .broken_until = None;
     accept(&mut stage);
     stage.pass(MINUTE);
-    assert_eq!(stage.run(Refresh::new(refused(5))).result, Ok(Gain::Refreshed));
+    assert_eq!(
+        stage.run(Refresh::new(refused(5))).result,
+        Ok(Gain::Refreshed)
+    );
 }
 
 /// T-45: a refresh that was merely due neither forgets the storm nor joins it.
@@ -143,13 +220,19 @@ fn a_breaker_from_the_far_future_is_not_believed() {
     answers(&mut stage, HOUR, 5, 3);
     storm(&mut stage, MINUTE, false);
     stage.now.wall = Wall(stage.now.wall.0 - 30 * 86_400_000);
-    assert_eq!(stage.run(Refresh::new(refused(5))).result, Ok(Gain::Refreshed));
+    assert_eq!(
+        stage.run(Refresh::new(refused(5))).result,
+        Ok(Gain::Refreshed)
+    );
 }
 
 /// F-18: an issuer that states no lifetime is learned from: the age at which an accepted token was refused, then more.
 #[test]
 fn a_silent_issuers_lifetime_is_learned() {
-    let mut stage = Stage::with(Credential { lifetime: None, ..credential(4) });
+    let mut stage = Stage::with(Credential {
+        lifetime: None,
+        ..credential(4)
+    });
     for _ in 0..3 {
         stage.answer(reply(200, r#"{"access_token":"at"}"#));
     }
@@ -157,7 +240,9 @@ fn a_silent_issuers_lifetime_is_learned() {
     stage.pass(secs(600));
     stage.run(Refresh::new(refused(4)));
     let life = |stage: &Stage| stage.record().credential.as_ref().unwrap().lifetime;
-    let Some(Lifetime::Hint(learned)) = life(&stage) else { panic!() };
+    let Some(Lifetime::Hint(learned)) = life(&stage) else {
+        panic!()
+    };
     assert_eq!(learned.as_secs(), 600);
     stage.pass(secs(590));
     assert_eq!(stage.run(Refresh::new(task(5))).result, Ok(Gain::Refreshed));
@@ -168,7 +253,10 @@ fn a_silent_issuers_lifetime_is_learned() {
 /// use, and those that are merely due are not counted among the forced.
 #[test]
 fn a_server_that_refuses_at_once_drives_no_refreshes() {
-    let mut stage = Stage::with(Credential { lifetime: None, ..credential(4) });
+    let mut stage = Stage::with(Credential {
+        lifetime: None,
+        ..credential(4)
+    });
     for _ in 0..1000 {
         stage.answer(reply(200, r#"{"access_token":"at"}"#));
     }
@@ -181,5 +269,9 @@ fn a_server_that_refuses_at_once_drives_no_refreshes() {
         drop(stage.run(Refresh::new(refused(stage.generation()))));
         stage.pass(Duration::from_millis(200));
     }
-    assert!(stage.sent.len() <= 3, "{} calls in a minute", stage.sent.len());
+    assert!(
+        stage.sent.len() <= 3,
+        "{} calls in a minute",
+        stage.sent.len()
+    );
 }

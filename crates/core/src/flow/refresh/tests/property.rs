@@ -15,8 +15,14 @@ fn answered(act: Option<&Act>, choice: u8, now: Now) -> Answer {
         None => Answer::Woken,
         Some(Act::Lock(_)) if choice % 8 == 7 => Answer::Locked(Err(no())),
         Some(Act::Lock(_)) => Answer::Locked(Ok(choice.into())),
-        Some(Act::Reread(_)) => Answer::Read(if choice % 8 == 7 { Err(no()) } else { Ok(reading(choice, now)) }),
-        Some(Act::Note { .. }) => Answer::Noted([Ok(true), Ok(true), Ok(false), Err(no())][usize::from(choice % 4)].clone()),
+        Some(Act::Reread(_)) => Answer::Read(if choice % 8 == 7 {
+            Err(no())
+        } else {
+            Ok(reading(choice, now))
+        }),
+        Some(Act::Note { .. }) => Answer::Noted(
+            [Ok(true), Ok(true), Ok(false), Err(no())][usize::from(choice % 4)].clone(),
+        ),
         Some(Act::Commit(_)) => Answer::Committed(match choice % 3 {
             0 => Ok(Committed::Done { superseded: None }),
             1 => Ok(Committed::Moved),
@@ -33,23 +39,50 @@ fn answered(act: Option<&Act>, choice: u8, now: Now) -> Answer {
 }
 
 fn reading(choice: u8, now: Now) -> Reading {
-    let mut record = Record { credential: Some(credential((choice / 16).into())), ..Record::default() };
+    let mut record = Record {
+        credential: Some(credential((choice / 16).into())),
+        ..Record::default()
+    };
     let credential = record.credential.as_mut().unwrap();
     match choice % 8 {
         0 => credential.received_at = None,
         1 => *credential = other_login("client-2"),
-        2 => return Reading { record: Some(Record::default()), ..Reading::default() },
-        3 => record.spooled = Some(Spooled { follows: Some(version(1)) }),
+        2 => {
+            return Reading {
+                record: Some(Record::default()),
+                ..Reading::default()
+            };
+        }
+        3 => {
+            record.spooled = Some(Spooled {
+                follows: Some(version(1)),
+            })
+        }
         4 => {
             let (generation, process) = (credential.version.generation, process(2));
-            let sent_at = Now { mono: Mono(now.mono.0.saturating_sub(u64::from(choice) * 100)), ..now };
-            let attempt = Attempt { generation, number: 1, label: None, fence: 1, process, first_sent_at: sent_at, sent_at };
+            let sent_at = Now {
+                mono: Mono(now.mono.0.saturating_sub(u64::from(choice) * 100)),
+                ..now
+            };
+            let attempt = Attempt {
+                generation,
+                number: 1,
+                label: None,
+                fence: 1,
+                process,
+                first_sent_at: sent_at,
+                sent_at,
+            };
             record.attempt = Some(attempt);
         }
         5 => credential.refresh_token = None,
         _ => {}
     }
-    Reading { record: Some(record), notes: IssuerNotes::default(), writable: choice % 32 != 6 }
+    Reading {
+        record: Some(record),
+        notes: IssuerNotes::default(),
+        writable: choice % 32 != 6,
+    }
 }
 
 /// What the network makes of a call: tokens, then everything that is none.

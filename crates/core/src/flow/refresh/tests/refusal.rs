@@ -9,8 +9,13 @@ fn rejected(certainty: Certainty, named: Option<Named>) -> Error {
     Error::login(LoginCause::RefreshRejected { certainty, named })
 }
 
-fn described(text: &str) -> impl FnOnce(&Exchange, &mut Stage) -> crate::exchange::Exchanged + 'static + use<> {
-    reply(400, &format!(r#"{{"error":"invalid_grant","error_description":"{text}"}}"#))
+fn described(
+    text: &str,
+) -> impl FnOnce(&Exchange, &mut Stage) -> crate::exchange::Exchanged + 'static + use<> {
+    reply(
+        400,
+        &format!(r#"{{"error":"invalid_grant","error_description":"{text}"}}"#),
+    )
 }
 
 fn losses(stage: &Stage) -> Vec<LoginCause> {
@@ -27,7 +32,14 @@ fn work(stage: &mut Stage, end: Duration) -> Vec<Result<Gain, Error>> {
     let mut results = Vec::new();
     while stage.now.mono < end {
         let pid = u32::try_from(results.len() % 3).unwrap();
-        results.push(stage.run(Refresh::new(Task { process: process(pid), ..task(4) })).result);
+        results.push(
+            stage
+                .run(Refresh::new(Task {
+                    process: process(pid),
+                    ..task(4)
+                }))
+                .result,
+        );
         stage.pass(secs(MINUTE));
     }
     results
@@ -40,12 +52,28 @@ fn a_refusal_is_suspect_at_once() {
     stage.answer(oauth_error("invalid_grant"));
     let outcome = stage.refresh();
     assert_eq!(outcome.result, Err(rejected(Certainty::Suspect, None)));
-    let tail = ["send token", "reread", "note no attempt, no backoff, suspicion 0", "unlock"];
+    let tail = [
+        "send token",
+        "reread",
+        "note no attempt, no backoff, suspicion 0",
+        "unlock",
+    ];
     assert_eq!(stage.log[3..], tail);
     assert_eq!(stage.record().credential, Some(credential(4)));
     assert_eq!(outcome.record, stage.record);
-    assert!(matches!(stage.events[..], [Event { happened: Happened::Suspected { .. }, .. }]));
-    let state = state::State::of(stage.record(), ReuseGrace::Unknown, stage.now, Policy::default());
+    assert!(matches!(
+        stage.events[..],
+        [Event {
+            happened: Happened::Suspected { .. },
+            ..
+        }]
+    ));
+    let state = state::State::of(
+        stage.record(),
+        ReuseGrace::Unknown,
+        stage.now,
+        Policy::default(),
+    );
     assert_eq!(state.word(), "suspect");
 }
 
@@ -60,17 +88,39 @@ fn a_true_refusal_is_probed_four_times_and_then_lost() {
     assert_eq!(stage.sent.len(), 5);
     let probe = Some(Label::ProbeSuspect);
     assert_eq!(stage.labels(), [None, probe, probe, probe, probe]);
-    let gaps: Vec<_> = stage.sent.windows(2).map(|w| w[1].at.since(&w[0].at).unwrap().as_secs() / MINUTE).collect();
+    let gaps: Vec<_> = stage
+        .sent
+        .windows(2)
+        .map(|w| w[1].at.since(&w[0].at).unwrap().as_secs() / MINUTE)
+        .collect();
     for (gap, at_least) in gaps.iter().zip([1, 5, 30, 360]) {
         assert!((at_least..at_least + 3).contains(gap), "{gaps:?}");
     }
     let sure = rejected(Certainty::Certain, None);
-    assert_eq!(losses(&stage), [LoginCause::RefreshRejected { certainty: Certainty::Certain, named: None }]);
+    assert_eq!(
+        losses(&stage),
+        [LoginCause::RefreshRejected {
+            certainty: Certainty::Certain,
+            named: None
+        }]
+    );
     assert_eq!(results.last(), Some(&Err(sure.clone())));
-    assert!(results.iter().all(|r| *r == Err(rejected(Certainty::Suspect, None)) || *r == Err(sure.clone())));
+    assert!(
+        results
+            .iter()
+            .all(|r| *r == Err(rejected(Certainty::Suspect, None)) || *r == Err(sure.clone()))
+    );
     work(&mut stage, 48 * HOUR);
-    assert_eq!((stage.sent.len(), losses(&stage).len()), (5, 1), "lost is lost, once");
-    assert_eq!(stage.record().credential, Some(credential(4)), "I-6: even then nothing is deleted");
+    assert_eq!(
+        (stage.sent.len(), losses(&stage).len()),
+        (5, 1),
+        "lost is lost, once"
+    );
+    assert_eq!(
+        stage.record().credential,
+        Some(credential(4)),
+        "I-6: even then nothing is deleted"
+    );
 }
 
 /// F-14: a false refusal heals by itself.
@@ -82,10 +132,24 @@ fn a_false_refusal_heals() {
             stage.answer(oauth_error("invalid_grant"));
         }
         stage.answer(tokens(5));
-        let results = work(&mut stage, if falsely == 4 { 7 * HOUR } else { 45 * secs(MINUTE) });
-        assert!(results.contains(&Ok(Gain::Refreshed)), "{falsely}: {results:?}");
+        let results = work(
+            &mut stage,
+            if falsely == 4 {
+                7 * HOUR
+            } else {
+                45 * secs(MINUTE)
+            },
+        );
+        assert!(
+            results.contains(&Ok(Gain::Refreshed)),
+            "{falsely}: {results:?}"
+        );
         assert_eq!(stage.record().suspicion, None);
-        let healed = stage.events.iter().filter(|event| event.happened == Happened::Healed).count();
+        let healed = stage
+            .events
+            .iter()
+            .filter(|event| event.happened == Happened::Healed)
+            .count();
         assert_eq!((healed, losses(&stage).len()), (1, 0));
     }
 }
@@ -93,16 +157,29 @@ fn a_false_refusal_heals() {
 /// F-14, F-32: another process's newer generation, or a new login, is adopted instead.
 #[test]
 fn a_newer_version_at_the_reread_is_adopted() {
-    for newer in [Credential { received_at: Some(start().after(secs(3690))), ..credential(5) }, other_login("client-1")] {
+    for newer in [
+        Credential {
+            received_at: Some(start().after(secs(3690))),
+            ..credential(5)
+        },
+        other_login("client-1"),
+    ] {
         let mut stage = expired();
         stage.answer(move |exchange, stage| {
             stage.put(newer.clone());
             oauth_error("invalid_grant")(exchange, stage)
         });
         let outcome = stage.refresh();
-        assert_eq!(stage.count("note no attempt"), 0, "seen at the re-read, before anything is noted about it");
+        assert_eq!(
+            stage.count("note no attempt"),
+            0,
+            "seen at the re-read, before anything is noted about it"
+        );
         assert_eq!(outcome.result, Ok(Gain::Adopted));
-        assert_eq!((stage.record().suspicion.is_none(), stage.events.len()), (true, 0));
+        assert_eq!(
+            (stage.record().suspicion.is_none(), stage.events.len()),
+            (true, 0)
+        );
     }
 }
 
@@ -122,7 +199,9 @@ fn a_tombstone_at_the_reread_is_a_logout() {
 fn a_login_between_the_reread_and_the_note_is_adopted() {
     let mut stage = expired();
     stage.answer(oauth_error("invalid_grant"));
-    stage.before("note no attempt", |stage| stage.put(other_login("client-1")));
+    stage.before("note no attempt", |stage| {
+        stage.put(other_login("client-1"))
+    });
     let outcome = stage.refresh();
     assert_eq!(outcome.result, Ok(Gain::Adopted));
     assert_eq!(outcome.record, stage.record);
@@ -131,7 +210,10 @@ fn a_login_between_the_reread_and_the_note_is_adopted() {
 /// I-7, T-43: an issuer that names reuse or revocation is believed at once; no probe.
 #[test]
 fn a_named_reason_is_a_loss_at_once() {
-    for (text, named) in [("refresh token already used", Named::Reuse), ("The grant was revoked.", Named::Revoked)] {
+    for (text, named) in [
+        ("refresh token already used", Named::Reuse),
+        ("The grant was revoked.", Named::Revoked),
+    ] {
         let mut stage = expired();
         stage.answer(described(text));
         let want = rejected(Certainty::Certain, Some(named));
@@ -152,7 +234,14 @@ fn a_refused_repeat_is_learned() {
     assert_eq!(outcome.result, Err(rejected(Certainty::Suspect, None)));
     assert_eq!(stage.notes.grace(stage.now.wall), ReuseGrace::None);
     assert_eq!(outcome.notes, stage.notes);
-    assert_eq!(stage.log[stage.log.len() - 3..], ["note no attempt, no backoff, suspicion 0", "learn", "unlock"]);
+    assert_eq!(
+        stage.log[stage.log.len() - 3..],
+        [
+            "note no attempt, no backoff, suspicion 0",
+            "learn",
+            "unlock"
+        ]
+    );
 }
 
 /// The same for a repeat after a crash; but neither a first refusal nor a named revocation says anything about grace.
@@ -168,14 +257,19 @@ fn only_a_refused_repeat_is_learned() {
     let mut first = due();
     first.answer(oauth_error("invalid_grant"));
     let mut revoked = due();
-    revoked.answer(broken).answer(described("revoked by the user"));
+    revoked
+        .answer(broken)
+        .answer(described("revoked by the user"));
     let mut late = expired();
     late.answer(silent).answer(oauth_error("invalid_grant"));
     assert!(late.refresh().result.is_err());
     late.pass(secs(60));
     for mut stage in [first, revoked, late] {
         assert!(stage.refresh().result.is_err());
-        assert_eq!((stage.notes.reuse_grace, stage.count("learn")), (ReuseGrace::Unknown, 0));
+        assert_eq!(
+            (stage.notes.reuse_grace, stage.count("learn")),
+            (ReuseGrace::Unknown, 0)
+        );
     }
 }
 
@@ -191,7 +285,14 @@ fn an_unanswered_probe_counts_but_convicts_nobody() {
     assert!(stage.sent.len() <= 5, "{}", stage.sent.len());
     assert!(losses(&stage).is_empty());
     stage.pass(7 * HOUR);
-    assert_eq!(stage.labels().iter().filter(|label| label.is_none()).count(), 1);
+    assert_eq!(
+        stage
+            .labels()
+            .iter()
+            .filter(|label| label.is_none())
+            .count(),
+        1
+    );
     let sent = stage.sent.len();
     assert!(stage.refresh().result.is_err());
     assert_eq!(stage.sent.len(), sent + 1, "it is asked again all the same");
@@ -231,7 +332,10 @@ fn a_forgotten_client_keeps_its_tokens() {
     assert_eq!(stage.record().credential, Some(credential(4)));
     work(&mut stage, 2 * HOUR);
     assert_eq!(stage.refresh().result, Err(gone));
-    assert_eq!((stage.sent.len(), losses(&stage).as_slice()), (1, &[LoginCause::RegistrationGone][..]));
+    assert_eq!(
+        (stage.sent.len(), losses(&stage).as_slice()),
+        (1, &[LoginCause::RegistrationGone][..])
+    );
     assert_eq!(stage.count("learn"), 0);
 }
 
@@ -240,7 +344,15 @@ fn a_forgotten_client_keeps_its_tokens() {
 fn another_oauth_error_backs_off() {
     let mut stage = due();
     stage.answer(oauth_error("invalid_scope"));
-    assert_eq!(stage.refresh().result, Err(Error::DeniedByIssuer { error: "invalid_scope".into() }));
-    assert_eq!((stage.record().attempt, stage.record().suspicion.clone()), (None, None));
+    assert_eq!(
+        stage.refresh().result,
+        Err(Error::DeniedByIssuer {
+            error: "invalid_scope".into()
+        })
+    );
+    assert_eq!(
+        (stage.record().attempt, stage.record().suspicion.clone()),
+        (None, None)
+    );
     assert!(stage.record().backoff.is_some());
 }

@@ -8,7 +8,10 @@ fn ambiguous_attempt(stage: &Stage) -> Attempt {
 }
 
 fn by(pid: u32) -> Refresh {
-    Refresh::new(Task { process: process(pid), ..task(4) })
+    Refresh::new(Task {
+        process: process(pid),
+        ..task(4)
+    })
 }
 
 /// I-1, I-3, F-03: a broken call is repeated exactly once, its label durable first, well inside the window.
@@ -17,23 +20,48 @@ fn a_broken_call_is_repeated_once_under_its_label() {
     let mut stage = due();
     stage.answer(broken).answer(tokens(5));
     assert_eq!(stage.refresh().result, Ok(Gain::Refreshed));
-    let order = ["lock", "reread", "note attempt", "send token", "wait", "note attempt retry_ambiguous", "send token"];
+    let order = [
+        "lock",
+        "reread",
+        "note attempt",
+        "send token",
+        "wait",
+        "note attempt retry_ambiguous",
+        "send token",
+    ];
     assert_eq!(stage.log[..7], order);
     assert_eq!(stage.labels(), [None, Some(Label::RetryAmbiguous)]);
-    let [Sent { at: first, .. }, Sent { at: second, .. }] = &stage.sent[..] else { panic!() };
+    let [Sent { at: first, .. }, Sent { at: second, .. }] = &stage.sent[..] else {
+        panic!()
+    };
     let between = second.since(first).unwrap();
-    assert!(between >= Duration::from_millis(200) && between < secs(2), "{between:?}");
-    let Happened::Refreshed { label, calls, .. } = stage.events[0].happened else { panic!() };
+    assert!(
+        between >= Duration::from_millis(200) && between < secs(2),
+        "{between:?}"
+    );
+    let Happened::Refreshed { label, calls, .. } = stage.events[0].happened else {
+        panic!()
+    };
     assert_eq!((label, calls), (Some(Label::RetryAmbiguous), 2));
 }
 
 /// F-17, I-8: an unreadable 200 and a 5xx are as ambiguous as a broken connection.
 #[test]
 fn unreadable_answers_and_5xx_are_repeated_too() {
-    for (status, body) in [(200, "<html>sign in</html>"), (200, "{\"access_token\":"), (200, ""), (500, "{}"), (503, "")] {
+    for (status, body) in [
+        (200, "<html>sign in</html>"),
+        (200, "{\"access_token\":"),
+        (200, ""),
+        (500, "{}"),
+        (503, ""),
+    ] {
         let mut stage = due();
         stage.answer(reply(status, body)).answer(tokens(5));
-        assert_eq!(stage.refresh().result, Ok(Gain::Refreshed), "{status} {body}");
+        assert_eq!(
+            stage.refresh().result,
+            Ok(Gain::Refreshed),
+            "{status} {body}"
+        );
         assert_eq!(stage.labels(), [None, Some(Label::RetryAmbiguous)]);
     }
 }
@@ -45,7 +73,11 @@ fn a_second_failure_waits_until_the_token_has_ended() {
     stage.answer(broken).answer(broken);
     let outcome = stage.refresh();
     assert_eq!(outcome.result, Ok(Gain::Uncertain));
-    assert_eq!(stage.record().credential, Some(credential(4)), "served meanwhile, and nothing lost");
+    assert_eq!(
+        stage.record().credential,
+        Some(credential(4)),
+        "served meanwhile, and nothing lost"
+    );
     assert_eq!(ambiguous_attempt(&stage).label, Some(Label::RetryAmbiguous));
     assert_eq!(outcome.record, stage.record);
     assert!(stage.record().backoff.is_some());
@@ -53,9 +85,15 @@ fn a_second_failure_waits_until_the_token_has_ended() {
     assert_eq!(stage.run(by(2)).result, Ok(Gain::Uncertain));
     assert_eq!(stage.sent.len(), 2);
     stage.pass(secs(300)).answer(broken);
-    assert!(matches!(stage.run(by(2)).result, Err(Error::Network { .. })), "never repeated at once");
+    assert!(
+        matches!(stage.run(by(2)).result, Err(Error::Network { .. })),
+        "never repeated at once"
+    );
     assert_eq!(stage.labels()[2..], [Some(Label::Uncertain)]);
-    assert!(matches!(stage.run(by(1)).result, Err(Error::BackingOff { .. })), "but at the pace of the back-off");
+    assert!(
+        matches!(stage.run(by(1)).result, Err(Error::BackingOff { .. })),
+        "but at the pace of the back-off"
+    );
     stage.pass(secs(2)).answer(tokens(5));
     assert_eq!(stage.run(by(3)).result, Ok(Gain::Refreshed));
     assert_eq!(stage.labels()[3..], [Some(Label::Uncertain)]);
@@ -65,10 +103,17 @@ fn a_second_failure_waits_until_the_token_has_ended() {
 #[test]
 fn without_grace_nothing_is_repeated() {
     let mut stage = due();
-    stage.notes = IssuerNotes { reuse_grace: ReuseGrace::None, seen_at: stage.now.wall };
+    stage.notes = IssuerNotes {
+        reuse_grace: ReuseGrace::None,
+        seen_at: stage.now.wall,
+    };
     stage.answer(broken);
     assert_eq!(stage.refresh().result, Ok(Gain::Uncertain));
-    assert_eq!((stage.count("wait"), ambiguous_attempt(&stage).label), (0, None), "not even prepared");
+    assert_eq!(
+        (stage.count("wait"), ambiguous_attempt(&stage).label),
+        (0, None),
+        "not even prepared"
+    );
     assert_eq!(stage.labels(), [None]);
     stage.pass(secs(2));
     assert_eq!(stage.refresh().result, Ok(Gain::Uncertain));
@@ -81,7 +126,10 @@ fn without_grace_nothing_is_repeated() {
 #[test]
 fn an_old_note_binds_no_longer() {
     let mut stage = due();
-    stage.notes = IssuerNotes { reuse_grace: ReuseGrace::None, seen_at: Wall(stage.now.wall.0 - 31 * 86_400_000) };
+    stage.notes = IssuerNotes {
+        reuse_grace: ReuseGrace::None,
+        seen_at: Wall(stage.now.wall.0 - 31 * 86_400_000),
+    };
     stage.answer(broken).answer(tokens(5));
     assert_eq!(stage.refresh().result, Ok(Gain::Refreshed));
 }
@@ -114,14 +162,21 @@ fn a_repeat_that_comes_too_late_is_not_sent() {
     let mut asleep = due();
     asleep.oversleep = secs(60);
     let mut slow = due();
-    slow.before("note attempt retry", |stage| { stage.pass(secs(15)); });
+    slow.before("note attempt retry", |stage| {
+        stage.pass(secs(15));
+    });
     for mut stage in [asleep, slow] {
         stage.answer(broken);
         assert_eq!(stage.refresh().result, Ok(Gain::Uncertain));
         assert_eq!(stage.labels(), [None]);
         stage.pass(secs(300)).answer(tokens(5));
         assert_eq!(stage.refresh().result, Ok(Gain::Refreshed));
-        assert_eq!(stage.labels(), [None, Some(Label::Uncertain)], "{:?}", stage.log);
+        assert_eq!(
+            stage.labels(),
+            [None, Some(Label::Uncertain)],
+            "{:?}",
+            stage.log
+        );
     }
 }
 
@@ -161,15 +216,24 @@ fn a_repeat_that_was_not_delivered_leaves_the_first_attempt() {
     assert_eq!(stage.refresh().result, Ok(Gain::Uncertain));
     stage.pass(secs(300)).answer(tokens(5));
     stage.refresh();
-    assert_eq!(stage.labels()[2..], [Some(Label::Uncertain)], "never a second time without a label");
+    assert_eq!(
+        stage.labels()[2..],
+        [Some(Label::Uncertain)],
+        "never a second time without a label"
+    );
 }
 
 /// I-1: without a durable label there is no repeat.
 #[test]
 fn no_repeat_without_a_durable_label() {
     for mut stage in [due(), expired()] {
-        stage.answer(broken).before("note attempt retry", |stage| { stage.fail("note"); });
-        assert!(matches!(stage.refresh().result, Err(Error::StoreUnavailable { .. })));
+        stage.answer(broken).before("note attempt retry", |stage| {
+            stage.fail("note");
+        });
+        assert!(matches!(
+            stage.refresh().result,
+            Err(Error::StoreUnavailable { .. })
+        ));
         assert_eq!(stage.labels(), [None]);
         assert!(stage.record().attempt.is_some(), "the first stays noted");
     }
@@ -217,7 +281,9 @@ fn an_after_crash_that_comes_too_late_is_not_sent() {
     let mut stage = due();
     stage.answer(tokens(5));
     stage.crash_after("send", by(1));
-    stage.before("note attempt after_crash", |stage| { stage.pass(secs(15)); });
+    stage.before("note attempt after_crash", |stage| {
+        stage.pass(secs(15));
+    });
     assert_eq!(stage.run(by(2)).result, Ok(Gain::Uncertain));
     assert_eq!(stage.labels(), [None]);
 }
@@ -231,10 +297,23 @@ fn every_label_has_its_maximum() {
         stage.crash_after("send", by(pid));
         stage.pass(secs(1));
     }
-    let after_crash = stage.labels().iter().filter(|label| **label == Some(Label::AfterCrash)).count();
-    let bare = stage.labels().iter().filter(|label| label.is_none()).count();
+    let after_crash = stage
+        .labels()
+        .iter()
+        .filter(|label| **label == Some(Label::AfterCrash))
+        .count();
+    let bare = stage
+        .labels()
+        .iter()
+        .filter(|label| label.is_none())
+        .count();
     assert_eq!((bare, after_crash), (1, 1), "{:?}", stage.labels());
-    assert!(stage.sent.iter().all(|sent| sent.token == "rt-4" && sent.noted));
+    assert!(
+        stage
+            .sent
+            .iter()
+            .all(|sent| sent.token == "rt-4" && sent.noted)
+    );
 }
 
 /// I-8, F-12: what was not delivered clears the attempt durably and backs off; nobody calls before that is over.
@@ -242,8 +321,16 @@ fn every_label_has_its_maximum() {
 fn what_was_not_delivered_backs_off() {
     for (status, headers, code) in [
         (0, &[][..], "unavailable.network"),
-        (429, &[("retry-after", "90")][..], "unavailable.rate_limited"),
-        (503, &[("retry-after", "90")][..], "unavailable.server_error"),
+        (
+            429,
+            &[("retry-after", "90")][..],
+            "unavailable.rate_limited",
+        ),
+        (
+            503,
+            &[("retry-after", "90")][..],
+            "unavailable.server_error",
+        ),
         (404, &[][..], "unavailable.server_error"),
     ] {
         let mut stage = due();
@@ -253,12 +340,29 @@ fn what_was_not_delivered_backs_off() {
         };
         let error = stage.refresh().result.unwrap_err();
         assert_eq!((error.code(), stage.record().attempt), (code, None));
-        assert_eq!(stage.record().credential, Some(credential(4)), "nothing is lost");
+        assert_eq!(
+            stage.record().credential,
+            Some(credential(4)),
+            "nothing is lost"
+        );
         assert!(stage.log.contains(&"note no attempt, backoff".to_owned()));
-        let pause = stage.now.wall.until(stage.record().backoff.as_ref().unwrap().not_before);
-        assert!(if headers.is_empty() { pause > Duration::from_millis(400) } else { pause > secs(89) });
-        let Err(Error::BackingOff { code: after, .. }) = stage.run(by(2)).result else { panic!() };
-        assert_eq!((after.as_str(), stage.sent.len()), (code, 1), "for another process, too");
+        let pause = stage
+            .now
+            .wall
+            .until(stage.record().backoff.as_ref().unwrap().not_before);
+        assert!(if headers.is_empty() {
+            pause > Duration::from_millis(400)
+        } else {
+            pause > secs(89)
+        });
+        let Err(Error::BackingOff { code: after, .. }) = stage.run(by(2)).result else {
+            panic!()
+        };
+        assert_eq!(
+            (after.as_str(), stage.sent.len()),
+            (code, 1),
+            "for another process, too"
+        );
         stage.pass(pause).answer(tokens(5));
         assert_eq!(stage.run(by(2)).result, Ok(Gain::Refreshed));
         assert_eq!(stage.labels(), [None, None]);

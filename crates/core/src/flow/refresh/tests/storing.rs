@@ -4,30 +4,57 @@ use super::*;
 use crate::flow::stage::Sent;
 
 fn unsaved(generation: u64) -> Task {
-    Task { unsaved: Some(Box::new(credential(generation))), ..task(generation) }
+    Task {
+        unsaved: Some(Box::new(credential(generation))),
+        ..task(generation)
+    }
 }
 
 /// Generation 5, received when generation 4 was due.
 fn five() -> Credential {
-    Credential { received_at: Some(start().after(secs(3400))), ..credential(5) }
+    Credential {
+        received_at: Some(start().after(secs(3400))),
+        ..credential(5)
+    }
 }
 
 /// F-06, I-4: what the store refuses goes to the spool before anybody sees it; the next flow merges it first.
 #[test]
 fn the_spool_takes_what_the_store_refuses_and_is_merged() {
     let mut stage = due();
-    stage.answer(tokens(5)).before("commit", |stage| { stage.fail("commit"); });
+    stage.answer(tokens(5)).before("commit", |stage| {
+        stage.fail("commit");
+    });
     let outcome = stage.refresh();
-    assert_eq!((outcome.result, outcome.unsaved), (Ok(Gain::Refreshed), false));
-    assert_eq!(stage.log[4..], ["commit 5 over 4", "spool 5 after 4", "unlock"]);
-    assert_eq!(outcome.record.unwrap().spooled, Some(crate::record::Spooled { follows: Some(version(4)) }));
+    assert_eq!(
+        (outcome.result, outcome.unsaved),
+        (Ok(Gain::Refreshed), false)
+    );
+    assert_eq!(
+        stage.log[4..],
+        ["commit 5 over 4", "spool 5 after 4", "unlock"]
+    );
+    assert_eq!(
+        outcome.record.unwrap().spooled,
+        Some(crate::record::Spooled {
+            follows: Some(version(4))
+        })
+    );
     assert_eq!(stage.generation(), 4);
     stage.heal().log.clear();
-    let outcome = stage.run(Refresh::new(Task { process: process(2), ..task(4) }));
+    let outcome = stage.run(Refresh::new(Task {
+        process: process(2),
+        ..task(4)
+    }));
     assert_eq!(outcome.result, Ok(Gain::Adopted));
-    assert_eq!(stage.log, ["lock", "reread", "commit 5 over 4", "reread", "unlock"]);
+    assert_eq!(
+        stage.log,
+        ["lock", "reread", "commit 5 over 4", "reread", "unlock"]
+    );
     assert_eq!((stage.generation(), stage.spool.is_none()), (5, true));
-    assert!(matches!(stage.events.last().unwrap().happened, Happened::Merged { generation } if generation.0 == 5));
+    assert!(
+        matches!(stage.events.last().unwrap().happened, Happened::Merged { generation } if generation.0 == 5)
+    );
     assert_eq!(stage.sent.len(), 1, "the spent token never leaves again");
 }
 
@@ -39,29 +66,57 @@ fn a_refusing_store_is_served_from_the_spool() {
     stage.fail("commit").fail("note");
     assert_eq!(stage.refresh().result, Ok(Gain::Adopted));
     stage.pass(secs(3500));
-    assert!(matches!(stage.refresh().result, Err(Error::StoreUnavailable { .. })), "due, and no note can be written");
+    assert!(
+        matches!(stage.refresh().result, Err(Error::StoreUnavailable { .. })),
+        "due, and no note can be written"
+    );
     assert!(stage.sent.is_empty());
     stage.pass(secs(200)).answer(tokens(6));
     let outcome = stage.refresh();
-    assert_eq!((outcome.result, outcome.unsaved), (Ok(Gain::Refreshed), false));
-    assert_eq!(stage.sent.iter().map(|sent| sent.token.as_str()).collect::<Vec<_>>(), ["rt-5"]);
+    assert_eq!(
+        (outcome.result, outcome.unsaved),
+        (Ok(Gain::Refreshed), false)
+    );
+    assert_eq!(
+        stage
+            .sent
+            .iter()
+            .map(|sent| sent.token.as_str())
+            .collect::<Vec<_>>(),
+        ["rt-5"]
+    );
     stage.heal();
     assert_eq!(stage.run(Refresh::new(task(6))).result, Ok(Gain::Nothing));
-    assert_eq!(stage.generation(), 6, "a chain of spooled versions reaches the store");
+    assert_eq!(
+        stage.generation(),
+        6,
+        "a chain of spooled versions reaches the store"
+    );
 }
 
 /// F-06, I-4: where neither takes it, it is served from memory and said to be unsaved; the next flow saves it first.
 #[test]
 fn what_nothing_takes_is_unsaved_and_saved_later() {
     let mut stage = due();
-    stage.answer(tokens(5)).before("commit", |stage| { stage.fail("commit").fail("spool"); });
+    stage.answer(tokens(5)).before("commit", |stage| {
+        stage.fail("commit").fail("spool");
+    });
     let outcome = stage.refresh();
-    assert_eq!((outcome.result, outcome.unsaved), (Ok(Gain::Refreshed), true));
+    assert_eq!(
+        (outcome.result, outcome.unsaved),
+        (Ok(Gain::Refreshed), true)
+    );
     let kept = outcome.record.unwrap().credential.unwrap();
     assert_eq!(kept.version, version(5));
     stage.heal();
-    let outcome = stage.run(Refresh::new(Task { unsaved: Some(Box::new(kept)), ..task(5) }));
-    assert_eq!((outcome.result, outcome.unsaved), (Ok(Gain::Nothing), false));
+    let outcome = stage.run(Refresh::new(Task {
+        unsaved: Some(Box::new(kept)),
+        ..task(5)
+    }));
+    assert_eq!(
+        (outcome.result, outcome.unsaved),
+        (Ok(Gain::Nothing), false)
+    );
     assert_eq!((stage.generation(), stage.sent.len()), (5, 1));
 }
 
@@ -83,21 +138,47 @@ fn the_spent_token_is_never_sent_while_memory_holds_its_successor() {
         if !spool_heals {
             stage.fail("spool");
         }
-        let outcome = stage.run(Refresh::new(Task { unsaved: Some(Box::new(five())), ..task(5) }));
-        assert_eq!((outcome.result, outcome.unsaved), (Ok(Gain::Nothing), !spool_heals));
+        let outcome = stage.run(Refresh::new(Task {
+            unsaved: Some(Box::new(five())),
+            ..task(5)
+        }));
+        assert_eq!(
+            (outcome.result, outcome.unsaved),
+            (Ok(Gain::Nothing), !spool_heals)
+        );
         assert_eq!(outcome.record.unwrap().version(), Some(version(5)));
         stage.pass(secs(3500));
-        let outcome = stage.run(Refresh::new(Task { unsaved: Some(Box::new(five())), ..task(5) }));
-        assert!(matches!(outcome.result, Err(Error::StoreUnavailable { .. })), "due: not refreshed without a note");
-        assert_eq!((outcome.record.unwrap().version(), outcome.unsaved), (Some(version(5)), !spool_heals));
+        let outcome = stage.run(Refresh::new(Task {
+            unsaved: Some(Box::new(five())),
+            ..task(5)
+        }));
+        assert!(
+            matches!(outcome.result, Err(Error::StoreUnavailable { .. })),
+            "due: not refreshed without a note"
+        );
+        assert_eq!(
+            (outcome.record.unwrap().version(), outcome.unsaved),
+            (Some(version(5)), !spool_heals)
+        );
         stage.pass(secs(200)).answer(tokens(6));
-        let outcome = stage.run(Refresh::new(Task { unsaved: Some(Box::new(five())), ..task(5) }));
-        assert_eq!((outcome.result, outcome.unsaved), (Ok(Gain::Refreshed), !spool_heals));
-        let [Sent { token, .. }] = &stage.sent[..] else { panic!("{:?}", stage.sent) };
+        let outcome = stage.run(Refresh::new(Task {
+            unsaved: Some(Box::new(five())),
+            ..task(5)
+        }));
+        assert_eq!(
+            (outcome.result, outcome.unsaved),
+            (Ok(Gain::Refreshed), !spool_heals)
+        );
+        let [Sent { token, .. }] = &stage.sent[..] else {
+            panic!("{:?}", stage.sent)
+        };
         assert_eq!(token, "rt-5");
         let six = outcome.record.unwrap().credential.unwrap();
         stage.heal();
-        let outcome = stage.run(Refresh::new(Task { unsaved: Some(Box::new(six)), ..task(6) }));
+        let outcome = stage.run(Refresh::new(Task {
+            unsaved: Some(Box::new(six)),
+            ..task(6)
+        }));
         assert_eq!((outcome.result, stage.generation()), (Ok(Gain::Nothing), 6));
     }
 }
@@ -106,11 +187,31 @@ fn the_spent_token_is_never_sent_while_memory_holds_its_successor() {
 #[test]
 fn a_store_that_recovers_midway_gets_both() {
     let mut stage = due();
-    stage.fail("commit").fail("spool").pass(secs(3800)).answer(tokens(6));
-    stage.before("note attempt", |stage| { stage.heal(); });
-    let outcome = stage.run(Refresh::new(Task { unsaved: Some(Box::new(five())), ..task(5) }));
-    assert_eq!((outcome.result, outcome.unsaved), (Ok(Gain::Refreshed), false));
-    let merged = ["note attempt", "reread", "commit 5 over 4", "reread", "note attempt", "send token", "commit 6 over 5"];
+    stage
+        .fail("commit")
+        .fail("spool")
+        .pass(secs(3800))
+        .answer(tokens(6));
+    stage.before("note attempt", |stage| {
+        stage.heal();
+    });
+    let outcome = stage.run(Refresh::new(Task {
+        unsaved: Some(Box::new(five())),
+        ..task(5)
+    }));
+    assert_eq!(
+        (outcome.result, outcome.unsaved),
+        (Ok(Gain::Refreshed), false)
+    );
+    let merged = [
+        "note attempt",
+        "reread",
+        "commit 5 over 4",
+        "reread",
+        "note attempt",
+        "send token",
+        "commit 6 over 5",
+    ];
     assert_eq!(stage.log[4..11], merged, "{:?}", stage.log);
     assert!(stage.sent[0].noted);
 }
@@ -124,8 +225,14 @@ fn a_commit_from_memory_expects_what_is_stored() {
     stage.before("send token", |stage| {
         stage.heal();
     });
-    let outcome = stage.run(Refresh::new(Task { unsaved: Some(Box::new(five())), ..task(5) }));
-    assert_eq!((outcome.result, outcome.unsaved), (Ok(Gain::Refreshed), false));
+    let outcome = stage.run(Refresh::new(Task {
+        unsaved: Some(Box::new(five())),
+        ..task(5)
+    }));
+    assert_eq!(
+        (outcome.result, outcome.unsaved),
+        (Ok(Gain::Refreshed), false)
+    );
     assert_eq!((stage.count("commit 6 over 4"), stage.generation()), (1, 6));
 }
 
@@ -134,9 +241,15 @@ fn a_commit_from_memory_expects_what_is_stored() {
 fn what_memory_kept_of_a_logged_out_login_is_revoked() {
     let mut stage = Stage::holding(Some(Record::default()));
     stage.answer(reply(200, ""));
-    assert_eq!(stage.run(Refresh::new(unsaved(5))).result, Err(Error::login(LoginCause::Never)));
+    assert_eq!(
+        stage.run(Refresh::new(unsaved(5))).result,
+        Err(Error::login(LoginCause::Never))
+    );
     assert_eq!(form(&stage.exchanges[0], "token").as_deref(), Some("rt-5"));
-    assert_eq!((stage.asked(), stage.commits.len()), (vec!["https://as.example/revoke".to_owned()], 0));
+    assert_eq!(
+        (stage.asked(), stage.commits.len()),
+        (vec!["https://as.example/revoke".to_owned()], 0)
+    );
 }
 
 /// DESIGN.md section 3 step 7: without a note only a token that is of no use any more is refreshed.
@@ -144,7 +257,10 @@ fn what_memory_kept_of_a_logged_out_login_is_revoked() {
 fn without_a_note_only_an_ended_token_is_refreshed() {
     let mut stage = due();
     stage.fail("note");
-    assert!(matches!(stage.refresh().result, Err(Error::StoreUnavailable { .. })));
+    assert!(matches!(
+        stage.refresh().result,
+        Err(Error::StoreUnavailable { .. })
+    ));
     assert!(stage.sent.is_empty());
     stage.pass(secs(300)).answer(tokens(5));
     assert_eq!(stage.refresh().result, Ok(Gain::Refreshed));
@@ -161,7 +277,16 @@ fn a_refresh_that_lost_against_a_logout_revokes_what_it_got() {
         stage.buried = Some(version(4).incarnation);
     });
     assert_eq!(stage.refresh().result, Err(Error::login(LoginCause::Never)));
-    assert_eq!(stage.log[4..], ["commit 5 over 4", "reread", "send revocation", "reread", "unlock"]);
+    assert_eq!(
+        stage.log[4..],
+        [
+            "commit 5 over 4",
+            "reread",
+            "send revocation",
+            "reread",
+            "unlock"
+        ]
+    );
     let body = "token=rt-5&token_type_hint=refresh_token&client_id=client-1";
     assert_eq!(String::from_utf8_lossy(&stage.exchanges[1].body), body);
     assert_eq!(stage.record, Some(Record::default()));
@@ -189,11 +314,17 @@ fn a_commit_that_had_gone_through_is_a_success() {
     stage.answer(tokens(5));
     stage.before("commit", |stage| {
         let sent_at = stage.sent[0].at;
-        stage.put(Credential { received_at: Some(sent_at), ..credential(5) });
+        stage.put(Credential {
+            received_at: Some(sent_at),
+            ..credential(5)
+        });
     });
     let outcome = stage.refresh();
     assert_eq!(outcome.result, Ok(Gain::Refreshed));
-    assert_eq!((stage.count("send revocation"), outcome.record), (0, stage.record.clone()));
+    assert_eq!(
+        (stage.count("send revocation"), outcome.record),
+        (0, stage.record.clone())
+    );
 }
 
 /// I-12: commits that lose again and again end the flow.
@@ -201,8 +332,14 @@ fn a_commit_that_had_gone_through_is_a_success() {
 fn commits_that_always_lose_end_the_flow() {
     fn expired_again(stage: &mut Stage) {
         let seconds = u8::try_from(stage.commits.len()).unwrap() + 10;
-        let version = Version { incarnation: crate::credential::Incarnation([seconds; 16]), ..version(0) };
-        stage.put(Credential { version, ..credential(0) });
+        let version = Version {
+            incarnation: crate::credential::Incarnation([seconds; 16]),
+            ..version(0)
+        };
+        stage.put(Credential {
+            version,
+            ..credential(0)
+        });
         stage.answer(tokens(9)).before("commit", expired_again);
     }
     let mut stage = expired();
@@ -215,9 +352,15 @@ fn commits_that_always_lose_end_the_flow() {
 #[test]
 fn a_wrong_answer_ends_in_a_bug() {
     let stage = due();
-    let Turn::Next(flow, _) = Refresh::new(task(4)).start(stage.now) else { panic!() };
-    let Turn::Done(outcome) = flow.handle(Answer::Woken, stage.now) else { panic!() };
+    let Turn::Next(flow, _) = Refresh::new(task(4)).start(stage.now) else {
+        panic!()
+    };
+    let Turn::Done(outcome) = flow.handle(Answer::Woken, stage.now) else {
+        panic!()
+    };
     assert!(matches!(outcome.result, Err(Error::Bug { .. })));
-    let Turn::Done(outcome) = Refresh::new(task(4)).handle(Answer::Done(Ok(())), stage.now) else { panic!() };
+    let Turn::Done(outcome) = Refresh::new(task(4)).handle(Answer::Done(Ok(())), stage.now) else {
+        panic!()
+    };
     assert_eq!(outcome.result.unwrap_err().code(), "bug.unreachable");
 }

@@ -9,34 +9,27 @@
 //! The callback is open before anything is registered or shown, since its redirect URI must exist first. No lock is held
 //! while a person thinks. A login never loses: it commits whatever is there (I-5).
 
-use std::time::Duration;
+mod client;
+mod settle;
 
 use url::Url;
 
 use crate::{
     attempt::ProcessId,
-    credential::{Binding, Credential, CredentialKey, Generation, Incarnation, Pins, Version},
+    credential::{Binding, Credential, CredentialKey},
     error::{Error, LoginCause},
-    event::{Event, Happened},
-    exchange::{Exchange, Exchanged, Leg},
     flow::{
-        Act, Answer, Callback, Commit, Committed, Expects, Flow, Lock, Prompt, Registration, Step,
-        Turn,
+        Act, Answer, Callback, Flow, Lock, Prompt, Registration, Step, Turn,
         discover::{self, Discover, Discovered},
     },
-    grant::{AuthorizationRequest, Grant, token_request},
+    grant::AuthorizationRequest,
     issuer::Issuer,
-    metadata::ServerMetadata,
     pkce::{Pkce, state_from_entropy},
-    registration::{
-        Client, ClientMetadata, ClientSource, Way, authentication_to_ask, choose,
-        choose_authentication, parse_refusal, parse_registration,
-    },
+    registration::Client,
     resource::is_loopback,
-    scope::{self, Scopes},
+    scope::Scopes,
     secret::{AuthorizationCode, StateParameter},
     time::{Mono, Now},
-    token::{TokenAnswer, Verdict},
 };
 
 /// What kind of login is wanted.
@@ -166,163 +159,6 @@ impl Login {
         }
     }
 
-    /// Opens the callback on the port that a stored registration fixes, else on any.
-    fn open_callback(self, discovered: Discovered, registrations: Vec<Registration>) -> Turn<Self> {
-        let server = &discovered.server;
-        let scopes = scope::select(
-            discovered.challenged.as_ref(),
-            discovered.resource_scopes.as_ref(),
-            self.task.scopes.as_ref(),
-            server.scopes_supported.as_ref(),
-        );
-        let way = choose(
-            self.task.client.as_ref(),
-            self.task.client_metadata_url.as_ref(),
-            server,
-        );
-        if matches!(way, Way::Nothing) {
-            return self.fail(Error::NoRegistrationWay {
-                issuer: server.issuer.as_str().to_owned(),
-            });
-        }
-        let mut callback = self.task.callback.clone();
-        if matches!(way, Way::Dynamic(_)) && callback.port.is_none() {
-            callback.port = registrations
-                .iter()
-                .find_map(|known| registered_port(known, &callback));
-        }
-        let known = Known {
-            discovered,
-            registrations,
-            scopes,
-        };
-        self.next(
-            State::ExpectCallback(Box::new(known)),
-            Act::OpenCallback(callback),
-        )
-    }
-
-    fn choose_client(mut self, known: Box<Known>, redirect_uri: String, now: Now) -> Turn<Self> {
-        self.callback_open = true;
-        let server = &known.discovered.server;
-        match choose(
-            self.task.client.as_ref(),
-            self.task.client_metadata_url.as_ref(),
-            server,
-        ) {
-            Way::PreRegistered(client) => {
-                let client = authenticated(client, server);
-                self.show(*known, redirect_uri, client)
-            }
-            Way::MetadataDocument(url) => {
-                let client = Client::metadata_document(&url);
-                self.show(*known, redirect_uri, client)
-            }
-            Way::Dynamic(_) => match usable(&known.registrations, &redirect_uri, now) {
-                Some(client) => self.show(*known, redirect_uri, client),
-                None => {
-                    let issuer = server.issuer.clone();
-                    self.next(
-                        State::ExpectRegisterLock(known, redirect_uri),
-                        Act::Lock(Lock::Register(issuer)),
-                    )
-                }
-            },
-            Way::Nothing => self.fail(Error::Bug {
-                what: "login: no way to register",
-            }),
-        }
-    }
-
-    fn client_metadata(&self, known: &Known, redirect_uri: &str) -> ClientMetadata {
-        let scope = (!known.scopes.is_empty()).then(|| known.scopes.clone());
-        ClientMetadata::new(
-            self.task.client_name.clone(),
-            vec![redirect_uri.to_owned()],
-            scope,
-        )
-    }
-
-    fn register(self, known: Box<Known>, redirect_uri: String) -> Turn<Self> {
-        let server = &known.discovered.server;
-        let Some(endpoint) = server.registration_endpoint.clone() else {
-            return self.fail(Error::Bug {
-                what: "login: no registration endpoint",
-            });
-        };
-        let authentication = authentication_to_ask(server);
-        let body = self
-            .client_metadata(&known, &redirect_uri)
-            .to_json(authentication);
-        let mut headers = http::HeaderMap::new();
-        let json = http::HeaderValue::from_static("application/json");
-        headers.insert(http::header::CONTENT_TYPE, json.clone());
-        headers.insert(http::header::ACCEPT, json);
-        let body = zeroize::Zeroizing::new(body);
-        let exchange = Exchange::post(
-            Leg::Registration,
-            endpoint,
-            "registration_endpoint",
-            headers,
-            body,
-        );
-        self.next(
-            State::ExpectRegistration(known, redirect_uri),
-            Act::Send(Box::new(exchange)),
-        )
-    }
-
-    fn registered(
-        self,
-        known: Box<Known>,
-        redirect_uri: String,
-        exchanged: Exchanged,
-        now: Now,
-    ) -> Turn<Self> {
-        let issuer = known.discovered.server.issuer.clone();
-        let asked = self.client_metadata(&known, &redirect_uri);
-        let parsed = match exchanged {
-            Ok(reply) if matches!(reply.status, 200 | 201) => {
-                parse_registration(&reply.body, &asked)
-            }
-            Ok(reply) if reply.status >= 500 => Err(Error::ServerError {
-                status: reply.status,
-                retry_after: reply.retry_after(),
-            }),
-            Ok(reply) => Err(parse_refusal(reply.status, &reply.body)),
-            Err(failure) => Err(failure.error()),
-        };
-        match parsed {
-            Ok((client, management)) => {
-                let registration = Registration {
-                    issuer,
-                    client: client.clone(),
-                    redirect_uris: vec![redirect_uri.clone()],
-                    management,
-                    registered_at: now.wall,
-                };
-                self.next(
-                    State::ExpectKept(known, redirect_uri, client),
-                    Act::KeepRegistration(Box::new(registration)),
-                )
-            }
-            Err(error) => self.register_unlock(known, redirect_uri, Err(error)),
-        }
-    }
-
-    fn register_unlock(
-        self,
-        known: Box<Known>,
-        redirect_uri: String,
-        client: Result<Client, Error>,
-    ) -> Turn<Self> {
-        let issuer = known.discovered.server.issuer.clone();
-        self.next(
-            State::ExpectRegisterUnlock(known, redirect_uri, client),
-            Act::Unlock(Lock::Register(issuer)),
-        )
-    }
-
     /// Prepares the one authorization request; the spool slot exists before the URL is shown.
     fn show(self, known: Known, redirect_uri: String, client: Client) -> Turn<Self> {
         let [verifier, state, _] = &self.task.entropy;
@@ -403,87 +239,6 @@ impl Login {
         }
     }
 
-    fn exchange(self, request: Box<Request>, code: AuthorizationCode, tries: u32) -> Turn<Self> {
-        let grant = Grant::AuthorizationCode {
-            code: &code,
-            redirect_uri: &request.redirect_uri,
-            verifier: &request.pkce.verifier,
-        };
-        let form = token_request(
-            &grant,
-            &request.client,
-            request.discovered.resource_parameter.as_deref(),
-        );
-        let endpoint = request.discovered.server.token_endpoint.clone();
-        let exchange = Exchange::post(
-            Leg::Token,
-            endpoint,
-            "token_endpoint",
-            form.headers,
-            form.body,
-        );
-        self.next(
-            State::ExpectToken(request, code, tries + 1),
-            Act::Send(Box::new(exchange)),
-        )
-    }
-
-    fn judge(
-        self,
-        request: Box<Request>,
-        code: AuthorizationCode,
-        tries: u32,
-        exchanged: &Exchanged,
-        now: Now,
-    ) -> Turn<Self> {
-        let sent_at = exchanged
-            .as_ref()
-            .map_or_else(|failure| failure.sent_at, |reply| reply.sent_at);
-        match Verdict::of(exchanged) {
-            Verdict::Granted(answer) => self.granted(&request, *answer, sent_at),
-            Verdict::NotDelivered { retry_after, .. } if tries < TRIES => {
-                let pause = retry_after
-                    .unwrap_or(Duration::from_secs(1))
-                    .clamp(Duration::from_millis(500), LONGEST_PAUSE);
-                self.pause(request, code, tries, now.mono + pause)
-            }
-            Verdict::NotDelivered { error, .. } | Verdict::Ambiguous { error, .. } => {
-                self.fail(error)
-            }
-            Verdict::InvalidGrant { .. } => self.fail(Error::DeniedByIssuer {
-                error: "invalid_grant".into(),
-            }),
-            Verdict::Refused { error } => self.fail(Error::DeniedByIssuer { error }),
-            Verdict::InvalidClient if request.client.source == ClientSource::Dynamic => {
-                let registration = Registration {
-                    issuer: request.issuer.clone(),
-                    client: request.client.clone(),
-                    redirect_uris: vec![request.redirect_uri.clone()],
-                    management: None,
-                    registered_at: now.wall,
-                };
-                self.next(
-                    State::ExpectForgotten,
-                    Act::ForgetRegistration(Box::new(registration)),
-                )
-            }
-            Verdict::InvalidClient => self.fail(Error::DeniedByIssuer {
-                error: "invalid_client".into(),
-            }),
-        }
-    }
-
-    fn pause(
-        self,
-        request: Box<Request>,
-        code: AuthorizationCode,
-        tries: u32,
-        at: Mono,
-    ) -> Turn<Self> {
-        let state = State::ExpectPause(request, code, tries, at);
-        Turn::Next(Self { state, ..self }, Step::wait_until(at))
-    }
-
     fn credential_key(&self, discovered: &Discovered) -> CredentialKey {
         CredentialKey {
             tenant: self.task.binding.key.tenant.clone(),
@@ -491,93 +246,6 @@ impl Login {
             issuer: discovered.server.issuer.clone(),
             account: self.task.binding.key.account.clone(),
         }
-    }
-
-    fn granted(self, request: &Request, answer: TokenAnswer, sent_at: Now) -> Turn<Self> {
-        let [.., incarnation] = &self.task.entropy;
-        let mut name = [0u8; 16];
-        for (to, from) in name.iter_mut().zip(incarnation) {
-            *to = *from;
-        }
-        let key = self.credential_key(&request.discovered);
-        let server = &request.discovered.server;
-        let credential = Credential {
-            key: key.clone(),
-            version: Version {
-                incarnation: Incarnation(name),
-                generation: Generation(0),
-            },
-            pins: Pins {
-                resource_parameter: request.discovered.resource_parameter.clone(),
-                token_endpoint: server.token_endpoint.clone(),
-                revocation_endpoint: server.revocation_endpoint.clone(),
-            },
-            client: request.client.clone(),
-            access_token: answer.access_token,
-            token_type: answer.token_type,
-            refresh_token: answer.refresh_token,
-            received_at: Some(sent_at),
-            lifetime: answer.lifetime,
-            scopes_requested: request.scopes.clone(),
-            scopes_granted: answer.scopes.unwrap_or_else(|| request.scopes.clone()),
-            logged_in_at: sent_at.wall,
-        };
-        let offered = server
-            .scopes_supported
-            .as_ref()
-            .is_some_and(|scopes| scopes.contains("offline_access"));
-        self.next(
-            State::ExpectStored(Box::new(credential), offered),
-            Act::Reread(key),
-        )
-    }
-
-    fn commit(self, credential: Box<Credential>, offered: bool, now: Now) -> Turn<Self> {
-        let happened = Happened::LoggedIn {
-            issuer: credential.key.issuer.as_str().to_owned(),
-            scopes: credential.scopes_granted.clone(),
-            lifetime: credential.lifetime.map(crate::credential::Lifetime::span),
-            refresh_token: credential.refresh_token.is_some(),
-        };
-        let commit = Commit {
-            credential: (*credential).clone(),
-            expects: Expects::Anything,
-            binding: Some(Binding {
-                credential: Some(credential.key.clone()),
-                ..self.task.binding.clone()
-            }),
-            forced: None,
-            event: Event {
-                at: now.wall,
-                process: self.task.process,
-                happened,
-            },
-        };
-        self.next(
-            State::ExpectCommit(credential, offered),
-            Act::Commit(Box::new(commit)),
-        )
-    }
-
-    fn committed(
-        self,
-        credential: Box<Credential>,
-        offline_access_offered: bool,
-        committed: Result<Committed, Error>,
-    ) -> Turn<Self> {
-        let lock = Lock::Refresh(credential.key.clone());
-        let done = match committed {
-            Ok(Committed::Done { superseded }) => Ok(Box::new(LoggedIn {
-                credential: *credential,
-                superseded,
-                offline_access_offered,
-            })),
-            Ok(Committed::Moved) => Err(Error::Bug {
-                what: "login: a commit of anything was refused",
-            }),
-            Err(error) => Err(error),
-        };
-        self.next(State::ExpectUnlock(done), Act::Unlock(lock))
     }
 }
 
@@ -635,7 +303,10 @@ impl Flow for Login {
             }
             (State::ExpectRegisterLock(..), Answer::Locked(Err(error))) => self.fail(error),
             (State::ExpectOthersRegistrations(known, uri), Answer::Registered(found)) => {
-                match found.ok().and_then(|found| usable(&found, &uri, now)) {
+                match found
+                    .ok()
+                    .and_then(|found| client::usable(&found, &uri, now))
+                {
                     Some(client) => self.register_unlock(known, uri, Ok(client)),
                     None => self.register(known, uri),
                 }
@@ -748,43 +419,6 @@ fn judge_redirect(
         _ => Err(missing),
     }
 }
-
-/// A client that a person brought, authenticating in a way that the issuer takes (AUTH-44).
-fn authenticated(client: Client, server: &ServerMetadata) -> Client {
-    if server.offers(client.authentication)
-        && client.authentication.needs_secret() == client.secret.is_some()
-    {
-        return client;
-    }
-    Client {
-        authentication: choose_authentication(server, client.secret.is_some()),
-        ..client
-    }
-}
-
-/// A stored registration that fits the redirect URI and whose secret has not expired.
-fn usable(registrations: &[Registration], redirect_uri: &str, now: Now) -> Option<Client> {
-    let live = |r: &&Registration| r.client.secret_expires_at.is_none_or(|end| end > now.wall);
-    let fits = |r: &&Registration| r.redirect_uris.iter().any(|uri| uri == redirect_uri);
-    registrations
-        .iter()
-        .filter(live)
-        .find(fits)
-        .map(|r| r.client.clone())
-}
-
-/// The port that an earlier registration's redirect URI fixes, where it has this callback's host and path.
-fn registered_port(registration: &Registration, callback: &Callback) -> Option<u16> {
-    registration.redirect_uris.iter().find_map(|uri| {
-        let url = Url::parse(uri).ok()?;
-        (url.host_str() == Some(&callback.host) && url.path() == callback.path)
-            .then(|| url.port())
-            .flatten()
-    })
-}
-
-const TRIES: u32 = 3;
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,8 @@ mod clients;
 mod exchange;
 mod redirect;
 
+use std::time::Duration;
+
 use super::*;
 use crate::{
     credential::{Account, BindingKey},
@@ -12,6 +14,11 @@ use crate::{
     record::Record,
     registration::ClientAuthentication,
     resource::Resource,
+};
+use crate::{
+    event::{Event, Happened},
+    exchange::Exchange,
+    registration::ClientSource,
 };
 
 const MCP: &str = "https://mcp.example/mcp";

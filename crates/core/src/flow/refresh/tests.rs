@@ -7,8 +7,15 @@ mod refusal;
 mod repeat;
 mod storing;
 
+use std::time::Duration;
+
 use super::*;
 use crate::flow::stage::*;
+use crate::{
+    error::Certainty,
+    exchange::{Exchange, Leg},
+    time::Wall,
+};
 
 /// A refresh by process 1 that holds this generation.
 fn task(held: u64) -> Task {

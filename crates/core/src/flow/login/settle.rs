@@ -1,0 +1,202 @@
+//! From the code to a stored login: the exchange, its verdict, and the commit that never loses.
+
+use std::time::Duration;
+
+use crate::{
+    credential::{Binding, Credential, Generation, Incarnation, Pins, Version},
+    error::Error,
+    event::{Event, Happened},
+    exchange::{Exchange, Exchanged, Leg},
+    flow::{Act, Commit, Committed, Expects, Lock, Registration, Step, Turn},
+    grant::{Grant, token_request},
+    registration::ClientSource,
+    secret::AuthorizationCode,
+    time::{Mono, Now},
+    token::{TokenAnswer, Verdict},
+};
+
+use super::{LoggedIn, Login, Request, State};
+
+impl Login {
+    pub(super) fn exchange(
+        self,
+        request: Box<Request>,
+        code: AuthorizationCode,
+        tries: u32,
+    ) -> Turn<Self> {
+        let grant = Grant::AuthorizationCode {
+            code: &code,
+            redirect_uri: &request.redirect_uri,
+            verifier: &request.pkce.verifier,
+        };
+        let form = token_request(
+            &grant,
+            &request.client,
+            request.discovered.resource_parameter.as_deref(),
+        );
+        let endpoint = request.discovered.server.token_endpoint.clone();
+        let exchange = Exchange::post(
+            Leg::Token,
+            endpoint,
+            "token_endpoint",
+            form.headers,
+            form.body,
+        );
+        self.next(
+            State::ExpectToken(request, code, tries + 1),
+            Act::Send(Box::new(exchange)),
+        )
+    }
+
+    pub(super) fn judge(
+        self,
+        request: Box<Request>,
+        code: AuthorizationCode,
+        tries: u32,
+        exchanged: &Exchanged,
+        now: Now,
+    ) -> Turn<Self> {
+        let sent_at = exchanged
+            .as_ref()
+            .map_or_else(|failure| failure.sent_at, |reply| reply.sent_at);
+        match Verdict::of(exchanged) {
+            Verdict::Granted(answer) => self.granted(&request, *answer, sent_at),
+            Verdict::NotDelivered { retry_after, .. } if tries < TRIES => {
+                let pause = retry_after
+                    .unwrap_or(Duration::from_secs(1))
+                    .clamp(Duration::from_millis(500), LONGEST_PAUSE);
+                self.pause(request, code, tries, now.mono + pause)
+            }
+            Verdict::NotDelivered { error, .. } | Verdict::Ambiguous { error, .. } => {
+                self.fail(error)
+            }
+            Verdict::InvalidGrant { .. } => self.fail(Error::DeniedByIssuer {
+                error: "invalid_grant".into(),
+            }),
+            Verdict::Refused { error } => self.fail(Error::DeniedByIssuer { error }),
+            Verdict::InvalidClient if request.client.source == ClientSource::Dynamic => {
+                let registration = Registration {
+                    issuer: request.issuer.clone(),
+                    client: request.client.clone(),
+                    redirect_uris: vec![request.redirect_uri.clone()],
+                    management: None,
+                    registered_at: now.wall,
+                };
+                self.next(
+                    State::ExpectForgotten,
+                    Act::ForgetRegistration(Box::new(registration)),
+                )
+            }
+            Verdict::InvalidClient => self.fail(Error::DeniedByIssuer {
+                error: "invalid_client".into(),
+            }),
+        }
+    }
+
+    pub(super) fn pause(
+        self,
+        request: Box<Request>,
+        code: AuthorizationCode,
+        tries: u32,
+        at: Mono,
+    ) -> Turn<Self> {
+        let state = State::ExpectPause(request, code, tries, at);
+        Turn::Next(Self { state, ..self }, Step::wait_until(at))
+    }
+
+    pub(super) fn granted(
+        self,
+        request: &Request,
+        answer: TokenAnswer,
+        sent_at: Now,
+    ) -> Turn<Self> {
+        let [.., incarnation] = &self.task.entropy;
+        let mut name = [0u8; 16];
+        for (to, from) in name.iter_mut().zip(incarnation) {
+            *to = *from;
+        }
+        let key = self.credential_key(&request.discovered);
+        let server = &request.discovered.server;
+        let credential = Credential {
+            key: key.clone(),
+            version: Version {
+                incarnation: Incarnation(name),
+                generation: Generation(0),
+            },
+            pins: Pins {
+                resource_parameter: request.discovered.resource_parameter.clone(),
+                token_endpoint: server.token_endpoint.clone(),
+                revocation_endpoint: server.revocation_endpoint.clone(),
+            },
+            client: request.client.clone(),
+            access_token: answer.access_token,
+            token_type: answer.token_type,
+            refresh_token: answer.refresh_token,
+            received_at: Some(sent_at),
+            lifetime: answer.lifetime,
+            scopes_requested: request.scopes.clone(),
+            scopes_granted: answer.scopes.unwrap_or_else(|| request.scopes.clone()),
+            logged_in_at: sent_at.wall,
+        };
+        let offered = server
+            .scopes_supported
+            .as_ref()
+            .is_some_and(|scopes| scopes.contains("offline_access"));
+        self.next(
+            State::ExpectStored(Box::new(credential), offered),
+            Act::Reread(key),
+        )
+    }
+
+    pub(super) fn commit(self, credential: Box<Credential>, offered: bool, now: Now) -> Turn<Self> {
+        let happened = Happened::LoggedIn {
+            issuer: credential.key.issuer.as_str().to_owned(),
+            scopes: credential.scopes_granted.clone(),
+            lifetime: credential.lifetime.map(crate::credential::Lifetime::span),
+            refresh_token: credential.refresh_token.is_some(),
+        };
+        let commit = Commit {
+            credential: (*credential).clone(),
+            expects: Expects::Anything,
+            binding: Some(Binding {
+                credential: Some(credential.key.clone()),
+                ..self.task.binding.clone()
+            }),
+            forced: None,
+            event: Event {
+                at: now.wall,
+                process: self.task.process,
+                happened,
+            },
+        };
+        self.next(
+            State::ExpectCommit(credential, offered),
+            Act::Commit(Box::new(commit)),
+        )
+    }
+
+    pub(super) fn committed(
+        self,
+        credential: Box<Credential>,
+        offline_access_offered: bool,
+        committed: Result<Committed, Error>,
+    ) -> Turn<Self> {
+        let lock = Lock::Refresh(credential.key.clone());
+        let done = match committed {
+            Ok(Committed::Done { superseded }) => Ok(Box::new(LoggedIn {
+                credential: *credential,
+                superseded,
+                offline_access_offered,
+            })),
+            Ok(Committed::Moved) => Err(Error::Bug {
+                what: "login: a commit of anything was refused",
+            }),
+            Err(error) => Err(error),
+        };
+        self.next(State::ExpectUnlock(done), Act::Unlock(lock))
+    }
+}
+
+const TRIES: u32 = 3;
+
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);

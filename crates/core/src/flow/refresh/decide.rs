@@ -1,0 +1,328 @@
+//! Under the lease: what store and spool hold decides whether a call is made, and under which label.
+
+use std::time::Duration;
+
+use crate::{
+    attempt::{Attempt, Label, Ruling},
+    credential::{Credential, Lifetime, Version},
+    error::{Error, LoginCause},
+    event::{Happened, Reason},
+    exchange::{Exchange, Leg},
+    flow::{Act, Commit, Expects, Reading, Turn},
+    freshness::{DueReason, Freshness},
+    grant::{Grant, token_request},
+    record::{Fact, Forced, Record},
+    time::{Now, Wall},
+};
+
+use super::{Call, Gain, Outcome, Refresh, State, version_of};
+
+impl Refresh {
+    /// Decides, from what store and spool hold, whether to send at all.
+    pub(super) fn decide(
+        mut self,
+        fence: u64,
+        reading: Reading,
+        merged: bool,
+        now: Now,
+    ) -> Turn<Self> {
+        let Some((record, credential)) = reading
+            .record
+            .clone()
+            .and_then(|r| r.credential.clone().map(|c| (r, c)))
+        else {
+            if let (Some(_), Some(kept)) = (&reading.record, self.task.unsaved.take()) {
+                return self.discard(fence, &kept, reading);
+            }
+            return self.stop(reading, Err(Error::login(LoginCause::Never)));
+        };
+        let version = credential.version;
+        if !merged {
+            self.task.unsaved = self
+                .task
+                .unsaved
+                .take()
+                .filter(|kept| kept.version.succeeds(&version));
+            if let Some(kept) = self.task.unsaved.clone() {
+                return self.merge(fence, reading, *kept, Expects::Version(version), true, now);
+            }
+            if let Some(spooled) = record.spooled {
+                let expects = spooled.follows.map_or(Expects::Nothing, Expects::Version);
+                return self.merge(fence, reading, credential, expects, false, now);
+            }
+        }
+        let refused = self.task.refused == Some(version);
+        let freshness = credential.freshness(now, self.task.policy);
+        let reason = match freshness {
+            _ if refused => Reason::Refused,
+            Freshness::Expired { .. } => Reason::Expired,
+            Freshness::Due {
+                reason: DueReason::Due,
+                ..
+            } => Reason::Due,
+            Freshness::Due {
+                reason: DueReason::AgeUnknown,
+                ..
+            } => Reason::AgeUnknown,
+            Freshness::Fresh { .. } if self.task.asked && self.task.held == Some(version) => {
+                Reason::Asked
+            }
+            Freshness::Fresh { .. } => {
+                let gain = if self.task.held == Some(version) {
+                    Gain::Nothing
+                } else {
+                    Gain::Adopted
+                };
+                return self.stop(reading, Ok(gain));
+            }
+        };
+        let usable = !matches!(reason, Reason::Refused | Reason::Expired);
+        if let Some(end) = forbidden(&record, &credential, &reading, reason, now) {
+            return match end {
+                Forbidden::Error(error) => self.stop(reading, Err(error)),
+                Forbidden::Nothing => self.stop(reading, Ok(Gain::Nothing)),
+                Forbidden::Trip(forced, until) => {
+                    self.trip(reading, record, forced, until, version, now)
+                }
+            };
+        }
+        let found = record
+            .attempt
+            .filter(|attempt| attempt.generation == version.generation);
+        let ruling = found.map(|attempt| match attempt.label {
+            // What was sent as uncertain never becomes a crash again: each label has its maximum (I-1).
+            Some(Label::Uncertain) => Ruling::Uncertain,
+            _ => attempt.ruling(now, reading.notes.grace(now.wall)),
+        });
+        let label = match ruling {
+            _ if record.suspicion.is_some() => Some(Label::ProbeSuspect),
+            None => None,
+            Some(Ruling::Send(label)) => Some(label),
+            Some(Ruling::Uncertain) if usable => return self.stop(reading, Ok(Gain::Uncertain)),
+            Some(Ruling::Uncertain) => Some(Label::Uncertain),
+        };
+        let attempt = Attempt {
+            generation: version.generation,
+            number: found.map_or(0, |attempt| attempt.number) + 1,
+            label,
+            fence,
+            process: self.task.process,
+            first_sent_at: found.map_or(now, |attempt| attempt.first_sent_at),
+            sent_at: now,
+        };
+        self.note(Call {
+            reading,
+            record,
+            credential,
+            reason,
+            attempt,
+            found,
+        })
+    }
+
+    /// Brings a version that only spool or memory hold into the store, then looks again.
+    pub(super) fn merge(
+        self,
+        fence: u64,
+        reading: Reading,
+        credential: Credential,
+        expects: Expects,
+        unsaved: bool,
+        now: Now,
+    ) -> Turn<Self> {
+        let happened = Happened::Merged {
+            generation: credential.version.generation,
+        };
+        let event = self.event(now, happened);
+        let forced = reading
+            .record
+            .as_ref()
+            .and_then(|record| record.forced.clone());
+        let commit = Commit {
+            credential,
+            expects,
+            binding: None,
+            forced,
+            event,
+        };
+        self.next(
+            State::ExpectMerge {
+                fence,
+                reading: Box::new(reading),
+                unsaved,
+            },
+            Act::Commit(Box::new(commit)),
+        )
+    }
+
+    /// The store refuses what only memory holds: the spool may take it.
+    pub(super) fn keep(self, fence: u64, reading: Box<Reading>, now: Now) -> Turn<Self> {
+        let Some(credential) = self.task.unsaved.clone() else {
+            return self.decide(fence, *reading, true, now);
+        };
+        let follows = version_of(&reading.record);
+        self.next(
+            State::ExpectKept { fence, reading },
+            Act::Spool {
+                follows,
+                credential,
+            },
+        )
+    }
+
+    /// Neither store nor spool takes what memory holds. It is the newest version all the same: what they still hold is
+    /// spent, and never sent again (I-2).
+    pub(super) fn decide_in_memory(
+        mut self,
+        fence: u64,
+        mut reading: Reading,
+        now: Now,
+    ) -> Turn<Self> {
+        let held = reading.record.take().unwrap_or_default();
+        self.stored = held.version();
+        let credential = self.task.unsaved.as_deref().cloned();
+        reading.record = Some(Record {
+            credential,
+            forced: held.forced,
+            ..Record::default()
+        });
+        self.decide(fence, reading, true, now)
+    }
+
+    /// The server refuses what a forced refresh has just brought: no more of them for half the token's life (T-45).
+    pub(super) fn trip(
+        self,
+        reading: Reading,
+        mut record: Record,
+        forced: Forced,
+        until: Wall,
+        version: Version,
+        now: Now,
+    ) -> Turn<Self> {
+        let facts = vec![Fact::Forced(Some(forced))];
+        record.apply(&facts);
+        let event = self.event(now, Happened::BreakerTripped { until });
+        let outcome = Outcome {
+            record: Some(record),
+            notes: reading.notes,
+            result: Err(Error::DeniedByResource),
+            unsaved: false,
+        };
+        self.facts(outcome, version, facts, event, false)
+    }
+
+    /// Makes the attempt durable; nothing leaves before that.
+    pub(super) fn note(self, call: Call) -> Turn<Self> {
+        let (key, version) = (self.task.key.clone(), call.credential.version);
+        let act = Act::Note {
+            key,
+            version,
+            facts: vec![Fact::Attempt(Some(call.attempt))],
+            event: None,
+        };
+        self.next(State::ExpectNote(Box::new(call)), act)
+    }
+
+    pub(super) fn send(self, call: Box<Call>) -> Turn<Self> {
+        let Some(token) = &call.credential.refresh_token else {
+            return self.stop(
+                call.reading,
+                Err(Error::Bug {
+                    what: "refresh without a refresh token",
+                }),
+            );
+        };
+        let grant = Grant::Refresh { token, scope: None };
+        let pins = &call.credential.pins;
+        let form = token_request(
+            &grant,
+            &call.credential.client,
+            pins.resource_parameter.as_deref(),
+        );
+        let exchange = Exchange::post(
+            Leg::Token,
+            pins.token_endpoint.clone(),
+            "token_endpoint",
+            form.headers,
+            form.body,
+        );
+        self.next(State::ExpectToken(call), Act::Send(Box::new(exchange)))
+    }
+}
+
+/// Why nothing is sent.
+enum Forbidden {
+    Error(Error),
+    Nothing,
+    Trip(Forced, Wall),
+}
+
+/// Whether something stored forbids a call now: no refresh token, a verdict, a pause, a breaker.
+fn forbidden(
+    record: &Record,
+    credential: &Credential,
+    reading: &Reading,
+    reason: Reason,
+    now: Now,
+) -> Option<Forbidden> {
+    let usable = !matches!(reason, Reason::Refused | Reason::Expired);
+    if credential.refresh_token.is_none() {
+        let lost = Forbidden::Error(Error::login(LoginCause::NoRefreshToken));
+        return Some(if usable { Forbidden::Nothing } else { lost });
+    }
+    if !reading.writable {
+        let why = "a newer version of Pilotlight keeps this store; update this program".to_owned();
+        return Some(Forbidden::Error(Error::StoreUnavailable { why }));
+    }
+    // A pause longer than any that is ever set comes from a clock that jumped: it binds nobody (F-19, I-12).
+    if let Some(suspicion) = &record.suspicion
+        && suspicion
+            .next_probe_at
+            .is_none_or(|at| at > now.wall && now.wall.until(at) <= LONGEST_PROBE)
+    {
+        return Some(Forbidden::Error(Error::login(suspicion.cause.clone())));
+    }
+    let pause = record
+        .backoff
+        .as_ref()
+        .map(|b| (now.wall.until(b.not_before), b))
+        .filter(|(left, _)| *left <= LONGEST_PAUSE);
+    if let Some((left, backoff)) = pause
+        && !left.is_zero()
+    {
+        return Some(Forbidden::Error(Error::BackingOff {
+            code: backoff.code.clone(),
+            retry_after: left,
+        }));
+    }
+    if reason != Reason::Refused {
+        return None;
+    }
+    let lifetime = credential.lifetime.map(Lifetime::span);
+    let forced = record.forced.clone().unwrap_or_default();
+    let generation = credential.version.generation;
+    let accepted = record
+        .acceptance
+        .is_some_and(|seen| seen.generation == generation);
+    if forced.brought == Some(generation) && !accepted && forced.broken_until.is_none() {
+        let until = now.wall + lifetime.map_or(BREAKER, |life| life / 2);
+        return Some(Forbidden::Trip(
+            Forced {
+                broken_until: Some(until),
+                ..forced
+            },
+            until,
+        ));
+    }
+    let wait = now.wall.until(forced.allowed_at(lifetime));
+    let longest = DAY.max(lifetime.unwrap_or_default() / 2);
+    (!wait.is_zero() && wait <= longest).then_some(Forbidden::Error(Error::DeniedByResource))
+}
+
+const LONGEST_PROBE: Duration = Duration::from_secs(21_600);
+
+const LONGEST_PAUSE: Duration = Duration::from_secs(3700);
+
+const BREAKER: Duration = Duration::from_secs(1800);
+
+const DAY: Duration = Duration::from_secs(86_400);

@@ -1,0 +1,439 @@
+//! After the call: what its verdict means for what is stored (F-12 to F-18).
+
+use std::time::Duration;
+
+use crate::{
+    attempt::{Label, repeat_window},
+    credential::{Credential, Lifetime},
+    error::{Certainty, Error, LoginCause, Named},
+    event::{Happened, Reason},
+    exchange::{Exchange, Leg},
+    flow::{Act, Commit, Expects, Reading, Step, Turn},
+    freshness::refresh_point,
+    grant::revocation_request,
+    notes::IssuerNotes,
+    record::{Backoff, Fact, Record, Suspicion},
+    time::{Mono, Now, Wall},
+    token::{TokenAnswer, Verdict},
+};
+
+use super::{Call, Gain, Outcome, Refresh, State, version_of};
+
+impl Refresh {
+    pub(super) fn judge(
+        self,
+        call: Box<Call>,
+        verdict: Verdict,
+        sent_at: Now,
+        now: Now,
+    ) -> Turn<Self> {
+        match verdict {
+            Verdict::Granted(answer) => self.granted(call, *answer, sent_at, now),
+            Verdict::NotDelivered { error, retry_after } => {
+                self.back_off(*call, error, retry_after, now)
+            }
+            Verdict::Refused { error } => {
+                self.back_off(*call, Error::DeniedByIssuer { error }, None, now)
+            }
+            Verdict::Ambiguous { error, broken } => self.ambiguous(call, error, broken, now),
+            Verdict::InvalidGrant { named } => {
+                let key = self.task.key.clone();
+                self.next(State::ExpectReread(call, named), Act::Reread(key))
+            }
+            Verdict::InvalidClient => {
+                let cause = LoginCause::RegistrationGone;
+                self.suspect(
+                    *call,
+                    Suspicion {
+                        cause,
+                        since: now.wall,
+                        probes: 0,
+                        next_probe_at: None,
+                    },
+                    None,
+                    now,
+                )
+            }
+        }
+    }
+
+    /// Tokens: the next generation, durable before anybody sees it (I-4).
+    pub(super) fn granted(
+        self,
+        call: Box<Call>,
+        answer: TokenAnswer,
+        sent_at: Now,
+        now: Now,
+    ) -> Turn<Self> {
+        let old = &call.credential;
+        let silent = answer.lifetime.is_none();
+        let mut new = old.succeeded_by(answer, sent_at);
+        if silent {
+            new.lifetime = learned_lifetime(&call, now);
+        }
+        let forced = match (&call.record.forced, call.reason) {
+            (forced, Reason::Refused) => Some(
+                forced
+                    .clone()
+                    .unwrap_or_default()
+                    .once_more(now.wall, new.version.generation),
+            ),
+            (forced, _) => forced.clone(),
+        };
+        let point = |received: Now, lifetime: Duration| {
+            received.wall + refresh_point(lifetime, old.spread(), self.task.policy)
+        };
+        let happened = Happened::Refreshed {
+            generation: new.version.generation,
+            reason: call.reason,
+            label: call.attempt.label,
+            calls: call.attempt.number,
+            sent_at: sent_at.wall,
+            previous_refresh_point: old
+                .received_at
+                .zip(old.lifetime)
+                .map(|(at, life)| point(at, life.span())),
+            lifetime: new.lifetime.map(Lifetime::span),
+        };
+        let event = self.event(now, happened);
+        let expects = Expects::Version(self.stored.unwrap_or(old.version));
+        let commit = Commit {
+            credential: new.clone(),
+            expects,
+            binding: None,
+            forced,
+            event,
+        };
+        self.next(
+            State::ExpectCommit(call, Box::new(new)),
+            Act::Commit(Box::new(commit)),
+        )
+    }
+
+    pub(super) fn committed(
+        self,
+        call: Call,
+        new: Credential,
+        forced_into_spool: bool,
+        now: Now,
+    ) -> Turn<Self> {
+        let mut record = Record {
+            credential: Some(new),
+            forced: call.record.forced.clone(),
+            ..Record::default()
+        };
+        if call.reason == Reason::Refused
+            && let Some(version) = record.version()
+        {
+            let forced = call.record.forced.unwrap_or_default();
+            record.forced = Some(forced.once_more(now.wall, version.generation));
+        }
+        if forced_into_spool {
+            record.spooled = Some(crate::record::Spooled {
+                follows: Some(call.credential.version),
+            });
+        }
+        let notes = call.reading.notes;
+        let outcome = Outcome {
+            record: Some(record),
+            notes,
+            result: Ok(Gain::Refreshed),
+            unsaved: false,
+        };
+        if call.attempt.label == Some(Label::ProbeSuspect) {
+            let (key, event) = (self.task.key.clone(), self.event(now, Happened::Healed));
+            return self.next(
+                State::ExpectHealed(Box::new(outcome)),
+                Act::Record(key, event),
+            );
+        }
+        self.unlock(outcome)
+    }
+
+    /// The commit found something else: what is stored rules. What a logout has ended, or a login as another client
+    /// replaced, is handed back to the issuer; a login as the same client could end with it.
+    pub(super) fn overtaken(
+        self,
+        fence: u64,
+        new: &Credential,
+        reading: Reading,
+        now: Now,
+    ) -> Turn<Self> {
+        match reading
+            .record
+            .as_ref()
+            .and_then(|record| record.credential.as_ref())
+        {
+            // The store had taken it, and only its answer was lost.
+            Some(stored) if stored.version == new.version => {
+                self.stop(reading, Ok(Gain::Refreshed))
+            }
+            Some(stored)
+                if stored.version.incarnation == new.version.incarnation
+                    || stored.client.id == new.client.id =>
+            {
+                self.decide(fence, reading, true, now)
+            }
+            _ => self.discard(fence, new, reading),
+        }
+    }
+
+    /// Hands tokens that nobody will use back to the issuer, and looks again.
+    pub(super) fn discard(self, fence: u64, new: &Credential, reading: Reading) -> Turn<Self> {
+        let (Some(endpoint), Some(token)) = (&new.pins.revocation_endpoint, &new.refresh_token)
+        else {
+            let gain = version_of(&reading.record).map(|_| Gain::Adopted);
+            return self.stop(reading, gain.ok_or(Error::login(LoginCause::Never)));
+        };
+        let form = revocation_request(token.expose(), "refresh_token", &new.client);
+        let exchange = Exchange::post(
+            Leg::Revocation,
+            endpoint.clone(),
+            "revocation_endpoint",
+            form.headers,
+            form.body,
+        );
+        self.next(
+            State::ExpectDiscard { fence },
+            Act::Send(Box::new(exchange)),
+        )
+    }
+
+    /// Nobody knows whether the issuer rotated. Inside the window the call is repeated once, under its label; else the
+    /// attempt stays, and the login is *uncertain*.
+    pub(super) fn ambiguous(
+        self,
+        mut call: Box<Call>,
+        error: Error,
+        broken: bool,
+        now: Now,
+    ) -> Turn<Self> {
+        let first = call.attempt.label.is_none();
+        let age = now
+            .since(&call.attempt.first_sent_at)
+            .unwrap_or(Duration::MAX);
+        let pause = Duration::from_millis(200).mul_f64(1.0 + 4.0 * self.fraction());
+        let window = repeat_window(call.reading.notes.grace(now.wall));
+        if first && broken && window.is_some_and(|window| age + pause < window) {
+            // The first call may have been delivered, whatever becomes of the second.
+            call.found = Some(call.attempt);
+            call.attempt.label = Some(Label::RetryAmbiguous);
+            call.attempt.number += 1;
+            return self.pause(call, now.mono + pause);
+        }
+        let usable = !matches!(call.reason, Reason::Refused | Reason::Expired);
+        let backoff = Backoff::after(
+            call.record.backoff.as_ref(),
+            error.code(),
+            None,
+            self.fraction(),
+            now.wall,
+        );
+        let happened = Happened::Ambiguous {
+            code: error.code().to_owned(),
+            repeated: !first,
+        };
+        let mut facts = vec![Fact::Backoff(Some(backoff))];
+        let Call {
+            reading,
+            mut record,
+            attempt,
+            credential,
+            ..
+        } = *call;
+        // A probe that nobody answered counts (I-1), but it is never the last: only a refusal is believed (I-7).
+        if let (Some(Label::ProbeSuspect), Some(before)) = (attempt.label, &record.suspicion) {
+            let probes = (before.probes + 1).min(LAST_PROBE);
+            facts.push(Fact::Suspicion(Some(Suspicion {
+                probes,
+                next_probe_at: probe_at(probes, now),
+                ..before.clone()
+            })));
+        }
+        record.apply(&facts);
+        record.attempt = Some(attempt);
+        let result = if usable {
+            Ok(Gain::Uncertain)
+        } else {
+            Err(error)
+        };
+        let event = self.event(now, happened);
+        let outcome = Outcome {
+            record: Some(record),
+            notes: reading.notes,
+            result,
+            unsaved: false,
+        };
+        self.facts(outcome, credential.version, facts, event, false)
+    }
+
+    pub(super) fn pause(self, call: Box<Call>, at: Mono) -> Turn<Self> {
+        Turn::Next(
+            Self {
+                state: State::ExpectPause(call, at),
+                ..self
+            },
+            Step::wait_until(at),
+        )
+    }
+
+    /// The issuer did nothing: everything is kept, the attempt is taken back, and the next call waits.
+    pub(super) fn back_off(
+        self,
+        call: Call,
+        error: Error,
+        retry_after: Option<Duration>,
+        now: Now,
+    ) -> Turn<Self> {
+        let Call {
+            reading,
+            mut record,
+            found,
+            credential,
+            ..
+        } = call;
+        let backoff = Backoff::after(
+            record.backoff.as_ref(),
+            error.code(),
+            retry_after,
+            self.fraction(),
+            now.wall,
+        );
+        let happened = Happened::RefreshFailed {
+            code: error.code().to_owned(),
+            next: backoff.not_before,
+        };
+        let facts = vec![Fact::Attempt(found), Fact::Backoff(Some(backoff))];
+        record.apply(&facts);
+        let event = self.event(now, happened);
+        let outcome = Outcome {
+            record: Some(record),
+            notes: reading.notes,
+            result: Err(error),
+            unsaved: false,
+        };
+        self.facts(outcome, credential.version, facts, event, false)
+    }
+
+    /// `invalid_grant`, and the store still holds what was refused: the login is suspect, or lost.
+    pub(super) fn refused(self, call: Call, named: Option<Named>, now: Now) -> Turn<Self> {
+        let before = call.record.suspicion.as_ref();
+        let (since, probes) = before.map_or((now.wall, 0), |s| (s.since, s.probes + 1));
+        let next_probe_at = match named {
+            Some(_) => None,
+            None => probe_at(probes, now),
+        };
+        let certainty = if next_probe_at.is_some() {
+            Certainty::Suspect
+        } else {
+            Certainty::Certain
+        };
+        let cause = LoginCause::RefreshRejected { certainty, named };
+        self.suspect(
+            call,
+            Suspicion {
+                cause,
+                since,
+                probes,
+                next_probe_at,
+            },
+            named,
+            now,
+        )
+    }
+
+    pub(super) fn suspect(
+        self,
+        call: Call,
+        suspicion: Suspicion,
+        named: Option<Named>,
+        now: Now,
+    ) -> Turn<Self> {
+        let Call {
+            mut reading,
+            mut record,
+            attempt,
+            credential,
+            ..
+        } = call;
+        let cause = suspicion.cause.clone();
+        let happened = match suspicion.next_probe_at {
+            next_probe_at @ Some(_) => Happened::Suspected {
+                cause: cause.clone(),
+                next_probe_at,
+                label: attempt.label,
+            },
+            None => Happened::Lost {
+                cause: cause.clone(),
+                label: attempt.label,
+            },
+        };
+        let repeated = matches!(
+            attempt.label,
+            Some(Label::RetryAmbiguous | Label::AfterCrash)
+        );
+        let learned = repeated
+            && named != Some(Named::Revoked)
+            && matches!(cause, LoginCause::RefreshRejected { .. });
+        if learned {
+            reading.notes = IssuerNotes::repeated_badly(now.wall);
+        }
+        let facts = vec![
+            Fact::Attempt(None),
+            Fact::Backoff(None),
+            Fact::Suspicion(Some(suspicion)),
+        ];
+        record.apply(&facts);
+        let event = self.event(now, happened);
+        let result = Err(Error::login(cause));
+        let outcome = Outcome {
+            record: Some(record),
+            notes: reading.notes,
+            result,
+            unsaved: false,
+        };
+        self.facts(outcome, credential.version, facts, event, learned)
+    }
+}
+
+/// When the next probe is allowed after this many were refused; `None` when there is none left.
+fn probe_at(probes: u32, now: Now) -> Option<Wall> {
+    usize::try_from(probes)
+        .ok()
+        .and_then(|i| PROBES.get(i))
+        .map(|pause| now.wall + *pause)
+}
+
+/// How long a token may live whose issuer does not say so: as long as the last one did before the server refused it, and
+/// a little longer each time that nobody refused it. Good for refreshing early, never for refusing to serve (F-18).
+fn learned_lifetime(call: &Call, now: Now) -> Option<Lifetime> {
+    let old = &call.credential;
+    let accepted = call
+        .record
+        .acceptance
+        .is_some_and(|seen| seen.generation == old.version.generation);
+    match (call.reason, old.lifetime) {
+        (_, Some(Lifetime::Stated(_))) => None,
+        (Reason::Refused, _) if accepted => {
+            // A shorter one would make every use a refresh that is merely due, past the limits of forced ones (T-45).
+            now.since(&old.received_at?)
+                .filter(|age| *age >= SHORTEST_LEARNED)
+                .map(Lifetime::Hint)
+        }
+        (Reason::Refused, _) => None,
+        (_, Some(Lifetime::Hint(span))) => Some(Lifetime::Hint(span + span / 4)),
+        (_, None) => None,
+    }
+}
+
+/// When a refused refresh token is tried again: after 1, 5 and 30 minutes and 6 hours (F-14, F-15).
+const PROBES: [Duration; 4] = [
+    Duration::from_secs(60),
+    Duration::from_secs(300),
+    Duration::from_secs(1800),
+    Duration::from_secs(21_600),
+];
+
+const LAST_PROBE: u32 = 3;
+
+const SHORTEST_LEARNED: Duration = Duration::from_secs(20);

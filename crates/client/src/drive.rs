@@ -35,24 +35,28 @@ pub(crate) struct Driver {
     pub(crate) human_wait: Duration,
 }
 
-/// What a run holds and lets go of.
+/// What a run holds and lets go of; what a flow ends without letting go of stays with its caller.
 #[derive(Debug, Default)]
-struct Held {
+pub(crate) struct Held {
     locks: Vec<(Lock, Lease)>,
     listener: Option<Listener>,
 }
 
 impl Driver {
-    /// Drives a flow to its outcome.
+    /// Drives a flow to its outcome; whatever it held is let go of.
     pub(crate) async fn run<F: Flow>(&self, flow: F) -> F::Outcome {
-        let mut held = Held::default();
+        self.run_with(flow, &mut Held::default()).await
+    }
+
+    /// Drives a flow to its outcome with what an earlier run left held.
+    pub(crate) async fn run_with<F: Flow>(&self, flow: F, held: &mut Held) -> F::Outcome {
         let mut turn = flow.start(self.clock.now());
         loop {
             match turn {
                 Turn::Done(outcome) => return outcome,
                 Turn::Next(flow, Step { act, wake_at }) => {
                     let answer = match act {
-                        Some(act) => Box::pin(self.perform(act, &mut held)).await,
+                        Some(act) => Box::pin(self.perform(act, held)).await,
                         None => self.wait_until(wake_at).await,
                     };
                     turn = flow.handle(answer, self.clock.now());
@@ -72,6 +76,14 @@ impl Driver {
         let store = &self.store;
         match act {
             Act::Send(exchange) => Answer::Exchanged(self.http.send(*exchange).await),
+            Act::Lock(lock) if held.locks.iter().any(|(name, _)| *name == lock) => {
+                let fence = held
+                    .locks
+                    .iter()
+                    .find(|(name, _)| *name == lock)
+                    .map(|(_, lease)| lease.fence);
+                Answer::Locked(Ok(fence.unwrap_or_default()))
+            }
             Act::Lock(lock) => match self.lock(&lock).await {
                 Ok(lease) => {
                     let fence = lease.fence;

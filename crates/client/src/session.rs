@@ -33,6 +33,7 @@ use pilotlight_core::{
 use crate::{
     config::Status,
     crypto,
+    drive::Held,
     http::HttpClient,
     sessions::{Changed, Inner},
     slot::{Slot, SlotCell},
@@ -62,6 +63,8 @@ struct Live {
     record: Option<Record>,
     notes: IssuerNotes,
     unsaved: bool,
+    /// The lock of a refresh whose outcome only memory holds.
+    held: Held,
     flight: Option<Flight>,
 }
 
@@ -537,9 +540,13 @@ impl Cell {
     }
 
     async fn refresh(self: &Arc<Self>, want: Want) -> Result<Gain, Error> {
-        let (record, unsaved) = {
-            let live = lock(&self.live);
-            (live.record.clone(), live.unsaved)
+        let (record, unsaved, mut held) = {
+            let mut live = lock(&self.live);
+            (
+                live.record.clone(),
+                live.unsaved,
+                std::mem::take(&mut live.held),
+            )
         };
         let credential = record.as_ref().and_then(|record| record.credential.clone());
         let Some(credential) = credential else {
@@ -561,7 +568,8 @@ impl Cell {
             notes,
             result,
             unsaved,
-        } = Box::pin(driver.run(Refresh::new(task))).await;
+        } = Box::pin(driver.run_with(Refresh::new(task), &mut held)).await;
+        lock(&self.live).held = held;
         if record.is_some() {
             self.install(record, Some(notes), unsaved);
         }
@@ -661,20 +669,21 @@ impl Cell {
         }));
     }
 
-    /// The ticker's look at a session in use: what another process stored is taken over, what is unsaved is saved.
+    /// The ticker's look at a session in use: what another process stored is taken over.
     pub(crate) async fn look(self: &Arc<Self>) {
         if let Err(error) = self.load().await {
             tracing::debug!(code = error.code(), "the store could not be looked at");
         }
-        let spooled = {
+    }
+
+    /// Brings to the store what only memory or the spool holds, if anything.
+    pub(crate) fn save(self: &Arc<Self>) {
+        let waiting = {
             let live = lock(&self.live);
-            live.unsaved
-                || live
-                    .record
-                    .as_ref()
-                    .is_some_and(|record| record.spooled.is_some())
+            let spooled = |record: &Record| record.spooled.is_some();
+            live.unsaved || live.record.as_ref().is_some_and(spooled)
         };
-        if spooled {
+        if waiting {
             drop(self.flight(Want::default()));
         }
     }

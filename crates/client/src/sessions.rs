@@ -487,12 +487,13 @@ async fn tick(inner: Weak<Inner>) {
         let cells: Vec<Arc<Cell>> = {
             let mut cells = lock(&inner.cells);
             cells.retain(|_, cell| cell.strong_count() > 0);
-            cells
-                .values()
-                .filter_map(Weak::upgrade)
-                .filter(|cell| cell.used.swap(false, Ordering::Relaxed))
-                .collect()
+            cells.values().filter_map(Weak::upgrade).collect()
         };
+        for cell in &cells {
+            cell.save();
+        }
+        let used = |cell: &Arc<Cell>| cell.used.swap(false, Ordering::Relaxed);
+        let cells: Vec<Arc<Cell>> = cells.into_iter().filter(used).collect();
         if cells.is_empty() {
             continue;
         }

@@ -156,6 +156,19 @@ impl Backoff {
     }
 }
 
+impl Backoff {
+    /// How long calls must still wait; `None` where they need not.
+    ///
+    /// A pause that began in the future, or is longer than any that is ever set, comes from a clock that jumped: it binds
+    /// nobody (F-19, I-12).
+    #[must_use]
+    pub fn binds(&self, now: Wall) -> Option<Duration> {
+        let left = now.until(self.not_before);
+        let jumped = self.calls.last().is_some_and(|call| *call > now);
+        (!left.is_zero() && left <= HOUR + LONGEST_PAUSE && !jumped).then_some(left)
+    }
+}
+
 /// Refreshes that a 401 forced (T-45).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct Forced {
@@ -248,6 +261,15 @@ mod tests {
             |s| Backoff::after(None, "x", Some(Duration::from_secs(s)), 0.5, now).not_before;
         assert_eq!(after(90), now + Duration::from_secs(90));
         assert_eq!(after(86_400), now + HOUR);
+    }
+
+    /// F-19: a pause that was set by a clock an hour ahead binds nobody once the clock is right.
+    #[test]
+    fn a_pause_from_the_future_binds_nobody() {
+        let ahead = Wall::from_unix_seconds(1_003_600);
+        let backoff = Backoff::after(None, "x", None, 0.5, ahead);
+        assert!(backoff.binds(ahead).is_some());
+        assert_eq!(backoff.binds(Wall::from_unix_seconds(1_000_000)), None);
     }
 
     /// T-45: however many 401s come, at most three forced refreshes a minute and a pause between any two.

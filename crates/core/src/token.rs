@@ -90,7 +90,7 @@ impl Verdict {
             retry_after,
         };
         match reply.status {
-            200 => match TokenAnswer::parse(reply) {
+            200..=299 => match TokenAnswer::parse(reply) {
                 Some(answer) => Self::Granted(Box::new(answer)),
                 None => Self::Ambiguous {
                     error: server_error,
@@ -113,17 +113,17 @@ impl Verdict {
                     "invalid_client" => Self::InvalidClient,
                     _ => Self::Refused { error },
                 },
-                // No OAuth error: a proxy or a firewall spoke, not the issuer.
-                None => Self::NotDelivered {
+                // No OAuth error: a proxy spoke, perhaps after the issuer had.
+                None => Self::Ambiguous {
                     error: server_error,
-                    retry_after,
+                    broken: true,
                 },
             },
-            500.. => Self::Ambiguous {
+            408 | 500.. => Self::Ambiguous {
                 error: server_error,
                 broken: true,
             },
-            // Redirects, captive portals, odd successes: not an answer of a token endpoint; none of them rotates.
+            // Redirects (a captive portal) and other refusals: no token endpoint took the request.
             _ => Self::NotDelivered {
                 error: server_error,
                 retry_after,
@@ -356,18 +356,23 @@ mod tests {
                 error: "invalid_scope".into()
             }
         );
-        for (status, body) in [
-            (400, "<html>"),
-            (403, "blocked"),
-            (404, ""),
-            (302, ""),
-            (429, "{}"),
-        ] {
+        for (status, body) in [(404, ""), (302, ""), (429, "{}")] {
             assert!(
                 matches!(with(status, body), Verdict::NotDelivered { .. }),
                 "{status}"
             );
         }
+        for (status, body) in [(400, "<html>"), (403, "blocked"), (408, "")] {
+            assert!(
+                matches!(with(status, body), Verdict::Ambiguous { .. }),
+                "{status}: after the connection stood nobody knows"
+            );
+        }
+        let created = with(201, r#"{"access_token":"a","token_type":"Bearer"}"#);
+        assert!(
+            matches!(created, Verdict::Granted(_)),
+            "any success with tokens is one"
+        );
         for status in [500, 502, 503, 504] {
             assert!(
                 matches!(

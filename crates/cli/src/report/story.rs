@@ -141,7 +141,10 @@ pub(crate) fn line(event: &Event) -> String {
         Happened::LoggedOut { local: false } => "logged out".to_owned(),
         Happened::Revocation { outcome } => match outcome {
             Revocation::Revoked => "the authorization server has revoked the login".to_owned(),
-            _ => "the authorization server offers no way to revoke a login; it ends there by itself".to_owned(),
+            _ => {
+                "the authorization server offers no way to revoke a login; it ends there by itself"
+                    .to_owned()
+            }
         },
         _ => "something that this version has no words for".to_owned(),
     }

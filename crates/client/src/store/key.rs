@@ -61,7 +61,9 @@ impl SlotKey {
         let key = Zeroizing::new(crate::crypto::random::<32>());
         let temporary = format!(".{name}.{}.tmp", hex(&crate::crypto::random::<8>()));
         let Some(mut file) = folder.new_file(&temporary)? else {
-            return Err(Error::Bug { what: "key: a random name was taken" });
+            return Err(Error::Bug {
+                what: "key: a random name was taken",
+            });
         };
         let written = std::io::Write::write_all(&mut file, &*key).and_then(|()| file.sync_all());
         if let Err(error) = written {
@@ -69,54 +71,98 @@ impl SlotKey {
             return Err(failed(path, error));
         }
         folder.rename_if_free(&temporary, name)?;
-        Self::read_in(&folder, name, path)?.ok_or_else(|| Error::KeyMissing { path: path.display().to_string() })
+        Self::read_in(&folder, name, path)?.ok_or_else(|| Error::KeyMissing {
+            path: path.display().to_string(),
+        })
     }
 
     fn read_in(folder: &Folder, name: &str, path: &Path) -> Result<Option<Self>, Error> {
-        let Some(file) = folder.file_to_read(name)? else { return Ok(None) };
+        let Some(file) = folder.file_to_read(name)? else {
+            return Ok(None);
+        };
         let mut bytes = Zeroizing::new(Vec::with_capacity(64));
-        file.take(33).read_to_end(&mut bytes).map_err(|e| failed(path, e))?;
+        file.take(33)
+            .read_to_end(&mut bytes)
+            .map_err(|e| failed(path, e))?;
         match <[u8; 32]>::try_from(bytes.as_slice()) {
             Ok(key) => Ok(Some(Self(Zeroizing::new(key)))),
-            Err(_) => Err(Error::KeyWrong { path: path.display().to_string() }),
+            Err(_) => Err(Error::KeyWrong {
+                path: path.display().to_string(),
+            }),
         }
     }
 
     /// Wraps a root key for a store.
-    pub(super) fn wrap(&self, root: &RootKey, store: &[u8; 16], key_id: u32) -> Result<Slot, Error> {
+    pub(super) fn wrap(
+        &self,
+        root: &RootKey,
+        store: &[u8; 16],
+        key_id: u32,
+    ) -> Result<Slot, Error> {
         let nonce: [u8; 24] = crate::crypto::random();
-        let payload = Payload { msg: &root[..], aad: &associated(store, key_id) };
+        let payload = Payload {
+            msg: &root[..],
+            aad: &associated(store, key_id),
+        };
         let sealed = self
             .cipher(store)
             .encrypt(&XNonce::from(nonce), payload)
-            .map_err(|_| Error::Bug { what: "key: 32 bytes are too long for the cipher" })?;
+            .map_err(|_| Error::Bug {
+                what: "key: 32 bytes are too long for the cipher",
+            })?;
         let wrapped = BASE64.encode([&nonce[..], &sealed].concat());
-        Ok(Slot { kind: KEY_FILE.into(), check: self.check(), wrapped })
+        Ok(Slot {
+            kind: KEY_FILE.into(),
+            check: self.check(),
+            wrapped,
+        })
     }
 
     /// Unwraps the root key of a store.
     ///
     /// # Errors
     /// `store.key_wrong` where this is another store's key, `store.corrupt` where the slot is damaged.
-    pub(super) fn unwrap(&self, slot: &Slot, store: &[u8; 16], key_id: u32, path: &Path) -> Result<RootKey, Error> {
+    pub(super) fn unwrap(
+        &self,
+        slot: &Slot,
+        store: &[u8; 16],
+        key_id: u32,
+        path: &Path,
+    ) -> Result<RootKey, Error> {
         let root = self.try_unwrap(slot, store, key_id);
         match (root, slot.check == self.check()) {
             (Some(root), true) => Ok(root),
-            (None, false) => Err(Error::KeyWrong { path: path.display().to_string() }),
-            (Some(_), false) | (None, true) => Err(Error::StoreCorrupt { what: "the header's key slot".into() }),
+            (None, false) => Err(Error::KeyWrong {
+                path: path.display().to_string(),
+            }),
+            (Some(_), false) | (None, true) => Err(Error::StoreCorrupt {
+                what: "the header's key slot".into(),
+            }),
         }
     }
 
     fn try_unwrap(&self, slot: &Slot, store: &[u8; 16], key_id: u32) -> Option<RootKey> {
         let bytes = BASE64.decode(&slot.wrapped).ok()?;
         let (nonce, sealed) = bytes.split_first_chunk::<24>()?;
-        let payload = Payload { msg: sealed, aad: &associated(store, key_id) };
-        let root = Zeroizing::new(self.cipher(store).decrypt(&XNonce::from(*nonce), payload).ok()?);
-        <[u8; 32]>::try_from(root.as_slice()).ok().map(Zeroizing::new)
+        let payload = Payload {
+            msg: sealed,
+            aad: &associated(store, key_id),
+        };
+        let root = Zeroizing::new(
+            self.cipher(store)
+                .decrypt(&XNonce::from(*nonce), payload)
+                .ok()?,
+        );
+        <[u8; 32]>::try_from(root.as_slice())
+            .ok()
+            .map(Zeroizing::new)
     }
 
     fn check(&self) -> String {
-        let mac = hmac(&self.0).chain_update(b"pilotlight/slot-check1").finalize().into_bytes();
+        let mac = hmac(&self.0)
+            .chain_update(b"pilotlight/slot-check1")
+            .finalize()
+            .into_bytes();
         BASE64.encode(&mac[..16])
     }
 
@@ -126,11 +172,20 @@ impl SlotKey {
 }
 
 fn associated(store: &[u8; 16], key_id: u32) -> Vec<u8> {
-    [b"pilotlight/slot1".as_slice(), KEY_FILE.as_bytes(), store, &key_id.to_be_bytes()].concat()
+    [
+        b"pilotlight/slot1".as_slice(),
+        KEY_FILE.as_bytes(),
+        store,
+        &key_id.to_be_bytes(),
+    ]
+    .concat()
 }
 
 fn split(path: &Path) -> Result<(&Path, &str), Error> {
-    match (path.parent(), path.file_name().and_then(|name| name.to_str())) {
+    match (
+        path.parent(),
+        path.file_name().and_then(|name| name.to_str()),
+    ) {
         (Some(above), Some(name)) => Ok((above, name)),
         _ => Err(refused(path, "the key file needs a folder and a name")),
     }

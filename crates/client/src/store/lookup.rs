@@ -18,12 +18,20 @@ impl Lookup {
 
     pub(super) fn credential(&self, key: &CredentialKey) -> CredentialId {
         let resource = key.resource.canonical();
-        let parts = [&key.tenant, resource.as_str(), key.issuer.as_str(), key.account.as_str()];
+        let parts = [
+            &key.tenant,
+            resource.as_str(),
+            key.issuer.as_str(),
+            key.account.as_str(),
+        ];
         CredentialId(self.hash("credential", &parts))
     }
 
     pub(super) fn binding(&self, key: &BindingKey) -> BindingId {
-        BindingId(self.hash("binding", &[&key.tenant, &key.url.canonical(), key.account.as_str()]))
+        BindingId(self.hash(
+            "binding",
+            &[&key.tenant, &key.url.canonical(), key.account.as_str()],
+        ))
     }
 
     pub(super) fn issuer(&self, issuer: &Issuer) -> [u8; 32] {
@@ -75,12 +83,27 @@ mod tests {
     /// DESIGN.md section 4: look-up is by keyed hash, one domain a kind, and equal resources share it.
     #[test]
     fn ids_are_keyed_and_apart() {
-        let (one, two) = (Lookup::new(Zeroizing::new([1; 32])), Lookup::new(Zeroizing::new([2; 32])));
+        let (one, two) = (
+            Lookup::new(Zeroizing::new([1; 32])),
+            Lookup::new(Zeroizing::new([2; 32])),
+        );
         let key = |url: &str| BindingKey::new(Resource::parse(url).unwrap(), Account::default());
-        assert_eq!(one.binding(&key("https://mcp.example/")), one.binding(&key("https://MCP.example:443")));
-        assert_ne!(one.binding(&key("https://mcp.example/")), one.binding(&key("https://mcp.example/a")));
-        assert_ne!(one.binding(&key("https://mcp.example/")), two.binding(&key("https://mcp.example/")));
-        assert_ne!(one.hash("name", &["ab", "c"]), one.hash("name", &["a", "bc"]));
+        assert_eq!(
+            one.binding(&key("https://mcp.example/")),
+            one.binding(&key("https://MCP.example:443"))
+        );
+        assert_ne!(
+            one.binding(&key("https://mcp.example/")),
+            one.binding(&key("https://mcp.example/a"))
+        );
+        assert_ne!(
+            one.binding(&key("https://mcp.example/")),
+            two.binding(&key("https://mcp.example/"))
+        );
+        assert_ne!(
+            one.hash("name", &["ab", "c"]),
+            one.hash("name", &["a", "bc"])
+        );
         assert_ne!(one.hash("name", &["a"]), one.hash("issuer", &["a"]));
     }
 }

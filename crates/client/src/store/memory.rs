@@ -10,7 +10,9 @@ use std::{
 use async_trait::async_trait;
 use pilotlight_core::{
     Error,
-    credential::{Binding, BindingId, BindingKey, Credential, CredentialId, CredentialKey, Version},
+    credential::{
+        Binding, BindingId, BindingKey, Credential, CredentialId, CredentialKey, Version,
+    },
     error::Holder,
     event::Event,
     flow::{Buried, Commit, Committed, Registration},
@@ -82,7 +84,11 @@ impl MemoryStore {
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let lookup = Lookup::new(Zeroizing::new(crate::crypto::random()));
-        Self { clock, lookup, state: Arc::default() }
+        Self {
+            clock,
+            lookup,
+            state: Arc::default(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -107,7 +113,10 @@ impl Login {
 
     /// The spooled version, if it counts.
     fn counting(&self) -> Option<&Credential> {
-        self.spooled.first().filter(|spooled| self.counts(spooled)).map(|(_, credential)| credential)
+        self.spooled
+            .first()
+            .filter(|spooled| self.counts(spooled))
+            .map(|(_, credential)| credential)
     }
 
     fn counts(&self, (after, credential): &(Vec<Option<Version>>, Credential)) -> bool {
@@ -116,23 +125,42 @@ impl Login {
 
     /// The newest version of the stored login, in store or spool, where `new` is of another.
     fn superseded_by(&self, new: Version) -> Option<Box<Credential>> {
-        let Stored::Login(record, version) = &self.stored else { return None };
+        let Stored::Login(record, version) = &self.stored else {
+            return None;
+        };
         if version.incarnation == new.incarnation {
             return None;
         }
-        let spooled = self.spooled.iter().filter(|spooled| self.counts(spooled)).map(|(_, credential)| credential);
-        let newest = spooled.filter(|c| c.version.succeeds(version)).max_by_key(|c| c.version.generation);
+        let spooled = self
+            .spooled
+            .iter()
+            .filter(|spooled| self.counts(spooled))
+            .map(|(_, credential)| credential);
+        let newest = spooled
+            .filter(|c| c.version.succeeds(version))
+            .max_by_key(|c| c.version.generation);
         newest.or(record.credential.as_ref()).cloned().map(Box::new)
     }
 
     fn read(&self) -> Option<Record> {
         if let Some(credential) = self.counting() {
             let forced = match &self.stored {
-                Stored::Login(record, version) if version.incarnation == credential.version.incarnation => record.forced.clone(),
+                Stored::Login(record, version)
+                    if version.incarnation == credential.version.incarnation =>
+                {
+                    record.forced.clone()
+                }
                 _ => None,
             };
-            let spooled = Some(Spooled { follows: self.held().version() });
-            return Some(Record { credential: Some(credential.clone()), spooled, forced, ..Record::default() });
+            let spooled = Some(Spooled {
+                follows: self.held().version(),
+            });
+            return Some(Record {
+                credential: Some(credential.clone()),
+                spooled,
+                forced,
+                ..Record::default()
+            });
         }
         match &self.stored {
             Stored::Nothing => None,
@@ -150,7 +178,10 @@ impl Login {
 
 impl State {
     fn name_owner(&self, name: &str) -> Option<BindingId> {
-        self.bindings.iter().find(|(_, binding)| binding.name == name).map(|(id, _)| *id)
+        self.bindings
+            .iter()
+            .find(|(_, binding)| binding.name == name)
+            .map(|(id, _)| *id)
     }
 
     fn put_binding(&mut self, id: BindingId, binding: Binding) {
@@ -162,15 +193,22 @@ impl State {
 
     /// Takes out the registration that only this login used.
     fn take_unshared(&mut self, id: CredentialId, buried: &Credential) -> Option<Registration> {
-        let same = |other: &Credential| other.key.issuer == buried.key.issuer && other.client.id == buried.client.id;
-        let shared = self.logins.iter().filter(|(other, _)| **other != id).any(|(_, login)| match &login.stored {
-            Stored::Login(record, _) => record.credential.as_ref().is_some_and(same),
-            Stored::Nothing | Stored::Buried(_) => false,
-        });
+        let same = |other: &Credential| {
+            other.key.issuer == buried.key.issuer && other.client.id == buried.client.id
+        };
+        let shared = self
+            .logins
+            .iter()
+            .filter(|(other, _)| **other != id)
+            .any(|(_, login)| match &login.stored {
+                Stored::Login(record, _) => record.credential.as_ref().is_some_and(same),
+                Stored::Nothing | Stored::Buried(_) => false,
+            });
         if shared || buried.client.source != ClientSource::Dynamic {
             return None;
         }
-        let of_this = |r: &Registration| r.issuer == buried.key.issuer && r.client.id == buried.client.id;
+        let of_this =
+            |r: &Registration| r.issuer == buried.key.issuer && r.client.id == buried.client.id;
         let position = self.registrations.iter().position(of_this)?;
         Some(self.registrations.remove(position))
     }
@@ -196,11 +234,21 @@ impl Store for MemoryStore {
 
     async fn binding(&self, key: &BindingKey) -> Result<Option<Binding>, Error> {
         let id = self.binding_id(key);
-        Ok(self.state().bindings.iter().find(|(other, _)| *other == id).map(|(_, binding)| binding.clone()))
+        Ok(self
+            .state()
+            .bindings
+            .iter()
+            .find(|(other, _)| *other == id)
+            .map(|(_, binding)| binding.clone()))
     }
 
     async fn bindings(&self) -> Result<Vec<Binding>, Error> {
-        let mut bindings: Vec<_> = self.state().bindings.iter().map(|(_, binding)| binding.clone()).collect();
+        let mut bindings: Vec<_> = self
+            .state()
+            .bindings
+            .iter()
+            .map(|(_, binding)| binding.clone())
+            .collect();
         bindings.sort_by_key(|binding| binding.created_at);
         Ok(bindings)
     }
@@ -208,7 +256,10 @@ impl Store for MemoryStore {
     async fn put_binding(&self, binding: &Binding) -> Result<(), Error> {
         let id = self.binding_id(&binding.key);
         let mut state = self.changing();
-        if state.name_owner(&binding.name).is_some_and(|owner| owner != id) {
+        if state
+            .name_owner(&binding.name)
+            .is_some_and(|owner| owner != id)
+        {
             return Err(name_taken());
         }
         state.put_binding(id, binding.clone());
@@ -220,10 +271,18 @@ impl Store for MemoryStore {
         Ok(self.state().logins.get(&id).and_then(Login::read))
     }
 
-    async fn note(&self, key: &CredentialKey, version: Version, facts: &[Fact], event: Option<&Event>) -> Result<bool, Error> {
+    async fn note(
+        &self,
+        key: &CredentialKey,
+        version: Version,
+        facts: &[Fact],
+        event: Option<&Event>,
+    ) -> Result<bool, Error> {
         let id = self.credential_id(key);
         let mut state = self.changing();
-        let Some(login) = state.logins.get_mut(&id) else { return Ok(false) };
+        let Some(login) = state.logins.get_mut(&id) else {
+            return Ok(false);
+        };
         match &mut login.stored {
             Stored::Login(record, stored) if *stored == version => record.apply(facts),
             _ => return Ok(false),
@@ -246,7 +305,11 @@ impl Store for MemoryStore {
             Admission::Already => {}
             Admission::Write => {
                 superseded = login.superseded_by(new.version);
-                let record = Record { credential: Some(new.clone()), forced: commit.forced.clone(), ..Record::default() };
+                let record = Record {
+                    credential: Some(new.clone()),
+                    forced: commit.forced.clone(),
+                    ..Record::default()
+                };
                 login.stored = Stored::Login(Box::new(record), new.version);
             }
         }
@@ -256,7 +319,10 @@ impl Store for MemoryStore {
             let mut binding = binding.clone();
             let wanted = binding.name.clone();
             let mut number = 1u64;
-            while state.name_owner(&binding.name).is_some_and(|owner| owner != id) {
+            while state
+                .name_owner(&binding.name)
+                .is_some_and(|owner| owner != id)
+            {
                 number += 1;
                 binding.name = format!("{wanted}-{number}");
             }
@@ -284,54 +350,94 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn bury(&self, key: &CredentialKey, event: &Event, revoke: bool) -> Result<Option<Buried>, Error> {
+    async fn bury(
+        &self,
+        key: &CredentialKey,
+        event: &Event,
+        revoke: bool,
+    ) -> Result<Option<Buried>, Error> {
         let (id, queued_at) = (self.credential_id(key), self.clock.now().wall);
         let mut state = self.changing();
-        let Some(login) = state.logins.get_mut(&id) else { return Ok(None) };
-        let Some(credential) = login.read().and_then(|record| record.credential) else { return Ok(None) };
+        let Some(login) = state.logins.get_mut(&id) else {
+            return Ok(None);
+        };
+        let Some(credential) = login.read().and_then(|record| record.credential) else {
+            return Ok(None);
+        };
         login.stored = Stored::Buried(credential.version);
         login.spooled.clear();
         login.add(event);
         let unshared = state.take_unshared(id, &credential);
         if revoke {
-            let queued = QueuedRevocation { credential: credential.clone(), unshared: unshared.clone(), queued_at };
+            let queued = QueuedRevocation {
+                credential: credential.clone(),
+                unshared: unshared.clone(),
+                queued_at,
+            };
             state.revocations.push((id, queued));
         }
-        Ok(Some(Buried { credential, unshared }))
+        Ok(Some(Buried {
+            credential,
+            unshared,
+        }))
     }
 
     async fn revocations(&self) -> Result<Vec<QueuedRevocation>, Error> {
-        let mut queued: Vec<_> = self.state().revocations.iter().map(|(_, queued)| queued.clone()).collect();
+        let mut queued: Vec<_> = self
+            .state()
+            .revocations
+            .iter()
+            .map(|(_, queued)| queued.clone())
+            .collect();
         queued.sort_by_key(|queued| queued.queued_at);
         Ok(queued)
     }
 
     async fn revoked(&self, key: &CredentialKey) -> Result<(), Error> {
         let id = self.credential_id(key);
-        self.changing().revocations.retain(|(other, _)| *other != id);
+        self.changing()
+            .revocations
+            .retain(|(other, _)| *other != id);
         Ok(())
     }
 
     async fn registrations(&self, issuer: &Issuer) -> Result<Vec<Registration>, Error> {
-        let mut found: Vec<_> = self.state().registrations.iter().rev().filter(|r| r.issuer == *issuer).cloned().collect();
+        let mut found: Vec<_> = self
+            .state()
+            .registrations
+            .iter()
+            .rev()
+            .filter(|r| r.issuer == *issuer)
+            .cloned()
+            .collect();
         found.sort_by_key(|registration| std::cmp::Reverse(registration.registered_at));
         Ok(found)
     }
 
     async fn put_registration(&self, registration: &Registration) -> Result<(), Error> {
         let mut state = self.changing();
-        state.registrations.retain(|other| !same(other, registration));
+        state
+            .registrations
+            .retain(|other| !same(other, registration));
         state.registrations.push(registration.clone());
         Ok(())
     }
 
     async fn forget_registration(&self, registration: &Registration) -> Result<(), Error> {
-        self.changing().registrations.retain(|other| !same(other, registration));
+        self.changing()
+            .registrations
+            .retain(|other| !same(other, registration));
         Ok(())
     }
 
     async fn notes(&self, issuer: &Issuer) -> Result<IssuerNotes, Error> {
-        Ok(self.state().notes.iter().find(|(other, _)| other == issuer).map(|(_, notes)| notes.clone()).unwrap_or_default())
+        Ok(self
+            .state()
+            .notes
+            .iter()
+            .find(|(other, _)| other == issuer)
+            .map(|(_, notes)| notes.clone())
+            .unwrap_or_default())
     }
 
     async fn learn(&self, issuer: &Issuer, notes: &IssuerNotes) -> Result<(), Error> {
@@ -358,7 +464,11 @@ impl Store for MemoryStore {
         Ok(self.state().outcomes.get(&binding).cloned())
     }
 
-    async fn put_login_outcome(&self, binding: BindingId, outcome: &LoginOutcome) -> Result<(), Error> {
+    async fn put_login_outcome(
+        &self,
+        binding: BindingId,
+        outcome: &LoginOutcome,
+    ) -> Result<(), Error> {
         self.changing().outcomes.insert(binding, outcome.clone());
         Ok(())
     }
@@ -371,8 +481,16 @@ impl Store for MemoryStore {
             return Ok(Locked::HeldBy(holder.clone()));
         }
         held.fence += 1;
-        held.holder = Some(Holder { pid: std::process::id(), program: "this program".into(), since, stopped: false });
-        let guard = Unlock { state: Arc::clone(&self.state), name };
+        held.holder = Some(Holder {
+            pid: std::process::id(),
+            program: "this program".into(),
+            since,
+            stopped: false,
+        });
+        let guard = Unlock {
+            state: Arc::clone(&self.state),
+            name,
+        };
         Ok(Locked::Got(Lease::new(held.fence, guard)))
     }
 

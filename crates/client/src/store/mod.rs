@@ -37,7 +37,9 @@ use std::{any::Any, fmt::Debug};
 use async_trait::async_trait;
 use pilotlight_core::{
     Error,
-    credential::{Account, Binding, BindingId, BindingKey, Credential, CredentialId, CredentialKey, Version},
+    credential::{
+        Account, Binding, BindingId, BindingKey, Credential, CredentialId, CredentialKey, Version,
+    },
     error::Holder,
     event::Event,
     flow::{Buried, Commit, Committed, Registration},
@@ -81,7 +83,13 @@ pub trait Store: Send + Sync + Debug + 'static {
     async fn read(&self, key: &CredentialKey) -> Result<Option<Record>, Error>;
 
     /// Writes facts beside the credential while `version` is stored; answers whether it was.
-    async fn note(&self, key: &CredentialKey, version: Version, facts: &[Fact], event: Option<&Event>) -> Result<bool, Error>;
+    async fn note(
+        &self,
+        key: &CredentialKey,
+        version: Version,
+        facts: &[Fact],
+        event: Option<&Event>,
+    ) -> Result<bool, Error>;
 
     /// Makes a new version durable, moves the binding, and empties the spool slot of what it followed.
     async fn commit(&self, commit: &Commit) -> Result<Committed, Error>;
@@ -94,7 +102,12 @@ pub trait Store: Send + Sync + Debug + 'static {
 
     /// Replaces a login by a tombstone and, with `revoke`, moves its secrets to the revocation queue. `None` where there
     /// is no login.
-    async fn bury(&self, key: &CredentialKey, event: &Event, revoke: bool) -> Result<Option<Buried>, Error>;
+    async fn bury(
+        &self,
+        key: &CredentialKey,
+        event: &Event,
+        revoke: bool,
+    ) -> Result<Option<Buried>, Error>;
 
     /// Lists what waits to be revoked, oldest first.
     async fn revocations(&self) -> Result<Vec<QueuedRevocation>, Error>;
@@ -127,7 +140,11 @@ pub trait Store: Send + Sync + Debug + 'static {
     async fn login_outcome(&self, binding: BindingId) -> Result<Option<LoginOutcome>, Error>;
 
     /// Writes how a login of a binding ended.
-    async fn put_login_outcome(&self, binding: BindingId, outcome: &LoginOutcome) -> Result<(), Error>;
+    async fn put_login_outcome(
+        &self,
+        binding: BindingId,
+        outcome: &LoginOutcome,
+    ) -> Result<(), Error>;
 
     /// Tries once, without waiting, to take a lock.
     async fn try_lock(&self, name: LockName) -> Result<Locked, Error>;
@@ -170,7 +187,10 @@ impl Lease {
     /// Wraps what keeps a lock held.
     #[must_use]
     pub fn new(fence: u64, guard: impl Any + Send + Sync) -> Self {
-        Self { fence, guard: Box::new(guard) }
+        Self {
+            fence,
+            guard: Box::new(guard),
+        }
     }
 }
 
@@ -202,5 +222,8 @@ pub fn binding_key(url: &Resource, account: &Account) -> BindingKey {
 
 /// What [`Store::put_binding`] answers where the name is another binding's.
 fn name_taken() -> Error {
-    Error::ConfigValue { what: "name".into(), why: "another server has this name".into() }
+    Error::ConfigValue {
+        what: "name".into(),
+        why: "another server has this name".into(),
+    }
 }

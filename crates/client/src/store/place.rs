@@ -61,30 +61,47 @@ impl Folder {
     /// Opens a folder in this one, and makes it where it is missing.
     pub(super) fn sub(&self, name: &str) -> Result<Self, Error> {
         let path = self.path.join(name);
-        if let Some(folder) = Self::open_at(&self.fd, Path::new(name), path.clone(), Others::Nothing)? {
+        if let Some(folder) =
+            Self::open_at(&self.fd, Path::new(name), path.clone(), Others::Nothing)?
+        {
             return Ok(folder);
         }
         match rustix::fs::mkdirat(&self.fd, name, PRIVATE_FOLDER) {
-            Ok(()) => rustix::fs::chmodat(&self.fd, name, PRIVATE_FOLDER, AtFlags::empty()).map_err(|e| failed(&path, e))?,
+            Ok(()) => rustix::fs::chmodat(&self.fd, name, PRIVATE_FOLDER, AtFlags::empty())
+                .map_err(|e| failed(&path, e))?,
             Err(Errno::EXIST) => {}
             Err(error) => return Err(failed(&path, error)),
         }
         self.sync()?;
-        Self::open_at(&self.fd, Path::new(name), path.clone(), Others::Nothing)?.ok_or_else(|| vanished(&path))
+        Self::open_at(&self.fd, Path::new(name), path.clone(), Others::Nothing)?
+            .ok_or_else(|| vanished(&path))
     }
 
     /// Opens a folder in this one; `None` where there is none.
     pub(super) fn existing_sub(&self, name: &str) -> Result<Option<Self>, Error> {
-        Self::open_at(&self.fd, Path::new(name), self.path.join(name), Others::Nothing)
+        Self::open_at(
+            &self.fd,
+            Path::new(name),
+            self.path.join(name),
+            Others::Nothing,
+        )
     }
 
-    fn open_at(at: impl AsFd, name: &Path, path: PathBuf, others: Others) -> Result<Option<Self>, Error> {
+    fn open_at(
+        at: impl AsFd,
+        name: &Path,
+        path: PathBuf,
+        others: Others,
+    ) -> Result<Option<Self>, Error> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = match rustix::fs::openat(at, name, flags, Mode::empty()) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => return Ok(None),
             Err(Errno::LOOP | Errno::NOTDIR) => {
-                return Err(refused(&path, "it is a symbolic link or no folder; give the folder itself"));
+                return Err(refused(
+                    &path,
+                    "it is a symbolic link or no folder; give the folder itself",
+                ));
             }
             Err(error) => return Err(failed(&path, error)),
         };
@@ -127,7 +144,8 @@ impl Folder {
             Err(error) => return Err(failed(&path, error)),
         };
         if check(&path, &stat)? {
-            rustix::fs::chmodat(&self.fd, name, PRIVATE_FILE, AtFlags::empty()).map_err(|e| failed(&path, e))?;
+            rustix::fs::chmodat(&self.fd, name, PRIVATE_FILE, AtFlags::empty())
+                .map_err(|e| failed(&path, e))?;
         }
         Ok(Some(entry(&stat)))
     }
@@ -166,7 +184,8 @@ impl Folder {
     /// Makes a file; `None` where there is one already.
     pub(super) fn new_file(&self, name: &str) -> Result<Option<File>, Error> {
         let path = self.path.join(name);
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(&self.fd, name, flags, PRIVATE_FILE) {
             Ok(fd) => {
                 rustix::fs::fchmod(&fd, PRIVATE_FILE).map_err(|e| failed(&path, e))?;
@@ -184,8 +203,12 @@ impl Folder {
         let fd = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => return Err(Refusal::Absent),
-            Err(Errno::LOOP) => return Err(Refusal::Error(refused(&path, "it is a symbolic link"))),
-            Err(Errno::ISDIR | Errno::NXIO) => return Err(Refusal::Error(refused(&path, "it is no plain file"))),
+            Err(Errno::LOOP) => {
+                return Err(Refusal::Error(refused(&path, "it is a symbolic link")));
+            }
+            Err(Errno::ISDIR | Errno::NXIO) => {
+                return Err(Refusal::Error(refused(&path, "it is no plain file")));
+            }
             Err(error) => return Err(Refusal::Error(failed(&path, error))),
         };
         let stat = rustix::fs::fstat(&fd).map_err(|e| Refusal::Error(failed(&path, e)))?;
@@ -197,20 +220,22 @@ impl Folder {
 
     /// Gives a file another name, whatever had that name.
     pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
-        rustix::fs::renameat(&self.fd, from, &self.fd, to).map_err(|e| failed(&self.path.join(to), e))?;
+        rustix::fs::renameat(&self.fd, from, &self.fd, to)
+            .map_err(|e| failed(&self.path.join(to), e))?;
         self.sync()
     }
 
     /// Gives a file another name unless that is taken; answers whether it was free.
     pub(super) fn rename_if_free(&self, from: &str, to: &str) -> Result<bool, Error> {
-        let done = match rustix::fs::renameat_with(&self.fd, from, &self.fd, to, RenameFlags::NOREPLACE) {
-            // Some file systems (NFS, where a home with the key file may lie) know no such renaming: link and unlink.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-                rustix::fs::linkat(&self.fd, from, &self.fd, to, AtFlags::empty())
-                    .and_then(|()| rustix::fs::unlinkat(&self.fd, from, AtFlags::empty()))
-            }
-            done => done,
-        };
+        let done =
+            match rustix::fs::renameat_with(&self.fd, from, &self.fd, to, RenameFlags::NOREPLACE) {
+                // Some file systems (NFS, where a home with the key file may lie) know no such renaming: link and unlink.
+                Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+                    rustix::fs::linkat(&self.fd, from, &self.fd, to, AtFlags::empty())
+                        .and_then(|()| rustix::fs::unlinkat(&self.fd, from, AtFlags::empty()))
+                }
+                done => done,
+            };
         match done {
             Ok(()) => self.sync().map(|()| true),
             Err(Errno::EXIST) => self.remove(from).map(|()| false),
@@ -239,7 +264,8 @@ pub(super) fn id_of(file: &File) -> Result<FileId, Errno> {
 
 /// Which file a path leads to.
 pub(super) fn id_at(path: &Path) -> Result<FileId, Error> {
-    let stat = rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| failed(path, e))?;
+    let stat =
+        rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| failed(path, e))?;
     Ok(entry(&stat).id)
 }
 
@@ -248,16 +274,21 @@ pub(super) fn failed(path: &Path, error: impl Into<io::Error>) -> Error {
     let error = error.into();
     let place = path.display();
     match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename => {
-            refused(path, &error.to_string())
-        }
-        _ => Error::StoreUnavailable { why: format!("{place}: {error}") },
+        io::ErrorKind::PermissionDenied
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::InvalidFilename => refused(path, &error.to_string()),
+        _ => Error::StoreUnavailable {
+            why: format!("{place}: {error}"),
+        },
     }
 }
 
 /// The error for a place that cannot be a store's.
 pub(super) fn refused(path: &Path, why: &str) -> Error {
-    Error::ConfigStore { path: path.display().to_string(), why: why.to_owned() }
+    Error::ConfigStore {
+        path: path.display().to_string(),
+        why: why.to_owned(),
+    }
 }
 
 enum Refusal {
@@ -280,15 +311,23 @@ fn make(path: &Path) -> Result<(), Error> {
         Ok(()) => {}
         Err(Errno::EXIST) => return Ok(()),
         Err(Errno::NOENT) => {
-            let Some(above) = path.parent() else { return Err(failed(path, Errno::NOENT)) };
+            let Some(above) = path.parent() else {
+                return Err(failed(path, Errno::NOENT));
+            };
             make(above)?;
             return make(path);
         }
         Err(error) => return Err(failed(path, error)),
     }
-    rustix::fs::chmodat(CWD, path, PRIVATE_FOLDER, AtFlags::empty()).map_err(|e| failed(path, e))?;
+    rustix::fs::chmodat(CWD, path, PRIVATE_FOLDER, AtFlags::empty())
+        .map_err(|e| failed(path, e))?;
     if let Some(above) = path.parent()
-        && let Ok(fd) = rustix::fs::openat(CWD, above, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        && let Ok(fd) = rustix::fs::openat(
+            CWD,
+            above,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
     {
         rustix::fs::fsync(&fd).map_err(|e| failed(above, e))?;
     }
@@ -315,23 +354,34 @@ fn check(path: &Path, stat: &Stat) -> Result<bool, Error> {
     Ok(open)
 }
 
-#[allow(clippy::unnecessary_cast, reason = "the fields' types depend on the platform")]
+#[allow(
+    clippy::unnecessary_cast,
+    reason = "the fields' types depend on the platform"
+)]
 fn entry(stat: &Stat) -> Entry {
     Entry {
-        id: FileId { device: stat.st_dev as u64, inode: stat.st_ino as u64 },
+        id: FileId {
+            device: stat.st_dev as u64,
+            inode: stat.st_ino as u64,
+        },
         size: u64::try_from(stat.st_size).unwrap_or_default(),
     }
 }
 
 fn vanished(path: &Path) -> Error {
-    Error::StoreUnavailable { why: format!("{}: the folder vanished", path.display()) }
+    Error::StoreUnavailable {
+        why: format!("{}: the folder vanished", path.display()),
+    }
 }
 
 #[cfg(target_os = "linux")]
 fn network_file_system(fd: &OwnedFd) -> Result<Option<&'static str>, Errno> {
     let kind = rustix::fs::fstatfs(fd)?.f_type;
     let kind = u64::try_from(kind).unwrap_or_default() & 0xffff_ffff;
-    Ok(NETWORK_FILE_SYSTEMS.iter().find(|(magic, _)| *magic == kind).map(|(_, name)| *name))
+    Ok(NETWORK_FILE_SYSTEMS
+        .iter()
+        .find(|(magic, _)| *magic == kind)
+        .map(|(_, name)| *name))
 }
 
 #[cfg(not(target_os = "linux"))]

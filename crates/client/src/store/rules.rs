@@ -45,20 +45,34 @@ impl Held {
     }
 
     /// Whether a commit may go through. `spooled` is the spooled version, if one counts: it is as good as stored.
-    pub(super) fn admits(self, spooled: Option<Version>, expects: Expects, new: Version) -> Admission {
+    pub(super) fn admits(
+        self,
+        spooled: Option<Version>,
+        expects: Expects,
+        new: Version,
+    ) -> Admission {
         let fits = match expects {
-            Expects::Version(version) => self.version() == Some(version) || spooled == Some(version),
+            Expects::Version(version) => {
+                self.version() == Some(version) || spooled == Some(version)
+            }
             Expects::Nothing => self.version().is_none(),
             Expects::Anything => {
                 return match self {
-                    Self::Login(held) if held.incarnation == new.incarnation && held.generation >= new.generation => {
+                    Self::Login(held)
+                        if held.incarnation == new.incarnation
+                            && held.generation >= new.generation =>
+                    {
                         Admission::Already
                     }
                     _ => Admission::Write,
                 };
             }
         };
-        if fits && self.may_become(new) { Admission::Write } else { Admission::Moved }
+        if fits && self.may_become(new) {
+            Admission::Write
+        } else {
+            Admission::Moved
+        }
     }
 
     /// Whether `new` would not take a login back: an earlier version of it, or one that was logged out.
@@ -77,7 +91,10 @@ mod tests {
     use pilotlight_core::credential::Generation;
 
     fn v(incarnation: u8, generation: u64) -> Version {
-        Version { incarnation: Incarnation([incarnation; 16]), generation: Generation(generation) }
+        Version {
+            incarnation: Incarnation([incarnation; 16]),
+            generation: Generation(generation),
+        }
     }
 
     /// F-06, promise 8: a spooled version counts only while the store is exactly where it follows from.
@@ -85,9 +102,15 @@ mod tests {
     fn a_spooled_version_counts_only_where_it_follows() {
         let held = Held::Login(v(1, 3));
         assert!(held.is_followed_by(&[Some(v(1, 3))], v(1, 4)));
-        assert!(held.is_followed_by(&[Some(v(1, 4)), Some(v(1, 3))], v(1, 5)), "a chain of spooled versions");
+        assert!(
+            held.is_followed_by(&[Some(v(1, 4)), Some(v(1, 3))], v(1, 5)),
+            "a chain of spooled versions"
+        );
         assert!(held.is_followed_by(&[Some(v(1, 3))], v(2, 0)), "a login");
-        assert!(!held.is_followed_by(&[Some(v(1, 2))], v(1, 3)), "it has been merged");
+        assert!(
+            !held.is_followed_by(&[Some(v(1, 2))], v(1, 3)),
+            "it has been merged"
+        );
         assert!(!held.is_followed_by(&[Some(v(1, 2))], v(1, 4)));
         assert!(!held.is_followed_by(&[None], v(1, 4)));
         assert!(!held.is_followed_by(&[Some(v(1, 3))], v(1, 3)));
@@ -102,22 +125,55 @@ mod tests {
         assert!(!held.is_followed_by(&[None], v(1, 0)));
         assert!(!held.is_followed_by(&[Some(v(1, 3))], v(1, 4)));
         assert!(held.is_followed_by(&[None], v(2, 0)));
-        assert_eq!(held.admits(None, Expects::Version(v(1, 3)), v(1, 4)), Admission::Moved);
-        assert_eq!(held.admits(None, Expects::Nothing, v(1, 4)), Admission::Moved);
-        assert_eq!(held.admits(None, Expects::Nothing, v(2, 0)), Admission::Write);
+        assert_eq!(
+            held.admits(None, Expects::Version(v(1, 3)), v(1, 4)),
+            Admission::Moved
+        );
+        assert_eq!(
+            held.admits(None, Expects::Nothing, v(1, 4)),
+            Admission::Moved
+        );
+        assert_eq!(
+            held.admits(None, Expects::Nothing, v(2, 0)),
+            Admission::Write
+        );
     }
 
     /// I-5: a login never loses, and within one login nothing goes back.
     #[test]
     fn a_login_never_loses_and_nothing_goes_back() {
         let held = Held::Login(v(1, 3));
-        assert_eq!(held.admits(None, Expects::Anything, v(2, 0)), Admission::Write);
-        assert_eq!(held.admits(None, Expects::Anything, v(1, 0)), Admission::Already);
-        assert_eq!(held.admits(None, Expects::Anything, v(1, 3)), Admission::Already);
-        assert_eq!(held.admits(None, Expects::Version(v(1, 3)), v(1, 4)), Admission::Write);
-        assert_eq!(held.admits(None, Expects::Version(v(1, 3)), v(1, 3)), Admission::Moved);
-        assert_eq!(held.admits(None, Expects::Version(v(1, 2)), v(1, 4)), Admission::Moved);
-        assert_eq!(held.admits(None, Expects::Nothing, v(2, 0)), Admission::Moved);
-        assert_eq!(held.admits(Some(v(1, 4)), Expects::Version(v(1, 4)), v(1, 5)), Admission::Write);
+        assert_eq!(
+            held.admits(None, Expects::Anything, v(2, 0)),
+            Admission::Write
+        );
+        assert_eq!(
+            held.admits(None, Expects::Anything, v(1, 0)),
+            Admission::Already
+        );
+        assert_eq!(
+            held.admits(None, Expects::Anything, v(1, 3)),
+            Admission::Already
+        );
+        assert_eq!(
+            held.admits(None, Expects::Version(v(1, 3)), v(1, 4)),
+            Admission::Write
+        );
+        assert_eq!(
+            held.admits(None, Expects::Version(v(1, 3)), v(1, 3)),
+            Admission::Moved
+        );
+        assert_eq!(
+            held.admits(None, Expects::Version(v(1, 2)), v(1, 4)),
+            Admission::Moved
+        );
+        assert_eq!(
+            held.admits(None, Expects::Nothing, v(2, 0)),
+            Admission::Moved
+        );
+        assert_eq!(
+            held.admits(Some(v(1, 4)), Expects::Version(v(1, 4)), v(1, 5)),
+            Admission::Write
+        );
     }
 }

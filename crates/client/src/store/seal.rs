@@ -88,20 +88,35 @@ impl Keys {
     pub(super) fn new(root: Zeroizing<[u8; 32]>, store: [u8; 16], key_id: u32) -> Self {
         let lookup = Lookup::new(derive(&root, &store, &[b"lookup/v1"]));
         let facts = derive(&root, &store, &[b"fact/v1"]);
-        Self { root, store, key_id, facts, lookup }
+        Self {
+            root,
+            store,
+            key_id,
+            facts,
+            lookup,
+        }
     }
 
     /// Seals a value for a place.
-    pub(super) fn seal<T: Serialize>(&self, place: &Place<'_>, value: &T) -> Result<Vec<u8>, Error> {
+    pub(super) fn seal<T: Serialize>(
+        &self,
+        place: &Place<'_>,
+        value: &T,
+    ) -> Result<Vec<u8>, Error> {
         self.seal_with(place, &padded(value)?, crate::crypto::random())
     }
 
     fn seal_with(&self, place: &Place<'_>, text: &[u8], nonce: [u8; 24]) -> Result<Vec<u8>, Error> {
-        let payload = Payload { msg: text, aad: &self.associated(place, self.key_id) };
+        let payload = Payload {
+            msg: text,
+            aad: &self.associated(place, self.key_id),
+        };
         let sealed = self
             .cipher(place)
             .encrypt(&XNonce::from(nonce), payload)
-            .map_err(|_| Error::Bug { what: "seal: the text is too long for the cipher" })?;
+            .map_err(|_| Error::Bug {
+                what: "seal: the text is too long for the cipher",
+            })?;
         let mut envelope = Vec::with_capacity(HEAD + sealed.len());
         envelope.push(VERSION);
         envelope.extend_from_slice(&self.key_id.to_be_bytes());
@@ -114,7 +129,11 @@ impl Keys {
     ///
     /// # Errors
     /// `store.corrupt`, naming the row, where a single bit of it or of its place differs.
-    pub(super) fn open<T: DeserializeOwned>(&self, place: &Place<'_>, envelope: &[u8]) -> Result<T, Error> {
+    pub(super) fn open<T: DeserializeOwned>(
+        &self,
+        place: &Place<'_>,
+        envelope: &[u8],
+    ) -> Result<T, Error> {
         let damaged = || damaged(place);
         let ([VERSION, key_id @ ..], nonce, sealed) = split(envelope).ok_or_else(damaged)? else {
             return Err(damaged());
@@ -123,8 +142,14 @@ impl Keys {
         if key_id != self.key_id {
             return Err(damaged());
         }
-        let payload = Payload { msg: sealed, aad: &self.associated(place, key_id) };
-        let text = self.cipher(place).decrypt(&XNonce::from(nonce), payload).map_err(|_| damaged())?;
+        let payload = Payload {
+            msg: sealed,
+            aad: &self.associated(place, key_id),
+        };
+        let text = self
+            .cipher(place)
+            .decrypt(&XNonce::from(nonce), payload)
+            .map_err(|_| damaged())?;
         let text = Zeroizing::new(text);
         let (length, rest) = text.split_first_chunk::<4>().ok_or_else(damaged)?;
         let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| damaged())?;
@@ -133,8 +158,17 @@ impl Keys {
     }
 
     /// Authenticates a fact that stays in the clear.
-    pub(super) fn seal_fact(&self, record: &[u8; 32], version: Version, field: &str, json: &[u8]) -> Vec<u8> {
-        let mac = self.fact_mac(record, version, field, json).finalize().into_bytes();
+    pub(super) fn seal_fact(
+        &self,
+        record: &[u8; 32],
+        version: Version,
+        field: &str,
+        json: &[u8],
+    ) -> Vec<u8> {
+        let mac = self
+            .fact_mac(record, version, field, json)
+            .finalize()
+            .into_bytes();
         [&mac, json].concat()
     }
 
@@ -146,23 +180,44 @@ impl Keys {
         field: &str,
         stored: &'a [u8],
     ) -> Result<&'a [u8], Error> {
-        let damaged = || Error::StoreCorrupt { what: format!("{field} of {}", short(record)) };
+        let damaged = || Error::StoreCorrupt {
+            what: format!("{field} of {}", short(record)),
+        };
         let (mac, json) = stored.split_at_checked(MAC).ok_or_else(damaged)?;
-        self.fact_mac(record, version, field, json).verify_slice(mac).map_err(|_| damaged())?;
+        self.fact_mac(record, version, field, json)
+            .verify_slice(mac)
+            .map_err(|_| damaged())?;
         Ok(json)
     }
 
-    fn fact_mac(&self, record: &[u8; 32], version: Version, field: &str, json: &[u8]) -> hmac::Hmac<Sha256> {
+    fn fact_mac(
+        &self,
+        record: &[u8; 32],
+        version: Version,
+        field: &str,
+        json: &[u8],
+    ) -> hmac::Hmac<Sha256> {
         let mut mac = hmac(&self.facts);
         let generation = version.generation.0.to_be_bytes();
-        for part in [b"pilotlight/fact1", &record[..], &version.incarnation.0, &generation, field.as_bytes(), json] {
+        for part in [
+            b"pilotlight/fact1",
+            &record[..],
+            &version.incarnation.0,
+            &generation,
+            field.as_bytes(),
+            json,
+        ] {
             framed(&mut mac, part);
         }
         mac
     }
 
     fn cipher(&self, place: &Place<'_>) -> XChaCha20Poly1305 {
-        let key = derive(&self.root, &self.store, &[b"rec/v1", TENANT.as_bytes(), place.record]);
+        let key = derive(
+            &self.root,
+            &self.store,
+            &[b"rec/v1", TENANT.as_bytes(), place.record],
+        );
         XChaCha20Poly1305::new((&*key).into())
     }
 
@@ -189,10 +244,15 @@ impl Keys {
 }
 
 /// Derives a key for one purpose from the root key of a store.
-#[expect(clippy::expect_used, reason = "32 bytes are far below what HKDF can give")]
+#[expect(
+    clippy::expect_used,
+    reason = "32 bytes are far below what HKDF can give"
+)]
 pub(super) fn derive(root: &[u8; 32], salt: &[u8], info: &[&[u8]]) -> Zeroizing<[u8; 32]> {
     let mut key = Zeroizing::new([0; 32]);
-    Hkdf::<Sha256>::new(Some(salt), root).expand_multi_info(info, &mut *key).expect("32 bytes are few");
+    Hkdf::<Sha256>::new(Some(salt), root)
+        .expand_multi_info(info, &mut *key)
+        .expect("32 bytes are few");
     key
 }
 
@@ -212,10 +272,14 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 
 /// Serialises a value into one buffer that never grows (so that no copy is left behind) and is wiped.
 fn padded<T: Serialize>(value: &T) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let unwritable = |_| Error::Bug { what: "seal: a record that is no JSON" };
+    let unwritable = |_| Error::Bug {
+        what: "seal: a record that is no JSON",
+    };
     let mut counted = Count(0);
     serde_json::to_writer(&mut counted, value).map_err(unwritable)?;
-    let length = u32::try_from(counted.0).map_err(|_| Error::Bug { what: "seal: a record of 4 GiB" })?;
+    let length = u32::try_from(counted.0).map_err(|_| Error::Bug {
+        what: "seal: a record of 4 GiB",
+    })?;
     let size = (4 + counted.0).next_multiple_of(BUCKET);
     let mut text = Zeroizing::new(Vec::with_capacity(size));
     text.extend_from_slice(&length.to_be_bytes());
@@ -246,7 +310,9 @@ fn split(envelope: &[u8]) -> Option<([u8; 5], [u8; 24], &[u8])> {
 }
 
 fn damaged(place: &Place<'_>) -> Error {
-    Error::StoreCorrupt { what: format!("{} {}", place.kind.as_str(), short(place.record)) }
+    Error::StoreCorrupt {
+        what: format!("{} {}", place.kind.as_str(), short(place.record)),
+    }
 }
 
 /// Whose records an embedded store holds; a fleet's store has many.

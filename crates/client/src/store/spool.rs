@@ -37,7 +37,10 @@ pub(super) struct Slot<'a> {
 
 impl<'a> Slot<'a> {
     pub(super) fn new(folder: &'a Folder, id: &str) -> Self {
-        Self { folder, name: format!("{id}.spool") }
+        Self {
+            folder,
+            name: format!("{id}.spool"),
+        }
     }
 
     /// The envelopes that the slot holds, the newest first.
@@ -45,10 +48,14 @@ impl<'a> Slot<'a> {
     /// # Errors
     /// `store.corrupt` where both halves are damaged: one can be torn by a crash, two cannot.
     pub(super) fn read(&self) -> Result<Vec<Vec<u8>>, Error> {
-        let Some(file) = self.folder.file_to_read(&self.name)? else { return Ok(Vec::new()) };
+        let Some(file) = self.folder.file_to_read(&self.name)? else {
+            return Ok(Vec::new());
+        };
         let halves = self.halves(&file)?;
         if halves.iter().all(|half| matches!(half, Half::Torn)) {
-            return Err(Error::StoreCorrupt { what: format!("spool slot {}", self.name) });
+            return Err(Error::StoreCorrupt {
+                what: format!("spool slot {}", self.name),
+            });
         }
         Ok(newest_first(halves))
     }
@@ -83,9 +90,15 @@ impl<'a> Slot<'a> {
         }
         let halves = self.halves(&file)?;
         let sequence = halves.iter().map(Half::sequence).max().unwrap_or_default() + 1;
-        let older = if halves[0].sequence() <= halves[1].sequence() { 0 } else { 1 };
+        let older = if halves[0].sequence() <= halves[1].sequence() {
+            0
+        } else {
+            1
+        };
         let bytes = half(sequence, envelope);
-        file.write_all_at(&bytes, older * size).and_then(|()| file.sync_data()).map_err(|e| self.failed(e))
+        file.write_all_at(&bytes, older * size)
+            .and_then(|()| file.sync_data())
+            .map_err(|e| self.failed(e))
     }
 
     /// Overwrites all that the slot holds.
@@ -101,9 +114,15 @@ impl<'a> Slot<'a> {
 
     /// Makes the slot, empty. Two processes may both try: the first wins.
     fn make(&self, half: u64) -> Result<(), Error> {
-        let temporary = format!("{}.{}.tmp", self.name, super::seal::hex(&crate::crypto::random::<8>()));
+        let temporary = format!(
+            "{}.{}.tmp",
+            self.name,
+            super::seal::hex(&crate::crypto::random::<8>())
+        );
         let Some(file) = self.folder.new_file(&temporary)? else {
-            return Err(Error::Bug { what: "spool: a random name was taken" });
+            return Err(Error::Bug {
+                what: "spool: a random name was taken",
+            });
         };
         if let Err(error) = fill(&file, 2 * half) {
             self.folder.remove(&temporary)?;
@@ -119,11 +138,15 @@ impl<'a> Slot<'a> {
         let temporary = self.growing();
         self.folder.remove(&temporary)?;
         let Some(larger) = self.folder.new_file(&temporary)? else {
-            return Err(Error::Bug { what: "spool: two processes hold one lock" });
+            return Err(Error::Bug {
+                what: "spool: two processes hold one lock",
+            });
         };
         larger.try_lock().map_err(|e| self.failed(e.into()))?;
         let written = fill(&larger, 2 * size).and_then(|()| match kept.first() {
-            Some(envelope) => larger.write_all_at(&half(1, envelope), 0).and_then(|()| larger.sync_all()),
+            Some(envelope) => larger
+                .write_all_at(&half(1, envelope), 0)
+                .and_then(|()| larger.sync_all()),
             None => Ok(()),
         });
         if let Err(error) = written {
@@ -138,13 +161,19 @@ impl<'a> Slot<'a> {
     fn lock(&self) -> Result<File, Error> {
         for _ in 0..LOCK_TRIES {
             let Some(file) = self.folder.file(&self.name)? else {
-                return Err(Error::StoreUnavailable { why: "the spool slot vanished".into() });
+                return Err(Error::StoreUnavailable {
+                    why: "the spool slot vanished".into(),
+                });
             };
             match file.try_lock() {
                 Ok(()) => {
                     // Grown meanwhile: the name leads to another file.
                     let here = id_of(&file).map_err(|e| self.failed(e.into()))?;
-                    if self.folder.look(&self.name)?.is_some_and(|entry| entry.id == here) {
+                    if self
+                        .folder
+                        .look(&self.name)?
+                        .is_some_and(|entry| entry.id == here)
+                    {
                         return Ok(file);
                     }
                 }
@@ -152,13 +181,21 @@ impl<'a> Slot<'a> {
                 Err(std::fs::TryLockError::Error(error)) => return Err(self.failed(error)),
             }
         }
-        Err(Error::StoreUnavailable { why: "another process holds the spool slot".into() })
+        Err(Error::StoreUnavailable {
+            why: "another process holds the spool slot".into(),
+        })
     }
 
     /// The size of a half; nothing where the file has a size that no slot has: it was cut short.
     fn half_size(&self, file: &File) -> Result<u64, Error> {
         let size = file.metadata().map_err(|e| self.failed(e))?.len();
-        Ok(if size >= 2 * SMALLEST_HALF && size.is_multiple_of(2 * PAGE) { size / 2 } else { 0 })
+        Ok(
+            if size >= 2 * SMALLEST_HALF && size.is_multiple_of(2 * PAGE) {
+                size / 2
+            } else {
+                0
+            },
+        )
     }
 
     fn halves(&self, file: &File) -> Result<[Half; 2], Error> {
@@ -216,34 +253,60 @@ fn read_half(file: &File, offset: u64, size: u64) -> io::Result<Half> {
     if head == [0; HEAD] {
         return Ok(Half::Empty);
     }
-    let Some((sequence, length, digest)) = parse(&head) else { return Ok(Half::Torn) };
+    let Some((sequence, length, digest)) = parse(&head) else {
+        return Ok(Half::Torn);
+    };
     if length > size - HEAD as u64 {
         return Ok(Half::Torn);
     }
     let mut envelope = vec![0; usize::try_from(length).unwrap_or_default()];
     file.read_exact_at(&mut envelope, offset + HEAD as u64)?;
-    Ok(if digest == checksum(sequence, &envelope) { Half::Holds(sequence, envelope) } else { Half::Torn })
+    Ok(if digest == checksum(sequence, &envelope) {
+        Half::Holds(sequence, envelope)
+    } else {
+        Half::Torn
+    })
 }
 
 fn parse(head: &[u8; HEAD]) -> Option<(u64, u64, [u8; 32])> {
     let rest = head.strip_prefix(MAGIC)?;
     let (sequence, rest) = rest.split_first_chunk::<8>()?;
     let (length, digest) = rest.split_first_chunk::<4>()?;
-    Some((u64::from_be_bytes(*sequence), u64::from(u32::from_be_bytes(*length)), digest.try_into().ok()?))
+    Some((
+        u64::from_be_bytes(*sequence),
+        u64::from(u32::from_be_bytes(*length)),
+        digest.try_into().ok()?,
+    ))
 }
 
 fn half(sequence: u64, envelope: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(envelope.len()).unwrap_or(u32::MAX).to_be_bytes();
-    [MAGIC.as_slice(), &sequence.to_be_bytes(), &length, &checksum(sequence, envelope), envelope].concat()
+    let length = u32::try_from(envelope.len())
+        .unwrap_or(u32::MAX)
+        .to_be_bytes();
+    [
+        MAGIC.as_slice(),
+        &sequence.to_be_bytes(),
+        &length,
+        &checksum(sequence, envelope),
+        envelope,
+    ]
+    .concat()
 }
 
 fn checksum(sequence: u64, envelope: &[u8]) -> [u8; 32] {
-    Sha256::new().chain_update(MAGIC).chain_update(sequence.to_be_bytes()).chain_update(envelope).finalize().into()
+    Sha256::new()
+        .chain_update(MAGIC)
+        .chain_update(sequence.to_be_bytes())
+        .chain_update(envelope)
+        .finalize()
+        .into()
 }
 
 /// How large a half is for an envelope of this length: twice it, at least 16 KiB, in whole pages.
 fn half_for(length: usize) -> u64 {
-    ((2 * length + HEAD) as u64).max(SMALLEST_HALF).next_multiple_of(PAGE)
+    ((2 * length + HEAD) as u64)
+        .max(SMALLEST_HALF)
+        .next_multiple_of(PAGE)
 }
 
 /// Writes zeros over the first `size` bytes, durably.
@@ -251,7 +314,9 @@ fn fill(file: &File, size: u64) -> io::Result<()> {
     let zeros = [0u8; 4096];
     let mut at = 0;
     while at < size {
-        let part = zeros.len().min(usize::try_from(size - at).unwrap_or(zeros.len()));
+        let part = zeros
+            .len()
+            .min(usize::try_from(size - at).unwrap_or(zeros.len()));
         file.write_all_at(&zeros[..part], at)?;
         at += part as u64;
     }
@@ -289,12 +354,20 @@ mod tests {
             slot.write(&[n; 1000]).unwrap();
             let held = slot.read().unwrap();
             assert_eq!(held[0], [n; 1000]);
-            assert_eq!(held.get(1), (n > 0).then(|| vec![n.wrapping_sub(1); 1000]).as_ref());
+            assert_eq!(
+                held.get(1),
+                (n > 0).then(|| vec![n.wrapping_sub(1); 1000]).as_ref()
+            );
         }
         assert_eq!(folder.look("a.spool").unwrap().unwrap().size, size);
         slot.wipe().unwrap();
         assert!(slot.read().unwrap().is_empty());
-        assert!(std::fs::read(folder.path().join("a.spool")).unwrap().iter().all(|b| *b == 0));
+        assert!(
+            std::fs::read(folder.path().join("a.spool"))
+                .unwrap()
+                .iter()
+                .all(|b| *b == 0)
+        );
     }
 
     /// F-03, F-06: a write torn at any byte leaves what was there before; two damaged halves are an error, not nothing.
@@ -314,7 +387,11 @@ mod tests {
         file.write_all_at(b"PLSPOOL?", 0).unwrap();
         assert!(matches!(slot.read(), Err(Error::StoreCorrupt { .. })));
         slot.write(b"third").unwrap();
-        assert_eq!(slot.read().unwrap(), [b"third"], "the next write heals the slot");
+        assert_eq!(
+            slot.read().unwrap(),
+            [b"third"],
+            "the next write heals the slot"
+        );
     }
 
     fn fill_half(file: &File, offset: u64) {
@@ -342,12 +419,22 @@ mod tests {
         let (_dir, folder) = folder();
         let slot = Slot::new(&folder, "a");
         slot.write(b"first").unwrap();
-        let file = std::fs::OpenOptions::new().write(true).open(folder.path().join("a.spool")).unwrap();
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .open(folder.path().join("a.spool"))
+            .unwrap();
         for size in [0, 1, 51, 4096, 16_384, 32_767] {
             file.set_len(size).unwrap();
-            assert!(matches!(slot.read(), Err(Error::StoreCorrupt { .. })), "{size}");
+            assert!(
+                matches!(slot.read(), Err(Error::StoreCorrupt { .. })),
+                "{size}"
+            );
         }
         slot.write(b"second").unwrap();
-        assert_eq!(slot.read().unwrap(), [b"second"], "the next write heals the slot");
+        assert_eq!(
+            slot.read().unwrap(),
+            [b"second"],
+            "the next write heals the slot"
+        );
     }
 }

@@ -32,7 +32,9 @@ use std::{
 use async_trait::async_trait;
 use pilotlight_core::{
     Error,
-    credential::{Binding, BindingId, BindingKey, Credential, CredentialId, CredentialKey, Version},
+    credential::{
+        Binding, BindingId, BindingKey, Credential, CredentialId, CredentialKey, Version,
+    },
     event::Event,
     flow::{Buried, Commit, Committed, Registration},
     issuer::Issuer,
@@ -70,7 +72,13 @@ impl SqliteStoreConfig {
     /// A store in `data_dir` that `key_file` opens.
     #[must_use]
     pub fn new(data_dir: PathBuf, key_file: PathBuf, program: &str, clock: Arc<dyn Clock>) -> Self {
-        Self { data_dir, key_file, program: program.to_owned(), clock, busy_timeout: Duration::from_secs(5) }
+        Self {
+            data_dir,
+            key_file,
+            program: program.to_owned(),
+            clock,
+            busy_timeout: Duration::from_secs(5),
+        }
     }
 
     /// Sets how long a call waits for another process that writes.
@@ -113,7 +121,9 @@ impl SqliteStore {
             Some(opened) => opened,
             None => {
                 open::make(&folder, config)?;
-                let vanished = || Error::StoreUnavailable { why: "the store vanished as it was made".into() };
+                let vanished = || Error::StoreUnavailable {
+                    why: "the store vanished as it was made".into(),
+                };
                 open::existing(&folder, config)?.ok_or_else(vanished)?
             }
         };
@@ -126,7 +136,9 @@ impl SqliteStore {
     /// As [`SqliteStore::open`].
     pub fn open_existing(config: &SqliteStoreConfig) -> Result<Option<Self>, Error> {
         let config = &absolute(config)?;
-        let Some(folder) = Folder::open(&config.data_dir, Others::Nothing)? else { return Ok(None) };
+        let Some(folder) = Folder::open(&config.data_dir, Others::Nothing)? else {
+            return Ok(None);
+        };
         open::on_this_machine(&folder)?;
         Ok(open::existing(&folder, config)?.map(|opened| Self::new(opened, folder, config)))
     }
@@ -143,7 +155,9 @@ impl SqliteStore {
             slots: opened.slots,
             created_at: opened.created_at,
         };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// The kinds of the slots that open the store (`keyfile`; others that other versions know), in the header's order.
@@ -166,10 +180,12 @@ impl SqliteStore {
         let inner = Arc::clone(&self.inner);
         match tokio::task::spawn_blocking(move || work(&inner)).await {
             Ok(done) => done,
-            Err(error) if error.is_cancelled() => {
-                Err(Error::StoreUnavailable { why: "the runtime is shutting down".into() })
-            }
-            Err(_) => Err(Error::Bug { what: "store: a call panicked" }),
+            Err(error) if error.is_cancelled() => Err(Error::StoreUnavailable {
+                why: "the runtime is shutting down".into(),
+            }),
+            Err(_) => Err(Error::Bug {
+                what: "store: a call panicked",
+            }),
         }
     }
 }
@@ -177,7 +193,9 @@ impl SqliteStore {
 impl Inner {
     fn connection(&self) -> MutexGuard<'_, Connection> {
         // A call that panicked has rolled its transaction back as it unwound.
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads within one transaction, so that what is read belongs together.
@@ -191,7 +209,9 @@ impl Inner {
     /// Writes within one transaction that is durable when this returns.
     fn writing<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
         let mut connection = self.connection();
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| sql(&e))?;
+        let transaction = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(|e| sql(&e))?;
         self.check_versions(&transaction)?;
         if !self.writable.load(Ordering::Relaxed) {
             return Err(not_ours_to_write());
@@ -205,16 +225,24 @@ impl Inner {
     /// Refuses to write beside the database where it may not be written either. Does not ask the database: this must
     /// work while that refuses.
     fn admit_writer(&self) -> Result<(), Error> {
-        if self.writable.load(Ordering::Relaxed) { Ok(()) } else { Err(not_ours_to_write()) }
+        if self.writable.load(Ordering::Relaxed) {
+            Ok(())
+        } else {
+            Err(not_ours_to_write())
+        }
     }
 
     /// Looks whether another version has raised what the store asks of its readers and writers, meanwhile (F-30).
     fn check_versions(&self, connection: &Connection) -> Result<(), Error> {
         let (min_reader, min_writer) = schema::required_versions(connection)?;
         if min_reader > schema::READER {
-            return Err(Error::StoreNewerFormat { found: min_reader, known: schema::READER });
+            return Err(Error::StoreNewerFormat {
+                found: min_reader,
+                known: schema::READER,
+            });
         }
-        self.writable.store(min_writer <= schema::WRITER, Ordering::Relaxed);
+        self.writable
+            .store(min_writer <= schema::WRITER, Ordering::Relaxed);
         Ok(())
     }
 
@@ -234,7 +262,12 @@ impl Inner {
 
     fn try_lock(&self, name: LockName) -> Result<Locked, Error> {
         let locks = self.folder.sub(LOCKS)?;
-        lock::try_lock(&locks, &lock::file_name(name), &self.program, self.clock.now().wall)
+        lock::try_lock(
+            &locks,
+            &lock::file_name(name),
+            &self.program,
+            self.clock.now().wall,
+        )
     }
 }
 
@@ -268,7 +301,10 @@ impl Store for SqliteStore {
     async fn put_binding(&self, binding: &Binding) -> Result<(), Error> {
         let binding = binding.clone();
         let refuse = tables::TakenName::Refuse;
-        self.call(move |inner| inner.writing(|t| tables::put_binding(t, &inner.keys, &binding, refuse))).await
+        self.call(move |inner| {
+            inner.writing(|t| tables::put_binding(t, &inner.keys, &binding, refuse))
+        })
+        .await
     }
 
     async fn read(&self, key: &CredentialKey) -> Result<Option<Record>, Error> {
@@ -276,9 +312,16 @@ impl Store for SqliteStore {
         self.call(move |inner| inner.read(&key)).await
     }
 
-    async fn note(&self, key: &CredentialKey, version: Version, facts: &[Fact], event: Option<&Event>) -> Result<bool, Error> {
+    async fn note(
+        &self,
+        key: &CredentialKey,
+        version: Version,
+        facts: &[Fact],
+        event: Option<&Event>,
+    ) -> Result<bool, Error> {
         let (key, facts, event) = (key.clone(), facts.to_vec(), event.cloned());
-        self.call(move |inner| inner.note(&key, version, &facts, event.as_ref())).await
+        self.call(move |inner| inner.note(&key, version, &facts, event.as_ref()))
+            .await
     }
 
     async fn commit(&self, commit: &Commit) -> Result<Committed, Error> {
@@ -293,12 +336,19 @@ impl Store for SqliteStore {
 
     async fn spool(&self, follows: Option<Version>, credential: &Credential) -> Result<(), Error> {
         let credential = credential.clone();
-        self.call(move |inner| inner.spool(follows, &credential)).await
+        self.call(move |inner| inner.spool(follows, &credential))
+            .await
     }
 
-    async fn bury(&self, key: &CredentialKey, event: &Event, revoke: bool) -> Result<Option<Buried>, Error> {
+    async fn bury(
+        &self,
+        key: &CredentialKey,
+        event: &Event,
+        revoke: bool,
+    ) -> Result<Option<Buried>, Error> {
         let (key, event) = (key.clone(), event.clone());
-        self.call(move |inner| inner.bury(&key, &event, revoke)).await
+        self.call(move |inner| inner.bury(&key, &event, revoke))
+            .await
     }
 
     async fn revocations(&self) -> Result<Vec<QueuedRevocation>, Error> {
@@ -317,12 +367,14 @@ impl Store for SqliteStore {
 
     async fn put_registration(&self, registration: &Registration) -> Result<(), Error> {
         let registration = registration.clone();
-        self.call(move |inner| inner.put_registration(&registration)).await
+        self.call(move |inner| inner.put_registration(&registration))
+            .await
     }
 
     async fn forget_registration(&self, registration: &Registration) -> Result<(), Error> {
         let registration = registration.clone();
-        self.call(move |inner| inner.forget_registration(&registration)).await
+        self.call(move |inner| inner.forget_registration(&registration))
+            .await
     }
 
     async fn notes(&self, issuer: &Issuer) -> Result<IssuerNotes, Error> {
@@ -337,21 +389,28 @@ impl Store for SqliteStore {
 
     async fn record(&self, key: &CredentialKey, event: &Event) -> Result<(), Error> {
         let (id, event) = (self.credential_id(key), event.clone());
-        self.call(move |inner| inner.writing(|t| rows::add_event(t, &inner.keys, id, &event))).await
+        self.call(move |inner| inner.writing(|t| rows::add_event(t, &inner.keys, id, &event)))
+            .await
     }
 
     async fn events(&self, key: &CredentialKey, limit: usize) -> Result<Vec<Event>, Error> {
         let id = self.credential_id(key);
-        self.call(move |inner| inner.reading(|c| rows::events(c, &inner.keys, id, limit))).await
+        self.call(move |inner| inner.reading(|c| rows::events(c, &inner.keys, id, limit)))
+            .await
     }
 
     async fn login_outcome(&self, binding: BindingId) -> Result<Option<LoginOutcome>, Error> {
         self.call(move |inner| inner.login_outcome(binding)).await
     }
 
-    async fn put_login_outcome(&self, binding: BindingId, outcome: &LoginOutcome) -> Result<(), Error> {
+    async fn put_login_outcome(
+        &self,
+        binding: BindingId,
+        outcome: &LoginOutcome,
+    ) -> Result<(), Error> {
         let outcome = outcome.clone();
-        self.call(move |inner| inner.put_login_outcome(binding, &outcome)).await
+        self.call(move |inner| inner.put_login_outcome(binding, &outcome))
+            .await
     }
 
     async fn try_lock(&self, name: LockName) -> Result<Locked, Error> {
@@ -365,17 +424,27 @@ impl Store for SqliteStore {
 
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqliteStore").field("data_dir", &self.inner.folder.path()).finish_non_exhaustive()
+        f.debug_struct("SqliteStore")
+            .field("data_dir", &self.inner.folder.path())
+            .finish_non_exhaustive()
     }
 }
 
 fn absolute(config: &SqliteStoreConfig) -> Result<SqliteStoreConfig, Error> {
-    let absolute = |path: &PathBuf| std::path::absolute(path).map_err(|e| super::place::refused(path, &e.to_string()));
-    Ok(SqliteStoreConfig { data_dir: absolute(&config.data_dir)?, key_file: absolute(&config.key_file)?, ..config.clone() })
+    let absolute = |path: &PathBuf| {
+        std::path::absolute(path).map_err(|e| super::place::refused(path, &e.to_string()))
+    };
+    Ok(SqliteStoreConfig {
+        data_dir: absolute(&config.data_dir)?,
+        key_file: absolute(&config.key_file)?,
+        ..config.clone()
+    })
 }
 
 fn not_ours_to_write() -> Error {
-    Error::StoreUnavailable { why: "a newer version of the program has taken over writing to it; update this one".into() }
+    Error::StoreUnavailable {
+        why: "a newer version of the program has taken over writing to it; update this one".into(),
+    }
 }
 
 const LOCKS: &str = "locks";

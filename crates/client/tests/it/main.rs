@@ -1,5 +1,8 @@
 //! The integration tests of the client, in one binary.
-#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise, in its helpers too")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test stops at the first surprise, in its helpers too"
+)]
 
 mod net_callback;
 mod net_egress;

@@ -5,11 +5,11 @@ use std::{sync::Arc, time::Duration};
 use pilotlight::{
     Error,
     core::{
+        credential::{Binding, Generation},
+        error::LoginCause,
         flow::{Commit, Committed, Expects},
         notes::IssuerNotes,
         record::{Acceptance, Backoff, Fact, Forced, Record, Suspicion},
-        error::LoginCause,
-        credential::{Binding, Generation},
         time::Wall,
     },
     store::{Lease, LockName, Locked, LoginOutcome, Store},
@@ -79,13 +79,19 @@ contract! {
 }
 
 async fn login(store: &Arc<dyn Store>, n: u8, incarnation: u8) {
-    let done = store.commit(&commit(n, version(incarnation, 0), Expects::Anything)).await.unwrap();
+    let done = store
+        .commit(&commit(n, version(incarnation, 0), Expects::Anything))
+        .await
+        .unwrap();
     assert!(matches!(done, Committed::Done { .. }));
 }
 
 async fn refresh(store: &Arc<dyn Store>, n: u8, incarnation: u8, generation: u64) -> Committed {
     let expects = Expects::Version(version(incarnation, generation - 1));
-    store.commit(&commit(n, version(incarnation, generation), expects)).await.unwrap()
+    store
+        .commit(&commit(n, version(incarnation, generation), expects))
+        .await
+        .unwrap()
 }
 
 async fn read(store: &Arc<dyn Store>, n: u8) -> Record {
@@ -104,54 +110,141 @@ const DONE: Committed = Committed::Done { superseded: None };
 
 async fn promise_1_durable(world: &impl World) {
     let store = world.open();
-    let first = Commit { binding: Some(binding(1, "one")), ..commit(1, version(1, 0), Expects::Anything) };
+    let first = Commit {
+        binding: Some(binding(1, "one")),
+        ..commit(1, version(1, 0), Expects::Anything)
+    };
     assert_eq!(store.commit(&first).await.unwrap(), DONE);
-    assert!(store.note(&key(1), version(1, 0), &[Fact::Attempt(Some(attempt(1)))], None).await.unwrap());
+    assert!(
+        store
+            .note(
+                &key(1),
+                version(1, 0),
+                &[Fact::Attempt(Some(attempt(1)))],
+                None
+            )
+            .await
+            .unwrap()
+    );
     store.put_registration(&registration("a", 1)).await.unwrap();
     drop(store);
     let store = world.open();
     let record = read(&store, 1).await;
     assert_eq!(record.credential, Some(first.credential));
     assert_eq!(record.attempt, Some(attempt(1)));
-    assert_eq!(store.binding(&binding_key(1)).await.unwrap(), Some(binding(1, "one")));
-    assert_eq!(store.registrations(&issuer()).await.unwrap(), [registration("a", 1)]);
-    assert!(store.bury(&key(1), &event(9), true).await.unwrap().is_some());
+    assert_eq!(
+        store.binding(&binding_key(1)).await.unwrap(),
+        Some(binding(1, "one"))
+    );
+    assert_eq!(
+        store.registrations(&issuer()).await.unwrap(),
+        [registration("a", 1)]
+    );
+    assert!(
+        store
+            .bury(&key(1), &event(9), true)
+            .await
+            .unwrap()
+            .is_some()
+    );
     drop(store);
     let store = world.open();
     assert_eq!(read(&store, 1).await, Record::default());
     assert_eq!(store.revocations().await.unwrap().len(), 1);
-    assert_eq!(store.events(&key(1), 10).await.unwrap(), [event(0), event(9)]);
+    assert_eq!(
+        store.events(&key(1), 10).await.unwrap(),
+        [event(0), event(9)]
+    );
 }
 
 async fn promise_2_atomic(world: &impl World) {
     let store = world.open();
     login(&store, 1, 1).await;
-    let before = (read(&store, 1).await, store.events(&key(1), 10).await.unwrap());
-    let stale = Commit { binding: Some(binding(1, "one")), ..commit(1, version(1, 2), Expects::Version(version(1, 1))) };
+    let before = (
+        read(&store, 1).await,
+        store.events(&key(1), 10).await.unwrap(),
+    );
+    let stale = Commit {
+        binding: Some(binding(1, "one")),
+        ..commit(1, version(1, 2), Expects::Version(version(1, 1)))
+    };
     assert_eq!(store.commit(&stale).await.unwrap(), NOT_THERE);
-    assert!(!store.note(&key(1), version(1, 1), &[Fact::Attempt(Some(attempt(1)))], Some(&event(5))).await.unwrap());
+    assert!(
+        !store
+            .note(
+                &key(1),
+                version(1, 1),
+                &[Fact::Attempt(Some(attempt(1)))],
+                Some(&event(5))
+            )
+            .await
+            .unwrap()
+    );
     assert_eq!(store.bury(&key(2), &event(5), true).await.unwrap(), None);
-    assert_eq!((read(&store, 1).await, store.events(&key(1), 10).await.unwrap()), before);
+    assert_eq!(
+        (
+            read(&store, 1).await,
+            store.events(&key(1), 10).await.unwrap()
+        ),
+        before
+    );
     assert_eq!(store.bindings().await.unwrap(), []);
     assert_eq!(store.events(&key(2), 10).await.unwrap(), []);
     assert_eq!(store.revocations().await.unwrap(), []);
-    let facts = [Fact::Attempt(Some(attempt(1))), Fact::Forced(Some(Forced::default()))];
-    assert!(store.note(&key(1), version(1, 0), &facts, Some(&event(6))).await.unwrap());
+    let facts = [
+        Fact::Attempt(Some(attempt(1))),
+        Fact::Forced(Some(Forced::default())),
+    ];
+    assert!(
+        store
+            .note(&key(1), version(1, 0), &facts, Some(&event(6)))
+            .await
+            .unwrap()
+    );
     let record = read(&store, 1).await;
-    assert_eq!((record.attempt, record.forced), (Some(attempt(1)), Some(Forced::default())));
-    assert_eq!(store.events(&key(1), 10).await.unwrap(), [event(0), event(6)]);
+    assert_eq!(
+        (record.attempt, record.forced),
+        (Some(attempt(1)), Some(Forced::default()))
+    );
+    assert_eq!(
+        store.events(&key(1), 10).await.unwrap(),
+        [event(0), event(6)]
+    );
 }
 
 async fn promise_3_compare_and_swap(world: &impl World) {
     let store = world.open();
     assert_eq!(refresh(&store, 1, 1, 1).await, NOT_THERE);
-    assert_eq!(store.commit(&commit(1, version(1, 0), Expects::Nothing)).await.unwrap(), DONE);
-    assert_eq!(store.commit(&commit(1, version(2, 0), Expects::Nothing)).await.unwrap(), NOT_THERE);
-    assert_eq!(refresh(&store, 1, 2, 1).await, NOT_THERE, "another incarnation");
-    assert_eq!(refresh(&store, 1, 1, 2).await, NOT_THERE, "a generation too far");
+    assert_eq!(
+        store
+            .commit(&commit(1, version(1, 0), Expects::Nothing))
+            .await
+            .unwrap(),
+        DONE
+    );
+    assert_eq!(
+        store
+            .commit(&commit(1, version(2, 0), Expects::Nothing))
+            .await
+            .unwrap(),
+        NOT_THERE
+    );
+    assert_eq!(
+        refresh(&store, 1, 2, 1).await,
+        NOT_THERE,
+        "another incarnation"
+    );
+    assert_eq!(
+        refresh(&store, 1, 1, 2).await,
+        NOT_THERE,
+        "a generation too far"
+    );
     assert_eq!(refresh(&store, 1, 1, 1).await, DONE);
     assert_eq!(refresh(&store, 1, 1, 1).await, NOT_THERE, "twice");
-    assert_eq!(read(&store, 1).await.credential, Some(credential(1, version(1, 1))));
+    assert_eq!(
+        read(&store, 1).await.credential,
+        Some(credential(1, version(1, 1)))
+    );
     assert_eq!(store.read(&key(2)).await.unwrap(), None);
 }
 
@@ -173,29 +266,65 @@ async fn promise_3_a_login_never_loses(world: &impl World) {
     let store = world.open();
     login(&store, 1, 1).await;
     refresh(&store, 1, 1, 1).await;
-    let second = store.commit(&commit(1, version(2, 0), Expects::Anything)).await.unwrap();
-    assert_eq!(second, Committed::Done { superseded: Some(Box::new(credential(1, version(1, 1)))) });
-    assert_eq!(refresh(&store, 1, 1, 2).await, NOT_THERE, "a refresh of the login before");
+    let second = store
+        .commit(&commit(1, version(2, 0), Expects::Anything))
+        .await
+        .unwrap();
+    assert_eq!(
+        second,
+        Committed::Done {
+            superseded: Some(Box::new(credential(1, version(1, 1))))
+        }
+    );
+    assert_eq!(
+        refresh(&store, 1, 1, 2).await,
+        NOT_THERE,
+        "a refresh of the login before"
+    );
     assert_eq!(read(&store, 1).await.version(), Some(version(2, 0)));
     // Another process merged it from the spool and has even refreshed it: the login is still told that it is in.
     refresh(&store, 1, 2, 1).await;
-    let named = Commit { binding: Some(binding(1, "one")), ..commit(1, version(2, 0), Expects::Anything) };
+    let named = Commit {
+        binding: Some(binding(1, "one")),
+        ..commit(1, version(2, 0), Expects::Anything)
+    };
     assert_eq!(store.commit(&named).await.unwrap(), DONE);
     assert_eq!(read(&store, 1).await.version(), Some(version(2, 1)));
     assert_eq!(store.bindings().await.unwrap(), [binding(1, "one")]);
     store.bury(&key(1), &event(1), false).await.unwrap();
-    assert_eq!(store.commit(&commit(1, version(3, 0), Expects::Anything)).await.unwrap(), DONE);
+    assert_eq!(
+        store
+            .commit(&commit(1, version(3, 0), Expects::Anything))
+            .await
+            .unwrap(),
+        DONE
+    );
     // Another server took the name while the person was logging in.
-    let named = Commit { binding: Some(binding(2, "one")), ..commit(2, version(1, 0), Expects::Anything) };
+    let named = Commit {
+        binding: Some(binding(2, "one")),
+        ..commit(2, version(1, 0), Expects::Anything)
+    };
     assert_eq!(store.commit(&named).await.unwrap(), DONE);
-    assert_eq!(store.binding(&binding_key(2)).await.unwrap().unwrap().name, "one-2");
+    assert_eq!(
+        store.binding(&binding_key(2)).await.unwrap().unwrap().name,
+        "one-2"
+    );
 }
 
 async fn promise_4_facts_belong_to_a_version(world: &impl World) {
     let store = world.open();
     login(&store, 1, 1).await;
-    let acceptance = Acceptance { generation: Generation(0), first_at: Wall(1), last_at: Wall(2) };
-    let suspicion = Suspicion { cause: LoginCause::Abandoned, since: Wall(1), probes: 2, next_probe_at: None };
+    let acceptance = Acceptance {
+        generation: Generation(0),
+        first_at: Wall(1),
+        last_at: Wall(2),
+    };
+    let suspicion = Suspicion {
+        cause: LoginCause::Abandoned,
+        since: Wall(1),
+        probes: 2,
+        next_probe_at: None,
+    };
     let backoff = Backoff::after(None, "unavailable.network", None, 0.5, Wall(3));
     let facts = [
         Fact::Attempt(Some(attempt(1))),
@@ -206,23 +335,64 @@ async fn promise_4_facts_belong_to_a_version(world: &impl World) {
     ];
     let mut expected = read(&store, 1).await;
     expected.apply(&facts);
-    assert!(store.note(&key(1), version(1, 0), &facts, None).await.unwrap());
+    assert!(
+        store
+            .note(&key(1), version(1, 0), &facts, None)
+            .await
+            .unwrap()
+    );
     assert_eq!(read(&store, 1).await, expected);
-    let cleared = [Fact::Attempt(None), Fact::Attempt(Some(attempt(2))), Fact::Backoff(None)];
+    let cleared = [
+        Fact::Attempt(None),
+        Fact::Attempt(Some(attempt(2))),
+        Fact::Backoff(None),
+    ];
     expected.apply(&cleared);
-    assert!(store.note(&key(1), version(1, 0), &cleared, None).await.unwrap());
+    assert!(
+        store
+            .note(&key(1), version(1, 0), &cleared, None)
+            .await
+            .unwrap()
+    );
     assert_eq!(read(&store, 1).await, expected);
     let forced = Forced::default().once_more(Wall(5), Generation(1));
-    let next = Commit { forced: Some(forced.clone()), ..commit(1, version(1, 1), Expects::Version(version(1, 0))) };
+    let next = Commit {
+        forced: Some(forced.clone()),
+        ..commit(1, version(1, 1), Expects::Version(version(1, 0)))
+    };
     store.commit(&next).await.unwrap();
-    let fresh = Record { credential: Some(next.credential), forced: Some(forced), ..Record::default() };
+    let fresh = Record {
+        credential: Some(next.credential),
+        forced: Some(forced),
+        ..Record::default()
+    };
     assert_eq!(read(&store, 1).await, fresh);
-    assert!(!store.note(&key(1), version(1, 0), &facts, None).await.unwrap());
-    assert!(!store.note(&key(2), version(1, 0), &facts, None).await.unwrap());
+    assert!(
+        !store
+            .note(&key(1), version(1, 0), &facts, None)
+            .await
+            .unwrap()
+    );
+    assert!(
+        !store
+            .note(&key(2), version(1, 0), &facts, None)
+            .await
+            .unwrap()
+    );
     assert_eq!(read(&store, 1).await, fresh);
-    assert!(store.note(&key(1), version(1, 1), &[], Some(&event(7))).await.unwrap());
+    assert!(
+        store
+            .note(&key(1), version(1, 1), &[], Some(&event(7)))
+            .await
+            .unwrap()
+    );
     store.bury(&key(1), &event(8), false).await.unwrap();
-    assert!(!store.note(&key(1), version(1, 1), &facts, Some(&event(9))).await.unwrap());
+    assert!(
+        !store
+            .note(&key(1), version(1, 1), &facts, Some(&event(9)))
+            .await
+            .unwrap()
+    );
 }
 
 async fn promise_5_monotone(world: &impl World) {
@@ -237,39 +407,90 @@ async fn promise_5_monotone(world: &impl World) {
         (2, Expects::Anything),
         (0, Expects::Anything),
     ] {
-        store.commit(&commit(1, version(1, generation), expects)).await.unwrap();
-        assert_eq!(read(&store, 1).await.version(), Some(version(1, 3)), "{generation} {expects:?}");
+        store
+            .commit(&commit(1, version(1, generation), expects))
+            .await
+            .unwrap();
+        assert_eq!(
+            read(&store, 1).await.version(),
+            Some(version(1, 3)),
+            "{generation} {expects:?}"
+        );
     }
-    store.spool(Some(version(1, 3)), &credential(1, version(1, 2))).await.unwrap();
+    store
+        .spool(Some(version(1, 3)), &credential(1, version(1, 2)))
+        .await
+        .unwrap();
     assert_eq!(read(&store, 1).await.version(), Some(version(1, 3)));
 }
 
 async fn promise_6_nothing_deletes_a_refresh_token(world: &impl World) {
     let store = world.open();
     login(&store, 1, 1).await;
-    store.put_registration(&registration("canary-client-id", 1)).await.unwrap();
-    store.note(&key(1), version(1, 0), &[Fact::Attempt(Some(attempt(1)))], Some(&event(1))).await.unwrap();
-    store.forget_registration(&registration("canary-client-id", 1)).await.unwrap();
-    store.put_binding(&Binding { credential: None, ..binding(1, "one") }).await.unwrap();
-    store.put_login_outcome(store.binding_id(&binding_key(1)), &LoginOutcome { at: Wall(1), code: None }).await.unwrap();
-    store.learn(&issuer(), &IssuerNotes::default()).await.unwrap();
+    store
+        .put_registration(&registration("canary-client-id", 1))
+        .await
+        .unwrap();
+    store
+        .note(
+            &key(1),
+            version(1, 0),
+            &[Fact::Attempt(Some(attempt(1)))],
+            Some(&event(1)),
+        )
+        .await
+        .unwrap();
+    store
+        .forget_registration(&registration("canary-client-id", 1))
+        .await
+        .unwrap();
+    store
+        .put_binding(&Binding {
+            credential: None,
+            ..binding(1, "one")
+        })
+        .await
+        .unwrap();
+    store
+        .put_login_outcome(
+            store.binding_id(&binding_key(1)),
+            &LoginOutcome {
+                at: Wall(1),
+                code: None,
+            },
+        )
+        .await
+        .unwrap();
+    store
+        .learn(&issuer(), &IssuerNotes::default())
+        .await
+        .unwrap();
     store.record(&key(1), &event(2)).await.unwrap();
     store.prepare_spool(&key(1)).await.unwrap();
     store.revoked(&key(1)).await.unwrap();
     login(&store, 2, 1).await;
     store.bury(&key(2), &event(3), false).await.unwrap();
-    assert_eq!(read(&store, 1).await.credential, Some(credential(1, version(1, 0))));
+    assert_eq!(
+        read(&store, 1).await.credential,
+        Some(credential(1, version(1, 0)))
+    );
 }
 
 async fn promise_7_one_holder(world: &impl World) {
     let (store, other) = (world.open(), world.open());
-    let (refresh, login) = (LockName::Refresh(store.credential_id(&key(1))), LockName::Login(store.binding_id(&binding_key(1))));
+    let (refresh, login) = (
+        LockName::Refresh(store.credential_id(&key(1))),
+        LockName::Login(store.binding_id(&binding_key(1))),
+    );
     let register = LockName::Register(store.issuer_id(&issuer()));
     let first = take(&store, refresh).await;
     for store in [&store, &other] {
         match store.try_lock(refresh).await.unwrap() {
             Locked::HeldBy(holder) => {
-                assert_eq!((holder.pid, holder.since, holder.stopped), (std::process::id(), 1_800_000_000, false));
+                assert_eq!(
+                    (holder.pid, holder.since, holder.stopped),
+                    (std::process::id(), 1_800_000_000, false)
+                );
                 assert!(!holder.program.is_empty());
             }
             Locked::Got(_) => panic!("two holders"),
@@ -319,26 +540,59 @@ async fn promise_8_reads_see_the_spool(world: &impl World) {
     let store = world.open();
     store.prepare_spool(&key(1)).await.unwrap();
     // A login that the store refused.
-    store.spool(None, &credential(1, version(1, 0))).await.unwrap();
+    store
+        .spool(None, &credential(1, version(1, 0)))
+        .await
+        .unwrap();
     let record = read(&world.open(), 1).await;
     assert_eq!(record.version(), Some(version(1, 0)));
     assert_eq!(record.spooled.unwrap().follows, None);
-    assert_eq!(store.commit(&commit(1, version(1, 0), Expects::Nothing)).await.unwrap(), DONE);
+    assert_eq!(
+        store
+            .commit(&commit(1, version(1, 0), Expects::Nothing))
+            .await
+            .unwrap(),
+        DONE
+    );
     assert_eq!(read(&store, 1).await.spooled, None);
     // A refresh that the store refused.
     let forced = Fact::Forced(Some(Forced::default()));
-    store.note(&key(1), version(1, 0), &[Fact::Attempt(Some(attempt(1))), forced], None).await.unwrap();
-    store.spool(Some(version(1, 0)), &credential(1, version(1, 1))).await.unwrap();
+    store
+        .note(
+            &key(1),
+            version(1, 0),
+            &[Fact::Attempt(Some(attempt(1))), forced],
+            None,
+        )
+        .await
+        .unwrap();
+    store
+        .spool(Some(version(1, 0)), &credential(1, version(1, 1)))
+        .await
+        .unwrap();
     let record = read(&world.open(), 1).await;
     assert_eq!(record.credential, Some(credential(1, version(1, 1))));
     assert_eq!(record.spooled.unwrap().follows, Some(version(1, 0)));
-    assert_eq!((record.attempt, record.forced), (None, Some(Forced::default())), "an attempt belongs to its version");
-    assert!(!store.note(&key(1), version(1, 1), &[], None).await.unwrap(), "not stored yet");
+    assert_eq!(
+        (record.attempt, record.forced),
+        (None, Some(Forced::default())),
+        "an attempt belongs to its version"
+    );
+    assert!(
+        !store.note(&key(1), version(1, 1), &[], None).await.unwrap(),
+        "not stored yet"
+    );
     assert_eq!(refresh(&store, 1, 1, 1).await, DONE);
     assert_eq!(read(&store, 1).await.spooled, None);
     // What follows another version than the stored one is not there.
-    store.spool(Some(version(1, 0)), &credential(1, version(1, 7))).await.unwrap();
-    store.spool(Some(version(2, 1)), &credential(1, version(2, 2))).await.unwrap();
+    store
+        .spool(Some(version(1, 0)), &credential(1, version(1, 7)))
+        .await
+        .unwrap();
+    store
+        .spool(Some(version(2, 1)), &credential(1, version(2, 2)))
+        .await
+        .unwrap();
     assert_eq!(read(&store, 1).await.version(), Some(version(1, 1)));
 }
 
@@ -347,7 +601,10 @@ async fn promise_8_spooled_after_spooled(world: &impl World) {
     login(&store, 1, 1).await;
     for generation in 1..6 {
         let follows = read(&store, 1).await.version();
-        store.spool(follows, &credential(1, version(1, generation))).await.unwrap();
+        store
+            .spool(follows, &credential(1, version(1, generation)))
+            .await
+            .unwrap();
         let record = read(&world.open(), 1).await;
         assert_eq!(record.version(), Some(version(1, generation)));
         assert_eq!(record.spooled.unwrap().follows, Some(version(1, 0)));
@@ -355,27 +612,69 @@ async fn promise_8_spooled_after_spooled(world: &impl World) {
     // The holder may also have refreshed from the spooled version without merging it first.
     assert_eq!(refresh(&store, 1, 1, 6).await, DONE);
     let record = read(&store, 1).await;
-    assert_eq!((record.version(), record.spooled), (Some(version(1, 6)), None));
+    assert_eq!(
+        (record.version(), record.spooled),
+        (Some(version(1, 6)), None)
+    );
 }
 
 async fn promise_8_a_login_supersedes_what_is_spooled(world: &impl World) {
     let store = world.open();
     login(&store, 1, 1).await;
-    store.spool(Some(version(1, 0)), &credential(1, version(1, 1))).await.unwrap();
-    let done = store.commit(&commit(1, version(2, 0), Expects::Anything)).await.unwrap();
-    assert_eq!(done, Committed::Done { superseded: Some(Box::new(credential(1, version(1, 1)))) });
+    store
+        .spool(Some(version(1, 0)), &credential(1, version(1, 1)))
+        .await
+        .unwrap();
+    let done = store
+        .commit(&commit(1, version(2, 0), Expects::Anything))
+        .await
+        .unwrap();
+    assert_eq!(
+        done,
+        Committed::Done {
+            superseded: Some(Box::new(credential(1, version(1, 1))))
+        }
+    );
     // A login is spooled before it is committed: what it replaces is the login before, not itself.
-    store.spool(Some(version(2, 0)), &credential(1, version(3, 0))).await.unwrap();
+    store
+        .spool(Some(version(2, 0)), &credential(1, version(3, 0)))
+        .await
+        .unwrap();
     assert_eq!(read(&store, 1).await.version(), Some(version(3, 0)));
-    let done = store.commit(&commit(1, version(3, 0), Expects::Anything)).await.unwrap();
-    assert_eq!(done, Committed::Done { superseded: Some(Box::new(credential(1, version(2, 0)))) });
+    let done = store
+        .commit(&commit(1, version(3, 0), Expects::Anything))
+        .await
+        .unwrap();
+    assert_eq!(
+        done,
+        Committed::Done {
+            superseded: Some(Box::new(credential(1, version(2, 0))))
+        }
+    );
     // The same, over a refresh that never reached the store: the other half of the slot has it.
-    store.spool(Some(version(3, 0)), &credential(1, version(3, 1))).await.unwrap();
-    store.spool(Some(version(3, 0)), &credential(1, version(4, 0))).await.unwrap();
-    let done = store.commit(&commit(1, version(4, 0), Expects::Anything)).await.unwrap();
-    assert_eq!(done, Committed::Done { superseded: Some(Box::new(credential(1, version(3, 1)))) });
+    store
+        .spool(Some(version(3, 0)), &credential(1, version(3, 1)))
+        .await
+        .unwrap();
+    store
+        .spool(Some(version(3, 0)), &credential(1, version(4, 0)))
+        .await
+        .unwrap();
+    let done = store
+        .commit(&commit(1, version(4, 0), Expects::Anything))
+        .await
+        .unwrap();
+    assert_eq!(
+        done,
+        Committed::Done {
+            superseded: Some(Box::new(credential(1, version(3, 1))))
+        }
+    );
     // A logout of a version that only the spool holds.
-    store.spool(Some(version(4, 0)), &credential(1, version(4, 1))).await.unwrap();
+    store
+        .spool(Some(version(4, 0)), &credential(1, version(4, 1)))
+        .await
+        .unwrap();
     let buried = store.bury(&key(1), &event(1), true).await.unwrap().unwrap();
     assert_eq!(buried.credential, credential(1, version(4, 1)));
     assert_eq!(read(&store, 1).await, Record::default());
@@ -384,16 +683,30 @@ async fn promise_8_a_login_supersedes_what_is_spooled(world: &impl World) {
 async fn promise_9_debug_shows_nothing(world: &impl World) {
     let store = world.open();
     login(&store, 1, 1).await;
-    store.spool(None, &credential(1, version(1, 1))).await.unwrap();
-    let printed = format!("{store:?} {:?}", take(&store, LockName::Login(store.binding_id(&binding_key(1)))).await);
-    for secret in ["canary-access", "canary-refresh", "canary-client-secret", "canary-management"] {
+    store
+        .spool(None, &credential(1, version(1, 1)))
+        .await
+        .unwrap();
+    let printed = format!(
+        "{store:?} {:?}",
+        take(&store, LockName::Login(store.binding_id(&binding_key(1)))).await
+    );
+    for secret in [
+        "canary-access",
+        "canary-refresh",
+        "canary-client-secret",
+        "canary-management",
+    ] {
         assert!(!printed.contains(secret), "{secret}");
     }
 }
 
 async fn a_burial_ends_a_login(world: &impl World) {
     let store = world.open();
-    store.put_registration(&registration("canary-client-id", 1)).await.unwrap();
+    store
+        .put_registration(&registration("canary-client-id", 1))
+        .await
+        .unwrap();
     login(&store, 1, 1).await;
     let buried = store.bury(&key(1), &event(5), true).await.unwrap().unwrap();
     assert_eq!(buried.credential, credential(1, version(1, 0)));
@@ -404,26 +717,42 @@ async fn a_burial_ends_a_login(world: &impl World) {
     assert_eq!(store.registrations(&issuer()).await.unwrap(), []);
     let queued = store.revocations().await.unwrap();
     assert_eq!(queued.len(), 1);
-    assert_eq!((&queued[0].credential, &queued[0].unshared), (&buried.credential, &buried.unshared));
+    assert_eq!(
+        (&queued[0].credential, &queued[0].unshared),
+        (&buried.credential, &buried.unshared)
+    );
     assert_eq!(queued[0].queued_at, Wall::from_unix_seconds(1_800_000_000));
     // What a refresh brings now belongs to nobody, by store or by spool.
     assert_eq!(refresh(&store, 1, 1, 1).await, NOT_THERE);
     for follows in [None, Some(version(1, 0))] {
-        store.spool(follows, &credential(1, version(1, 1))).await.unwrap();
+        store
+            .spool(follows, &credential(1, version(1, 1)))
+            .await
+            .unwrap();
         assert_eq!(read(&store, 1).await, Record::default());
     }
     store.revoked(&key(1)).await.unwrap();
     assert_eq!(store.revocations().await.unwrap(), []);
-    assert_eq!(store.events(&key(1), 9).await.unwrap(), [event(0), event(5)]);
+    assert_eq!(
+        store.events(&key(1), 9).await.unwrap(),
+        [event(0), event(5)]
+    );
     login(&store, 1, 2).await;
     assert_eq!(read(&store, 1).await.version(), Some(version(2, 0)));
 }
 
 async fn a_local_burial_queues_nothing(world: &impl World) {
     let store = world.open();
-    store.put_registration(&registration("canary-client-id", 1)).await.unwrap();
+    store
+        .put_registration(&registration("canary-client-id", 1))
+        .await
+        .unwrap();
     login(&store, 1, 1).await;
-    let buried = store.bury(&key(1), &event(5), false).await.unwrap().unwrap();
+    let buried = store
+        .bury(&key(1), &event(5), false)
+        .await
+        .unwrap()
+        .unwrap();
     assert!(buried.unshared.is_some());
     assert_eq!(store.revocations().await.unwrap(), []);
     assert_eq!(store.registrations(&issuer()).await.unwrap(), []);
@@ -431,19 +760,49 @@ async fn a_local_burial_queues_nothing(world: &impl World) {
 
 async fn a_shared_registration_stays(world: &impl World) {
     let store = world.open();
-    store.put_registration(&registration("canary-client-id", 1)).await.unwrap();
+    store
+        .put_registration(&registration("canary-client-id", 1))
+        .await
+        .unwrap();
     login(&store, 1, 1).await;
     login(&store, 2, 1).await;
-    assert_eq!(store.bury(&key(1), &event(5), true).await.unwrap().unwrap().unshared, None);
+    assert_eq!(
+        store
+            .bury(&key(1), &event(5), true)
+            .await
+            .unwrap()
+            .unwrap()
+            .unshared,
+        None
+    );
     assert_eq!(store.registrations(&issuer()).await.unwrap().len(), 1);
-    assert!(store.bury(&key(2), &event(5), true).await.unwrap().unwrap().unshared.is_some());
+    assert!(
+        store
+            .bury(&key(2), &event(5), true)
+            .await
+            .unwrap()
+            .unwrap()
+            .unshared
+            .is_some()
+    );
     assert_eq!(store.registrations(&issuer()).await.unwrap().len(), 0);
     // What a person registered is theirs.
     let mut own = commit(3, version(1, 0), Expects::Anything);
     own.credential.client.source = pilotlight::core::registration::ClientSource::PreRegistered;
-    store.put_registration(&registration("canary-client-id", 1)).await.unwrap();
+    store
+        .put_registration(&registration("canary-client-id", 1))
+        .await
+        .unwrap();
     store.commit(&own).await.unwrap();
-    assert_eq!(store.bury(&key(3), &event(5), false).await.unwrap().unwrap().unshared, None);
+    assert_eq!(
+        store
+            .bury(&key(3), &event(5), false)
+            .await
+            .unwrap()
+            .unwrap()
+            .unshared,
+        None
+    );
     assert_eq!(store.registrations(&issuer()).await.unwrap().len(), 1);
 }
 
@@ -451,13 +810,22 @@ async fn bindings_have_one_name_each(world: &impl World) {
     let store = world.open();
     store.put_binding(&binding(2, "two")).await.unwrap();
     store.put_binding(&binding(1, "one")).await.unwrap();
-    assert_eq!(store.bindings().await.unwrap(), [binding(1, "one"), binding(2, "two")]);
+    assert_eq!(
+        store.bindings().await.unwrap(),
+        [binding(1, "one"), binding(2, "two")]
+    );
     let refused = store.put_binding(&binding(3, "two")).await;
-    assert!(matches!(refused, Err(Error::ConfigValue { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(Error::ConfigValue { .. })),
+        "{refused:?}"
+    );
     assert_eq!(store.binding(&binding_key(3)).await.unwrap(), None);
     store.put_binding(&binding(2, "deux")).await.unwrap();
     store.put_binding(&binding(3, "two")).await.unwrap();
-    assert_eq!(store.bindings().await.unwrap(), [binding(1, "one"), binding(2, "deux"), binding(3, "two")]);
+    assert_eq!(
+        store.bindings().await.unwrap(),
+        [binding(1, "one"), binding(2, "deux"), binding(3, "two")]
+    );
 }
 
 async fn registrations_are_listed_newest_first(world: &impl World) {
@@ -466,12 +834,24 @@ async fn registrations_are_listed_newest_first(world: &impl World) {
         store.put_registration(&registration(id, at)).await.unwrap();
     }
     let ids = async || -> Vec<String> {
-        store.registrations(&issuer()).await.unwrap().into_iter().map(|r| r.client.id).collect()
+        store
+            .registrations(&issuer())
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|r| r.client.id)
+            .collect()
     };
     assert_eq!(ids().await, ["b", "c", "a"]);
-    store.put_registration(&registration("a", 11)).await.unwrap();
+    store
+        .put_registration(&registration("a", 11))
+        .await
+        .unwrap();
     assert_eq!(ids().await, ["a", "b", "c"]);
-    store.forget_registration(&registration("b", 9)).await.unwrap();
+    store
+        .forget_registration(&registration("b", 9))
+        .await
+        .unwrap();
     assert_eq!(ids().await, ["a", "c"]);
     let elsewhere = pilotlight::core::issuer::Issuer::parse("https://other.example").unwrap();
     assert_eq!(store.registrations(&elsewhere).await.unwrap(), []);
@@ -479,7 +859,10 @@ async fn registrations_are_listed_newest_first(world: &impl World) {
 
 async fn notes_and_outcomes_are_kept(world: &impl World) {
     let store = world.open();
-    assert_eq!(store.notes(&issuer()).await.unwrap(), IssuerNotes::default());
+    assert_eq!(
+        store.notes(&issuer()).await.unwrap(),
+        IssuerNotes::default()
+    );
     let notes = IssuerNotes::repeated_badly(Wall(7));
     store.learn(&issuer(), &notes).await.unwrap();
     assert_eq!(store.notes(&issuer()).await.unwrap(), notes);
@@ -498,7 +881,10 @@ async fn the_history_is_capped(world: &impl World) {
         store.record(&key(1), &event(n)).await.unwrap();
     }
     store.record(&key(2), &event(1)).await.unwrap();
-    assert_eq!(store.events(&key(1), 3).await.unwrap(), [event(1007), event(1008), event(1009)]);
+    assert_eq!(
+        store.events(&key(1), 3).await.unwrap(),
+        [event(1007), event(1008), event(1009)]
+    );
     let all = store.events(&key(1), usize::MAX).await.unwrap();
     assert_eq!((all.len(), &all[0]), (1000, &event(10)));
     assert_eq!(store.events(&key(2), 3).await.unwrap(), [event(1)]);
@@ -506,11 +892,21 @@ async fn the_history_is_capped(world: &impl World) {
 
 async fn changes_are_counted(world: &impl World) {
     let (store, other) = (world.open(), world.open());
-    let mut last = (store.changes().await.unwrap(), other.changes().await.unwrap());
-    assert_eq!(store.changes().await.unwrap(), last.0, "reading changes nothing");
+    let mut last = (
+        store.changes().await.unwrap(),
+        other.changes().await.unwrap(),
+    );
+    assert_eq!(
+        store.changes().await.unwrap(),
+        last.0,
+        "reading changes nothing"
+    );
     for n in 0..3 {
         store.record(&key(1), &event(n)).await.unwrap();
-        let now = (store.changes().await.unwrap(), other.changes().await.unwrap());
+        let now = (
+            store.changes().await.unwrap(),
+            other.changes().await.unwrap(),
+        );
         assert!(now.0 != last.0 && now.1 != last.1, "{last:?} {now:?}");
         last = now;
     }

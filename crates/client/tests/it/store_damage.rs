@@ -9,13 +9,22 @@ async fn a_truncated_store_is_never_empty() {
     let place = filled().await;
     let whole = fs::read(place.file()).unwrap();
     let mut lengths: Vec<usize> = (0..200).chain((0..whole.len()).step_by(509)).collect();
-    lengths.extend((1..=whole.len() / 4096).flat_map(|page| [page * 4096 - 1, page * 4096, page * 4096 + 1]));
+    lengths.extend(
+        (1..=whole.len() / 4096).flat_map(|page| [page * 4096 - 1, page * 4096, page * 4096 + 1]),
+    );
     lengths.retain(|length| *length < whole.len());
     for length in lengths {
         fs::write(place.file(), &whole[..length]).unwrap();
         let verdict = verdict(&place).await;
-        assert!(["store.corrupt", "store.foreign"].contains(&verdict), "cut to {length} bytes: {verdict}");
-        assert_eq!(fs::metadata(place.file()).unwrap().len(), length as u64, "left as it was found");
+        assert!(
+            ["store.corrupt", "store.foreign"].contains(&verdict),
+            "cut to {length} bytes: {verdict}"
+        );
+        assert_eq!(
+            fs::metadata(place.file()).unwrap().len(),
+            length as u64,
+            "left as it was found"
+        );
     }
     fs::write(place.file(), &whole).unwrap();
     assert_eq!(verdict(&place).await, "ok");
@@ -36,7 +45,10 @@ async fn an_emptied_store_keeps_its_log() {
     assert_eq!(place.try_open().unwrap_err().code(), "store.corrupt");
     assert_eq!(fs::read(&log).unwrap(), kept.1);
     fs::write(place.file(), &kept.0).unwrap();
-    assert_eq!(place.try_open().unwrap().events(&key(1), 9).await.unwrap(), [event(1)]);
+    assert_eq!(
+        place.try_open().unwrap().events(&key(1), 9).await.unwrap(),
+        [event(1)]
+    );
 }
 
 /// F-27: what is no store of ours is said to be none, and left as it is.
@@ -44,14 +56,20 @@ async fn an_emptied_store_keeps_its_log() {
 fn a_foreign_file_is_said_to_be_one() {
     let place = Sqlite::new();
     fs::create_dir_all(&place.config.data_dir).unwrap();
-    for content in [vec![b'x'; 10_000 / 4096 * 4096], b"{\"tokens\":[]}".repeat(1024)] {
+    for content in [
+        vec![b'x'; 10_000 / 4096 * 4096],
+        b"{\"tokens\":[]}".repeat(1024),
+    ] {
         fs::write(place.file(), &content).unwrap();
         let code = place.try_open().unwrap_err().code();
         assert!(["store.foreign", "store.corrupt"].contains(&code), "{code}");
         assert_eq!(fs::read(place.file()).unwrap(), content);
         fs::remove_file(place.file()).unwrap();
     }
-    Connection::open(place.file()).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
+    Connection::open(place.file())
+        .unwrap()
+        .execute_batch("CREATE TABLE theirs (x)")
+        .unwrap();
     let path = place.file().display().to_string();
     assert_eq!(place.try_open().unwrap_err(), Error::StoreForeign { path });
 }
@@ -63,17 +81,37 @@ async fn a_wrong_key_and_a_missing_key_are_told_apart() {
     let path = place.config.key_file.display().to_string();
     let right = fs::read(&place.config.key_file).unwrap();
     assert_eq!(right.len(), 32);
-    for wrong in [vec![7; 32], vec![], right[..31].to_vec(), [&right[..], b"\n"].concat()] {
+    for wrong in [
+        vec![7; 32],
+        vec![],
+        right[..31].to_vec(),
+        [&right[..], b"\n"].concat(),
+    ] {
         fs::write(&place.config.key_file, &wrong).unwrap();
-        assert_eq!(place.try_open().unwrap_err(), Error::KeyWrong { path: path.clone() }, "{wrong:?}");
+        assert_eq!(
+            place.try_open().unwrap_err(),
+            Error::KeyWrong { path: path.clone() },
+            "{wrong:?}"
+        );
         assert_eq!(fs::read(&place.config.key_file).unwrap(), wrong);
     }
     fs::remove_file(&place.config.key_file).unwrap();
     for _ in 0..2 {
-        assert_eq!(place.try_open().unwrap_err(), Error::KeyMissing { path: path.clone() });
+        assert_eq!(
+            place.try_open().unwrap_err(),
+            Error::KeyMissing { path: path.clone() }
+        );
         let existing = SqliteStore::open_existing(&place.config).map(drop);
-        assert_eq!(existing.unwrap_err(), Error::KeyMissing { path: path.clone() });
-        assert_eq!(fs::read_dir(place.dir.path().join("state")).unwrap().count(), 0);
+        assert_eq!(
+            existing.unwrap_err(),
+            Error::KeyMissing { path: path.clone() }
+        );
+        assert_eq!(
+            fs::read_dir(place.dir.path().join("state"))
+                .unwrap()
+                .count(),
+            0
+        );
     }
     fs::write(&place.config.key_file, &right).unwrap();
     assert_eq!(verdict(&place).await, "ok");
@@ -107,7 +145,11 @@ async fn each_edited_column_is_damage() {
                 continue;
             }
             // A tombstone is read by nobody but the one who asks for that login.
-            assert_eq!(verdict(&place).await, "store.corrupt", "{table}.{column}, bit {bit}");
+            assert_eq!(
+                verdict(&place).await,
+                "store.corrupt",
+                "{table}.{column}, bit {bit}"
+            );
         }
     }
 }
@@ -120,7 +162,9 @@ fn flip(place: &Sqlite, table: &str, column: &str, bit: usize) -> bool {
     let value: Value = connection.query_row(&select, (), |row| row.get(0)).unwrap();
     let flipped = match value.clone() {
         Value::Blob(mut bytes) => {
-            let Some(byte) = bytes.get_mut(bit / 8) else { return false };
+            let Some(byte) = bytes.get_mut(bit / 8) else {
+                return false;
+            };
             *byte ^= 1 << (bit % 8);
             Value::Blob(bytes)
         }
@@ -140,19 +184,37 @@ async fn exchanged_rows_are_damage() {
     for (what, exchange) in [
         ("the sealed logins", exchanged("credential", "sealed", "id")),
         ("the ids of logins", exchanged("credential", "id", "sealed")),
-        ("the attempts of logins", exchanged("credential", "attempt", "id")),
+        (
+            "the attempts of logins",
+            exchanged("credential", "attempt", "id"),
+        ),
         ("the sealed bindings", exchanged("binding", "sealed", "id")),
         ("the names of bindings", exchanged("binding", "name", "id")),
         ("the outcomes", exchanged("outcome", "sealed", "binding")),
         ("two events", exchanged("event", "sealed", "login || n")),
-        ("a login for a tombstone", "UPDATE credential SET buried_at = 1, client = NULL".into()),
-        ("a tombstone for nothing", "UPDATE credential SET buried_at = NULL, client = zeroblob(32)".into()),
+        (
+            "a login for a tombstone",
+            "UPDATE credential SET buried_at = 1, client = NULL".into(),
+        ),
+        (
+            "a tombstone for nothing",
+            "UPDATE credential SET buried_at = NULL, client = zeroblob(32)".into(),
+        ),
         ("an event taken out", "DELETE FROM event WHERE n = 2".into()),
-        ("an attempt for a suspicion", "UPDATE credential SET suspicion = attempt".into()),
-        ("a queued revocation for a login", "UPDATE credential SET sealed = (SELECT sealed FROM revocation)".into()),
+        (
+            "an attempt for a suspicion",
+            "UPDATE credential SET suspicion = attempt".into(),
+        ),
+        (
+            "a queued revocation for a login",
+            "UPDATE credential SET sealed = (SELECT sealed FROM revocation)".into(),
+        ),
     ] {
         fs::write(place.file(), &whole).unwrap();
-        Connection::open(place.file()).unwrap().execute_batch(&exchange).unwrap();
+        Connection::open(place.file())
+            .unwrap()
+            .execute_batch(&exchange)
+            .unwrap();
         assert_eq!(verdict(&place).await, "store.corrupt", "{what}");
     }
 }
@@ -171,8 +233,14 @@ fn exchanged(table: &str, column: &str, order: &str) -> String {
 #[tokio::test]
 async fn a_damaged_slot_is_damage() {
     let place = filled().await;
-    let slots: Vec<PathBuf> = fs::read_dir(place.config.data_dir.join("spool")).unwrap().map(|f| f.unwrap().path()).collect();
-    let slot = slots.iter().find(|slot| fs::read(slot).unwrap().iter().any(|byte| *byte != 0)).unwrap();
+    let slots: Vec<PathBuf> = fs::read_dir(place.config.data_dir.join("spool"))
+        .unwrap()
+        .map(|f| f.unwrap().path())
+        .collect();
+    let slot = slots
+        .iter()
+        .find(|slot| fs::read(slot).unwrap().iter().any(|byte| *byte != 0))
+        .unwrap();
     let whole = fs::read(slot).unwrap();
     for position in [0, 9, 30, 60, 200, 600] {
         let mut damaged = whole.clone();
@@ -186,12 +254,25 @@ async fn a_damaged_slot_is_damage() {
         assert_eq!(verdict(&place).await, "store.corrupt", "cut to {length}");
     }
     let store = place.try_open().unwrap();
-    store.spool(Some(version(1, 1)), &credential(2, version(2, 0))).await.unwrap();
-    store.commit(&commit(2, version(2, 0), Expects::Anything)).await.unwrap();
-    assert_eq!(store.read(&key(2)).await.unwrap().unwrap().version(), Some(version(2, 0)));
+    store
+        .spool(Some(version(1, 1)), &credential(2, version(2, 0)))
+        .await
+        .unwrap();
+    store
+        .commit(&commit(2, version(2, 0), Expects::Anything))
+        .await
+        .unwrap();
+    assert_eq!(
+        store.read(&key(2)).await.unwrap().unwrap().version(),
+        Some(version(2, 0))
+    );
     let other = slots.iter().find(|other| *other != slot).unwrap();
     fs::write(other, &whole).unwrap();
-    assert_eq!(verdict(&place).await, "store.corrupt", "the slot of another login");
+    assert_eq!(
+        verdict(&place).await,
+        "store.corrupt",
+        "the slot of another login"
+    );
 }
 
 /// Promise 9 (T-38 and the threat table's canaries): nothing that the store writes shows anything in the clear.
@@ -201,7 +282,13 @@ async fn nothing_is_written_in_the_clear() {
     let store = place.try_open().unwrap();
     fill(&store).await;
     let mut canaries = Canaries::new();
-    for canary in ["canary-", "example/", "mcp.example", "refresh_token", "127.0.0.1"] {
+    for canary in [
+        "canary-",
+        "example/",
+        "mcp.example",
+        "refresh_token",
+        "127.0.0.1",
+    ] {
         canaries.add(canary, canary);
     }
     let scan = |moment: &str| {
@@ -229,30 +316,58 @@ async fn after_a_logout_nothing_is_left_to_open() {
         let place = Sqlite::new();
         let store = place.try_open().unwrap();
         fill(&store).await;
-        store.put_registration(&registration("canary-client-id", 1)).await.unwrap();
-        store.commit(&commit(4, version(1, 0), Expects::Anything)).await.unwrap();
-        store.spool(Some(version(1, 1)), &credential(1, version(1, 2))).await.unwrap();
-        let mut secrets = sealed(&place, "SELECT sealed FROM credential WHERE buried_at IS NULL");
+        store
+            .put_registration(&registration("canary-client-id", 1))
+            .await
+            .unwrap();
+        store
+            .commit(&commit(4, version(1, 0), Expects::Anything))
+            .await
+            .unwrap();
+        store
+            .spool(Some(version(1, 1)), &credential(1, version(1, 2)))
+            .await
+            .unwrap();
+        let mut secrets = sealed(
+            &place,
+            "SELECT sealed FROM credential WHERE buried_at IS NULL",
+        );
         secrets.extend(sealed(&place, "SELECT sealed FROM registration"));
         secrets.extend(sealed(&place, "SELECT sealed FROM revocation"));
         for n in [1, 2, 4] {
-            assert!(store.bury(&key(n), &event(5), revoke).await.unwrap().is_some());
+            assert!(
+                store
+                    .bury(&key(n), &event(5), revoke)
+                    .await
+                    .unwrap()
+                    .is_some()
+            );
         }
         secrets.extend(sealed(&place, "SELECT sealed FROM revocation"));
         for n in [1, 2, 3, 4] {
             store.revoked(&key(n)).await.unwrap();
         }
         assert!(secrets.len() >= 6);
-        store.forget_registration(&registration("canary-other-client", 1)).await.unwrap();
+        store
+            .forget_registration(&registration("canary-other-client", 1))
+            .await
+            .unwrap();
         store.revoked(&key(4)).await.unwrap();
-        assert_eq!(fs::metadata(place.file().with_extension("db-wal")).unwrap().len(), 0);
+        assert_eq!(
+            fs::metadata(place.file().with_extension("db-wal"))
+                .unwrap()
+                .len(),
+            0
+        );
         walk(&place.config.data_dir, &mut |path, metadata| {
             if metadata.is_file() {
                 let bytes = fs::read(path).unwrap();
                 for secret in &secrets {
                     // Any 40 bytes of an envelope are enough to know it by.
                     let parts = secret.chunks_exact(40).skip(1);
-                    let left = parts.filter(|part| bytes.windows(40).any(|window| window == *part)).count();
+                    let left = parts
+                        .filter(|part| bytes.windows(40).any(|window| window == *part))
+                        .count();
                     assert_eq!(left, 0, "{} (revoke: {revoke})", path.display());
                 }
                 if path.starts_with(place.config.data_dir.join("spool")) {
@@ -267,7 +382,11 @@ async fn after_a_logout_nothing_is_left_to_open() {
 fn sealed(place: &Sqlite, select: &str) -> Vec<Vec<u8>> {
     let connection = Connection::open(place.file()).unwrap();
     let mut statement = connection.prepare(select).unwrap();
-    statement.query_map((), |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    statement
+        .query_map((), |row| row.get(0))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap()
 }
 
 proptest! {
@@ -304,11 +423,16 @@ proptest! {
 fn template() -> &'static [(PathBuf, Vec<u8>)] {
     static TEMPLATE: std::sync::OnceLock<Vec<(PathBuf, Vec<u8>)>> = std::sync::OnceLock::new();
     TEMPLATE.get_or_init(|| {
-        let place = std::thread::spawn(|| runtime().block_on(filled())).join().unwrap();
+        let place = std::thread::spawn(|| runtime().block_on(filled()))
+            .join()
+            .unwrap();
         let mut files = Vec::new();
         walk(place.dir.path(), &mut |path, metadata| {
             if metadata.is_file() {
-                files.push((path.strip_prefix(place.dir.path()).unwrap().to_owned(), fs::read(path).unwrap()));
+                files.push((
+                    path.strip_prefix(place.dir.path()).unwrap().to_owned(),
+                    fs::read(path).unwrap(),
+                ));
             }
         });
         files
@@ -316,5 +440,9 @@ fn template() -> &'static [(PathBuf, Vec<u8>)] {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap()
 }

@@ -43,8 +43,12 @@ impl Login {
     }
 
     fn counting(&self, (after, spooled): &(Vec<Option<Version>>, Version)) -> Option<Version> {
-        let resurrects = self.tombstone.is_some_and(|buried| buried.incarnation == spooled.incarnation);
-        let goes_back = self.stored.is_some_and(|v| v.incarnation == spooled.incarnation && spooled.generation <= v.generation);
+        let resurrects = self
+            .tombstone
+            .is_some_and(|buried| buried.incarnation == spooled.incarnation);
+        let goes_back = self.stored.is_some_and(|v| {
+            v.incarnation == spooled.incarnation && spooled.generation <= v.generation
+        });
         (after.contains(&self.stored) && !resurrects && !goes_back).then_some(*spooled)
     }
 
@@ -54,13 +58,19 @@ impl Login {
 
     /// `None` where the commit is refused, else the incarnation that it replaces.
     fn commit(&mut self, new: Version, expects: Expects) -> Option<Option<Version>> {
-        let stored_already = self.stored.is_some_and(|v| v.incarnation == new.incarnation && v.generation >= new.generation);
-        let resurrects = self.tombstone.is_some_and(|buried| buried.incarnation == new.incarnation);
+        let stored_already = self
+            .stored
+            .is_some_and(|v| v.incarnation == new.incarnation && v.generation >= new.generation);
+        let resurrects = self
+            .tombstone
+            .is_some_and(|buried| buried.incarnation == new.incarnation);
         let fits = match expects {
             Expects::Anything => true,
             Expects::Nothing => self.stored.is_none() && !resurrects,
             Expects::Version(v) => {
-                (self.stored == Some(v) || self.spooled() == Some(v)) && !stored_already && !resurrects
+                (self.stored == Some(v) || self.spooled() == Some(v))
+                    && !stored_already
+                    && !resurrects
             }
         };
         if !fits {
@@ -110,12 +120,19 @@ async fn run(world: &impl World, calls: &[Call]) {
     }
 }
 
-async fn step(world: &impl World, store: &mut Arc<dyn Store>, logins: &mut [Login; 2], call: &Call) {
+async fn step(
+    world: &impl World,
+    store: &mut Arc<dyn Store>,
+    logins: &mut [Login; 2],
+    call: &Call,
+) {
     match call.clone() {
         Call::Commit(n, new, expects) => {
             let modelled = logins[usize::from(n) - 1].commit(new, expects);
             let got = match store.commit(&commit(n, new, expects)).await.unwrap() {
-                Committed::Done { superseded } => Some(superseded.map(|credential| credential.version)),
+                Committed::Done { superseded } => {
+                    Some(superseded.map(|credential| credential.version))
+                }
                 Committed::Moved => None,
             };
             assert_eq!(got, modelled, "{call:?}");
@@ -124,7 +141,14 @@ async fn step(world: &impl World, store: &mut Arc<dyn Store>, logins: &mut [Logi
             let login = &mut logins[usize::from(n) - 1];
             let fits = login.stored == Some(at);
             let fact = [Fact::Attempt(Some(attempt(number)))];
-            assert_eq!(store.note(&key(n), at, &fact, Some(&event(0))).await.unwrap(), fits, "{call:?}");
+            assert_eq!(
+                store
+                    .note(&key(n), at, &fact, Some(&event(0)))
+                    .await
+                    .unwrap(),
+                fits,
+                "{call:?}"
+            );
             if fits {
                 login.attempt = Some(number);
                 login.events += 1;
@@ -145,9 +169,14 @@ async fn step(world: &impl World, store: &mut Arc<dyn Store>, logins: &mut [Logi
         Call::Bury(n, revoke) => {
             let login = &mut logins[usize::from(n) - 1];
             let buried = store.bury(&key(n), &event(0), revoke).await.unwrap();
-            assert_eq!(buried.map(|buried| buried.credential.version), login.current(), "{call:?}");
+            assert_eq!(
+                buried.map(|buried| buried.credential.version),
+                login.current(),
+                "{call:?}"
+            );
             if let Some(current) = login.current() {
-                (login.stored, login.tombstone, login.spool, login.attempt) = (None, Some(current), Vec::new(), None);
+                (login.stored, login.tombstone, login.spool, login.attempt) =
+                    (None, Some(current), Vec::new(), None);
                 login.events += 1;
                 login.queued += usize::from(revoke);
             }
@@ -165,17 +194,45 @@ async fn check(store: &Arc<dyn Store>, n: u8, login: &Login, call: &Call) {
     let exists = login.current().is_some() || login.tombstone.is_some();
     assert_eq!(record.is_some(), exists, "{n} after {call:?}");
     let record = record.unwrap_or_default();
-    assert_eq!(record.credential, login.current().map(|v| credential(n, v)), "{n} after {call:?}");
-    assert_eq!(record.spooled.map(|s| s.follows), login.spooled().map(|_| login.stored), "{n} after {call:?}");
-    let attempt = if login.spooled().is_some() { None } else { login.attempt };
-    assert_eq!(record.attempt.map(|attempt| attempt.number), attempt, "{n} after {call:?}");
-    assert_eq!(store.events(&key(n), 99).await.unwrap().len(), login.events, "{n} after {call:?}");
+    assert_eq!(
+        record.credential,
+        login.current().map(|v| credential(n, v)),
+        "{n} after {call:?}"
+    );
+    assert_eq!(
+        record.spooled.map(|s| s.follows),
+        login.spooled().map(|_| login.stored),
+        "{n} after {call:?}"
+    );
+    let attempt = if login.spooled().is_some() {
+        None
+    } else {
+        login.attempt
+    };
+    assert_eq!(
+        record.attempt.map(|attempt| attempt.number),
+        attempt,
+        "{n} after {call:?}"
+    );
+    assert_eq!(
+        store.events(&key(n), 99).await.unwrap().len(),
+        login.events,
+        "{n} after {call:?}"
+    );
     let queued = store.revocations().await.unwrap();
-    assert_eq!(queued.iter().filter(|q| q.credential.key == key(n)).count(), login.queued, "{n} after {call:?}");
+    assert_eq!(
+        queued.iter().filter(|q| q.credential.key == key(n)).count(),
+        login.queued,
+        "{n} after {call:?}"
+    );
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 proptest! {

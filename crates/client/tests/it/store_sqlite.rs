@@ -36,32 +36,80 @@ mod damage;
 /// Writes one of everything.
 async fn fill(store: &SqliteStore) {
     for n in [1, 2] {
-        let login = Commit { binding: Some(binding(n, &format!("canary-name-{n}"))), ..commit(n, version(1, 0), Expects::Anything) };
+        let login = Commit {
+            binding: Some(binding(n, &format!("canary-name-{n}"))),
+            ..commit(n, version(1, 0), Expects::Anything)
+        };
         store.prepare_spool(&key(n)).await.unwrap();
         store.commit(&login).await.unwrap();
-        store.commit(&commit(n, version(1, 1), Expects::Version(version(1, 0)))).await.unwrap();
-        store.note(&key(n), version(1, 1), &[Fact::Attempt(Some(attempt(1)))], Some(&event(3))).await.unwrap();
-        let outcome = LoginOutcome { at: Wall(1), code: Some("canary-outcome".into()) };
-        store.put_login_outcome(store.binding_id(&binding_key(n)), &outcome).await.unwrap();
+        store
+            .commit(&commit(n, version(1, 1), Expects::Version(version(1, 0))))
+            .await
+            .unwrap();
+        store
+            .note(
+                &key(n),
+                version(1, 1),
+                &[Fact::Attempt(Some(attempt(1)))],
+                Some(&event(3)),
+            )
+            .await
+            .unwrap();
+        let outcome = LoginOutcome {
+            at: Wall(1),
+            code: Some("canary-outcome".into()),
+        };
+        store
+            .put_login_outcome(store.binding_id(&binding_key(n)), &outcome)
+            .await
+            .unwrap();
     }
-    store.put_registration(&registration("canary-other-client", 1)).await.unwrap();
-    store.learn(&issuer(), &IssuerNotes::repeated_badly(Wall(1))).await.unwrap();
-    store.commit(&commit(3, version(1, 0), Expects::Anything)).await.unwrap();
+    store
+        .put_registration(&registration("canary-other-client", 1))
+        .await
+        .unwrap();
+    store
+        .learn(&issuer(), &IssuerNotes::repeated_badly(Wall(1)))
+        .await
+        .unwrap();
+    store
+        .commit(&commit(3, version(1, 0), Expects::Anything))
+        .await
+        .unwrap();
     store.bury(&key(3), &event(4), true).await.unwrap();
-    store.spool(Some(version(1, 1)), &credential(2, version(1, 2))).await.unwrap();
-    drop(store.try_lock(LockName::Refresh(store.credential_id(&key(1)))).await.unwrap());
+    store
+        .spool(Some(version(1, 1)), &credential(2, version(1, 2)))
+        .await
+        .unwrap();
+    drop(
+        store
+            .try_lock(LockName::Refresh(store.credential_id(&key(1))))
+            .await
+            .unwrap(),
+    );
 }
 
 /// Reads everything: all of it as [`fill`] left it, or the first error. Never an answer that is merely empty.
 async fn read_all(store: &SqliteStore) -> Result<(), Error> {
     read_logins(store).await?;
     for n in [1, 2] {
-        assert!(store.login_outcome(store.binding_id(&binding_key(n))).await?.is_some());
-        assert_eq!(store.events(&key(n), 9).await?, [event(0), event(1), event(3)]);
+        assert!(
+            store
+                .login_outcome(store.binding_id(&binding_key(n)))
+                .await?
+                .is_some()
+        );
+        assert_eq!(
+            store.events(&key(n), 9).await?,
+            [event(0), event(1), event(3)]
+        );
     }
     assert_eq!(store.events(&key(3), 9).await?, [event(0), event(4)]);
     assert_eq!(store.registrations(&issuer()).await?.len(), 1);
-    assert_eq!(store.notes(&issuer()).await?, IssuerNotes::repeated_badly(Wall(1)));
+    assert_eq!(
+        store.notes(&issuer()).await?,
+        IssuerNotes::repeated_badly(Wall(1))
+    );
     Ok(())
 }
 
@@ -71,18 +119,27 @@ async fn read_logins(store: &SqliteStore) -> Result<(), Error> {
         let found = store.binding(&binding_key(n)).await?;
         assert_eq!(found, Some(binding(n, &format!("canary-name-{n}"))));
         let record = store.read(&key(n)).await?.expect("a login");
-        assert_eq!(record.version(), Some(version(1, if n == 2 { 2 } else { 1 })));
+        assert_eq!(
+            record.version(),
+            Some(version(1, if n == 2 { 2 } else { 1 }))
+        );
     }
     assert_eq!(store.bindings().await?.len(), 2);
     assert_eq!(store.revocations().await?.len(), 1);
-    assert_eq!(store.read(&key(3)).await?.expect("a tombstone").credential, None);
+    assert_eq!(
+        store.read(&key(3)).await?.expect("a tombstone").credential,
+        None
+    );
     Ok(())
 }
 
 async fn filled() -> Sqlite {
     let place = Sqlite::new();
     fill(&place.try_open().unwrap()).await;
-    assert!(!place.file().with_extension("db-wal").exists(), "the last to close folds the log in");
+    assert!(
+        !place.file().with_extension("db-wal").exists(),
+        "the last to close folds the log in"
+    );
     place
 }
 
@@ -127,7 +184,12 @@ fn mode(path: &Path, mode: u32) {
 /// This test binary as another process in one of the roles of [`child`].
 fn spawn(role: &str, dir: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "store_sqlite::child", "--ignored", "--test-threads=1"])
+        .args([
+            "--exact",
+            "store_sqlite::child",
+            "--ignored",
+            "--test-threads=1",
+        ])
         .env("PILOTLIGHT_TEST_ROLE", role)
         .env("PILOTLIGHT_TEST_DIR", dir)
         .stdout(Stdio::null())
@@ -138,7 +200,11 @@ fn spawn(role: &str, dir: &Path) -> Child {
 fn wait_for(path: &Path) {
     let started = now();
     while !path.exists() {
-        assert!(started.elapsed() < Duration::from_secs(60), "{} never came", path.display());
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "{} never came",
+            path.display()
+        );
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -147,21 +213,34 @@ fn wait_for(path: &Path) {
 #[test]
 #[ignore = "started by other tests"]
 fn child() {
-    let (Some(role), Some(dir)) = (variable("PILOTLIGHT_TEST_ROLE"), variable("PILOTLIGHT_TEST_DIR")) else { return };
+    let (Some(role), Some(dir)) = (
+        variable("PILOTLIGHT_TEST_ROLE"),
+        variable("PILOTLIGHT_TEST_DIR"),
+    ) else {
+        return;
+    };
     let dir = PathBuf::from(dir);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let (role, argument) = role.split_once(':').unwrap();
     runtime.block_on(async {
         match role {
             "umask" => {
-                umask(Mode::from_raw_mode(u32::from_str_radix(argument, 8).unwrap()));
+                umask(Mode::from_raw_mode(
+                    u32::from_str_radix(argument, 8).unwrap(),
+                ));
                 let store = SqliteStore::open(&config(&dir)).unwrap();
                 fill(&store).await;
                 assert_private(&dir);
             }
             "hold" => {
                 let store = SqliteStore::open(&config(&dir)).unwrap();
-                let lease = store.try_lock(LockName::Refresh(store.credential_id(&key(1)))).await.unwrap();
+                let lease = store
+                    .try_lock(LockName::Refresh(store.credential_id(&key(1))))
+                    .await
+                    .unwrap();
                 assert!(matches!(lease, Locked::Got(_)));
                 fs::write(dir.join("held"), "").unwrap();
                 std::thread::sleep(Duration::from_secs(600));
@@ -180,7 +259,10 @@ fn child() {
     });
 }
 
-#[expect(clippy::disallowed_methods, reason = "how a child of this binary learns its role")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how a child of this binary learns its role"
+)]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
@@ -201,7 +283,10 @@ async fn race(dir: &Path, me: u8) {
             SqliteStore::open(&sharing(dir, round, me)).unwrap();
         }
         let store = SqliteStore::open(&config(&dir.join(round.to_string()))).unwrap();
-        let mine = Binding { credential: None, ..binding(me, &format!("racer-{me}")) };
+        let mine = Binding {
+            credential: None,
+            ..binding(me, &format!("racer-{me}"))
+        };
         store.put_binding(&mine).await.unwrap();
     }
 }
@@ -222,22 +307,40 @@ const RACERS: u8 = 8;
 #[tokio::test]
 async fn a_race_to_open_makes_one_store_and_one_key() {
     let dir = tempfile::tempdir().unwrap();
-    let racers: Vec<Child> = (0..RACERS).map(|me| spawn(&format!("race:{me}"), dir.path())).collect();
+    let racers: Vec<Child> = (0..RACERS)
+        .map(|me| spawn(&format!("race:{me}"), dir.path()))
+        .collect();
     for mut racer in racers {
         assert!(racer.wait().unwrap().success());
     }
     for round in 0..ROUNDS {
         let place = dir.path().join(round.to_string());
         let store = SqliteStore::open(&config(&place)).unwrap();
-        assert_eq!(store.bindings().await.unwrap().len(), usize::from(RACERS), "round {round}");
+        assert_eq!(
+            store.bindings().await.unwrap().len(),
+            usize::from(RACERS),
+            "round {round}"
+        );
         let names = |folder: &str| -> Vec<_> {
-            fs::read_dir(place.join(folder)).unwrap().map(|file| file.unwrap().file_name()).collect()
+            fs::read_dir(place.join(folder))
+                .unwrap()
+                .map(|file| file.unwrap().file_name())
+                .collect()
         };
-        assert_eq!(names("state"), ["key"], "round {round}: nothing is left over");
+        assert_eq!(
+            names("state"),
+            ["key"],
+            "round {round}: nothing is left over"
+        );
         for me in (0..RACERS).filter(|_| round < SHARED) {
             SqliteStore::open(&sharing(dir.path(), round, me)).unwrap();
         }
-        assert!(names("data").iter().all(|name| !name.to_string_lossy().contains("new")), "round {round}");
+        assert!(
+            names("data")
+                .iter()
+                .all(|name| !name.to_string_lossy().contains("new")),
+            "round {round}"
+        );
     }
 }
 
@@ -270,7 +373,9 @@ async fn a_killed_holder_lets_go_and_a_stopped_one_is_named() {
     }
     kill_process(pid, Signal::KILL).unwrap();
     holder.wait().unwrap();
-    let Locked::Got(lease) = store.try_lock(name).await.unwrap() else { panic!("the dead hold nothing") };
+    let Locked::Got(lease) = store.try_lock(name).await.unwrap() else {
+        panic!("the dead hold nothing")
+    };
     assert!(lease.fence > 1);
 }
 
@@ -289,7 +394,10 @@ async fn a_killed_writer_loses_nothing_that_was_answered() {
         let store = place.try_open().unwrap();
         let events = store.events(&key(1), 1000).await.unwrap();
         let last = events.last().unwrap().at.0;
-        assert!(answered.is_none_or(|answered| last >= answered), "{last} of {answered:?}");
+        assert!(
+            answered.is_none_or(|answered| last >= answered),
+            "{last} of {answered:?}"
+        );
         fs::remove_file(&mark).unwrap();
     }
 }
@@ -304,7 +412,13 @@ fn permissions_do_not_depend_on_the_umask() {
         if umask == "777" && !geteuid().is_root() {
             continue;
         }
-        assert!(spawn(&format!("umask:{umask}"), dir.path()).wait().unwrap().success(), "umask {umask}");
+        assert!(
+            spawn(&format!("umask:{umask}"), dir.path())
+                .wait()
+                .unwrap()
+                .success(),
+            "umask {umask}"
+        );
         assert_private(dir.path());
     }
 }
@@ -313,18 +427,31 @@ fn permissions_do_not_depend_on_the_umask() {
 #[tokio::test]
 async fn open_permissions_are_repaired_and_said() {
     let place = filled().await;
-    walk(place.dir.path(), &mut |path, metadata| mode(path, if metadata.is_dir() { 0o755 } else { 0o644 }));
+    walk(place.dir.path(), &mut |path, metadata| {
+        mode(path, if metadata.is_dir() { 0o755 } else { 0o644 })
+    });
     let warnings = Warnings::default();
     let store = {
         let _guard = tracing::subscriber::set_default(warnings.clone());
         place.try_open().unwrap()
     };
-    assert!(warnings.0.load(Ordering::Relaxed) >= 3, "data folder, store, key");
+    assert!(
+        warnings.0.load(Ordering::Relaxed) >= 3,
+        "data folder, store, key"
+    );
     read_all(&store).await.unwrap();
     for n in [1, 2] {
         store.prepare_spool(&key(n)).await.unwrap();
-        store.spool(Some(version(1, 1)), &credential(n, version(1, 2))).await.unwrap();
-        drop(store.try_lock(LockName::Refresh(store.credential_id(&key(n)))).await.unwrap());
+        store
+            .spool(Some(version(1, 1)), &credential(n, version(1, 2)))
+            .await
+            .unwrap();
+        drop(
+            store
+                .try_lock(LockName::Refresh(store.credential_id(&key(n))))
+                .await
+                .unwrap(),
+        );
     }
     let mut open = Vec::new();
     walk(place.dir.path(), &mut |path, metadata| {
@@ -333,11 +460,18 @@ async fn open_permissions_are_repaired_and_said() {
         }
     });
     // The key's folder may be somebody's home: there only writing is taken from others.
-    open.retain(|path| path != Path::new("state") && !path.ends_with("init.lock") && !path.to_string_lossy().contains("refresh"));
+    open.retain(|path| {
+        path != Path::new("state")
+            && !path.ends_with("init.lock")
+            && !path.to_string_lossy().contains("refresh")
+    });
     assert_eq!(open, Vec::<PathBuf>::new());
     mode(&place.dir.path().join("state"), 0o777);
     place.try_open().unwrap();
-    assert_eq!(fs::metadata(place.dir.path().join("state")).unwrap().mode() & 0o777, 0o755);
+    assert_eq!(
+        fs::metadata(place.dir.path().join("state")).unwrap().mode() & 0o777,
+        0o755
+    );
 }
 
 /// Counts warnings.
@@ -364,10 +498,24 @@ impl tracing::Subscriber for Warnings {
 type Plant = fn(&Path, &Path);
 
 const PLANTS: [(&str, Plant); 5] = [
-    ("a symbolic link", |target, place| symlink(target, place).unwrap()),
-    ("a dangling link", |_, place| symlink("/nowhere/at/all", place).unwrap()),
-    ("a hard link", |target, place| fs::hard_link(target, place).unwrap()),
-    ("a FIFO", |_, place| assert!(Command::new("mkfifo").arg(place).status().unwrap().success())),
+    ("a symbolic link", |target, place| {
+        symlink(target, place).unwrap()
+    }),
+    ("a dangling link", |_, place| {
+        symlink("/nowhere/at/all", place).unwrap()
+    }),
+    ("a hard link", |target, place| {
+        fs::hard_link(target, place).unwrap()
+    }),
+    ("a FIFO", |_, place| {
+        assert!(
+            Command::new("mkfifo")
+                .arg(place)
+                .status()
+                .unwrap()
+                .success()
+        )
+    }),
     ("a folder", |_, place| fs::create_dir(place).unwrap()),
 ];
 
@@ -387,7 +535,11 @@ async fn planted_links_and_pipes_are_refused() {
             let error = place.try_open().unwrap_err();
             assert_eq!(error.code(), "config.store", "{what} for {file}: {error}");
             assert_eq!(fs::read(&target).unwrap(), content);
-            assert_eq!(fs::metadata(&target).unwrap().mode() & 0o777, 0o644, "{what} for {file}");
+            assert_eq!(
+                fs::metadata(&target).unwrap().mode() & 0o777,
+                0o644,
+                "{what} for {file}"
+            );
         }
     }
 }
@@ -408,7 +560,10 @@ async fn planted_locks_and_slots_are_refused() {
         }
         let locked = store.try_lock(name).await.map(drop).unwrap_err();
         assert_eq!(locked.code(), "config.store", "{what}: {locked}");
-        let spooled = store.spool(None, &credential(1, version(1, 0))).await.unwrap_err();
+        let spooled = store
+            .spool(None, &credential(1, version(1, 0)))
+            .await
+            .unwrap_err();
         assert_eq!(spooled.code(), "config.store", "{what}: {spooled}");
         let read = store.read(&key(1)).await.unwrap_err();
         assert_eq!(read.code(), "config.store", "{what}: {read}");
@@ -486,7 +641,10 @@ async fn the_spool_takes_what_a_full_disk_refuses() {
     let disk = place.dir.path().join("disk");
     fs::create_dir(&disk).unwrap();
     let mut mount = Command::new("mount");
-    mount.args(["-t", "tmpfs", "-o", "size=1m,mode=0700", "none"]).arg(&disk).stderr(Stdio::null());
+    mount
+        .args(["-t", "tmpfs", "-o", "size=1m,mode=0700", "none"])
+        .arg(&disk)
+        .stderr(Stdio::null());
     if !mount.status().is_ok_and(|status| status.success()) {
         return skipped("no file system can be mounted here");
     }
@@ -495,7 +653,10 @@ async fn the_spool_takes_what_a_full_disk_refuses() {
     config.data_dir = disk.join("data");
     let store = SqliteStore::open(&config).unwrap();
     store.prepare_spool(&key(1)).await.unwrap();
-    store.commit(&commit(1, version(1, 0), Expects::Anything)).await.unwrap();
+    store
+        .commit(&commit(1, version(1, 0), Expects::Anything))
+        .await
+        .unwrap();
     let filler = fs::File::create(disk.join("filler")).unwrap();
     let mut offset = 0;
     for size in [65_536, 4096, 1] {
@@ -511,23 +672,49 @@ async fn the_spool_takes_what_a_full_disk_refuses() {
             break;
         }
     }
-    assert!(matches!(refused, Some(Error::StoreUnavailable { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Some(Error::StoreUnavailable { .. })),
+        "{refused:?}"
+    );
     let name = LockName::Refresh(store.credential_id(&key(1)));
     let lease = store.try_lock(name).await.unwrap();
-    assert!(matches!(lease, Locked::Got(_)), "the lock needs no new block");
+    assert!(
+        matches!(lease, Locked::Got(_)),
+        "the lock needs no new block"
+    );
     for generation in 1..4 {
-        let next = commit(1, version(1, generation), Expects::Version(version(1, generation - 1)));
-        assert_eq!(store.commit(&next).await.unwrap_err().code(), "unavailable.store");
-        store.spool(Some(version(1, generation - 1)), &next.credential).await.unwrap();
-        assert_eq!(store.read(&key(1)).await.unwrap().unwrap().version(), Some(version(1, generation)));
+        let next = commit(
+            1,
+            version(1, generation),
+            Expects::Version(version(1, generation - 1)),
+        );
+        assert_eq!(
+            store.commit(&next).await.unwrap_err().code(),
+            "unavailable.store"
+        );
+        store
+            .spool(Some(version(1, generation - 1)), &next.credential)
+            .await
+            .unwrap();
+        assert_eq!(
+            store.read(&key(1)).await.unwrap().unwrap().version(),
+            Some(version(1, generation))
+        );
     }
     drop((lease, store));
     fs::remove_file(disk.join("filler")).unwrap();
     let store = SqliteStore::open(&config).unwrap();
     let record = store.read(&key(1)).await.unwrap().unwrap();
-    assert_eq!(record.credential, Some(credential(1, version(1, 3))), "the newest refresh token survives the restart");
+    assert_eq!(
+        record.credential,
+        Some(credential(1, version(1, 3))),
+        "the newest refresh token survives the restart"
+    );
     let follows = record.spooled.unwrap().follows.unwrap();
-    let merged = store.commit(&commit(1, version(1, 3), Expects::Version(follows))).await.unwrap();
+    let merged = store
+        .commit(&commit(1, version(1, 3), Expects::Version(follows)))
+        .await
+        .unwrap();
     assert_eq!(merged, Committed::Done { superseded: None });
     assert_eq!(store.read(&key(1)).await.unwrap().unwrap().spooled, None);
 }

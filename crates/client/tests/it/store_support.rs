@@ -15,8 +15,8 @@ use pilotlight::{
     core::{
         attempt::{Attempt, ProcessId},
         credential::{
-            Account, Binding, BindingKey, Credential, CredentialKey, Generation, Incarnation, Lifetime, Pins, TokenType,
-            Version,
+            Account, Binding, BindingKey, Credential, CredentialKey, Generation, Incarnation,
+            Lifetime, Pins, TokenType, Version,
         },
         event::{Event, Happened},
         flow::{Commit, Expects, Registration},
@@ -37,7 +37,11 @@ pub(crate) struct HandClock(pub(crate) AtomicU64);
 impl Clock for HandClock {
     fn now(&self) -> Now {
         let seconds = self.0.load(Ordering::Relaxed);
-        Stamp { wall: Wall::from_unix_seconds(seconds), mono: Mono(seconds * 1000), ..Stamp::default() }
+        Stamp {
+            wall: Wall::from_unix_seconds(seconds),
+            mono: Mono(seconds * 1000),
+            ..Stamp::default()
+        }
     }
 }
 
@@ -89,7 +93,18 @@ impl Sqlite {
     /// The only file in a folder of the store.
     pub(crate) fn only(&self, folder: &str) -> PathBuf {
         let mut files = std::fs::read_dir(self.config.data_dir.join(folder)).unwrap();
-        files.find(|file| !file.as_ref().unwrap().file_name().to_string_lossy().starts_with("init")).unwrap().unwrap().path()
+        files
+            .find(|file| {
+                !file
+                    .as_ref()
+                    .unwrap()
+                    .file_name()
+                    .to_string_lossy()
+                    .starts_with("init")
+            })
+            .unwrap()
+            .unwrap()
+            .path()
     }
 }
 
@@ -106,8 +121,13 @@ impl fmt::Debug for Sqlite {
 }
 
 pub(crate) fn config(dir: &Path) -> SqliteStoreConfig {
-    SqliteStoreConfig::new(dir.join("data"), dir.join("state/key"), "pilotlight-test", clock())
-        .with_busy_timeout(Duration::from_secs(10))
+    SqliteStoreConfig::new(
+        dir.join("data"),
+        dir.join("state/key"),
+        "pilotlight-test",
+        clock(),
+    )
+    .with_busy_timeout(Duration::from_secs(10))
 }
 
 pub(crate) fn issuer() -> Issuer {
@@ -128,7 +148,10 @@ pub(crate) fn key(n: u8) -> CredentialKey {
 }
 
 pub(crate) fn version(incarnation: u8, generation: u64) -> Version {
-    Version { incarnation: Incarnation([incarnation; 16]), generation: Generation(generation) }
+    Version {
+        incarnation: Incarnation([incarnation; 16]),
+        generation: Generation(generation),
+    }
 }
 
 pub(crate) fn client() -> Client {
@@ -164,12 +187,25 @@ pub(crate) fn credential(n: u8, version: Version) -> Credential {
 }
 
 pub(crate) fn event(n: u64) -> Event {
-    let happened = Happened::RefreshFailed { code: "canary-event".into(), next: Wall(n) };
-    Event { at: Wall(n), process: ProcessId::default(), happened }
+    let happened = Happened::RefreshFailed {
+        code: "canary-event".into(),
+        next: Wall(n),
+    };
+    Event {
+        at: Wall(n),
+        process: ProcessId::default(),
+        happened,
+    }
 }
 
 pub(crate) fn commit(n: u8, version: Version, expects: Expects) -> Commit {
-    Commit { credential: credential(n, version), expects, binding: None, forced: None, event: event(version.generation.0) }
+    Commit {
+        credential: credential(n, version),
+        expects,
+        binding: None,
+        forced: None,
+        event: event(version.generation.0),
+    }
 }
 
 pub(crate) fn binding_key(n: u8) -> BindingKey {
@@ -177,13 +213,21 @@ pub(crate) fn binding_key(n: u8) -> BindingKey {
 }
 
 pub(crate) fn binding(n: u8, name: &str) -> Binding {
-    Binding { key: binding_key(n), name: name.into(), credential: Some(key(n)), created_at: Wall(u64::from(n)) }
+    Binding {
+        key: binding_key(n),
+        name: name.into(),
+        credential: Some(key(n)),
+        created_at: Wall(u64::from(n)),
+    }
 }
 
 pub(crate) fn registration(client_id: &str, at: u64) -> Registration {
     Registration {
         issuer: issuer(),
-        client: Client { id: client_id.into(), ..client() },
+        client: Client {
+            id: client_id.into(),
+            ..client()
+        },
         redirect_uris: vec!["http://127.0.0.1/callback".into()],
         management: Some(RegistrationManagement {
             uri: "https://canary-issuer.example/register/1".parse().unwrap(),

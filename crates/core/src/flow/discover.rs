@@ -246,6 +246,14 @@ impl Discover {
 
     fn server_metadata(self, found: Found, left: Vec<Url>, exchanged: Exchanged) -> Turn<Self> {
         let reply = match exchanged {
+            // A guess is only followed where the server says plainly that there is nothing to know (T-16).
+            Ok(reply)
+                if found.guessed && absent(&reply) && !matches!(reply.status, 404 | 405 | 410) =>
+            {
+                return Turn::Done(Err(Error::NoOauth {
+                    status: reply.status,
+                }));
+            }
             Ok(reply) if absent(&reply) => return self.ask_server(found, left),
             Ok(reply) => reply,
             Err(failure) => return Turn::Done(Err(failure.error())),

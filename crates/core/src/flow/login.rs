@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// What kind of login is wanted.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Task {
     /// The binding to log in for; its credential, if there is one, names the issuer so far.
     pub binding: Binding,
@@ -51,6 +51,15 @@ pub struct Task {
     pub process: ProcessId,
     /// 32 random bytes for each of: the verifier, the state, the incarnation.
     pub entropy: [[u8; 32]; 3],
+}
+
+impl std::fmt::Debug for Task {
+    /// Leaves the entropy out: verifier and state follow from it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Task")
+            .field("binding", &self.binding)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A completed login.

@@ -112,7 +112,8 @@ impl Logout {
     fn answered(self, pending: Pending, exchanged: &Exchanged) -> Turn<Self> {
         match exchanged.as_ref().map(|reply| reply.status) {
             // Anything the issuer itself says ends the matter: what it does not know cannot be revoked (section 2.2).
-            Ok(200..=204 | 400..=428) => self.delete(pending, Revocation::Revoked),
+            Ok(200..=204) => self.delete(pending, Revocation::Revoked),
+            Ok(400..=428) if told(exchanged) => self.delete(pending, Revocation::Revoked),
             _ => Turn::Done(Ok(Revocation::Queued)),
         }
     }
@@ -208,6 +209,13 @@ impl Flow for Logout {
             })),
         }
     }
+}
+
+/// Whether an OAuth error came, and not a proxy's page.
+fn told(exchanged: &Exchanged) -> bool {
+    exchanged
+        .as_ref()
+        .is_ok_and(|reply| crate::token::refusal(&reply.body).is_some())
 }
 
 #[cfg(test)]

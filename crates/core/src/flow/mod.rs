@@ -151,7 +151,6 @@ pub enum Act {
 }
 
 /// What came of a step.
-#[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
     reason = "one answer lives at a time, on the driver's stack"
@@ -179,6 +178,25 @@ pub enum Answer {
     Done(Result<(), Error>),
     /// The instant of [`Step::wake_at`] has come.
     Woken,
+}
+
+impl std::fmt::Debug for Answer {
+    /// Names the kind alone: a redirect holds a code.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Exchanged(_) => "Exchanged",
+            Self::Locked(_) => "Locked",
+            Self::Read(_) => "Read",
+            Self::Noted(_) => "Noted",
+            Self::Committed(_) => "Committed",
+            Self::Registered(_) => "Registered",
+            Self::CallbackOpen(_) => "CallbackOpen",
+            Self::Redirected(_) => "Redirected",
+            Self::Buried(_) => "Buried",
+            Self::Done(_) => "Done",
+            Self::Woken => "Woken",
+        })
+    }
 }
 
 /// The locks of a machine. Each is its own: a login never holds up a refresh.
@@ -285,7 +303,7 @@ impl Default for Callback {
 }
 
 /// What to show a person who is to approve.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Prompt {
     /// The authorization URL.
     pub url: Url,
@@ -299,4 +317,14 @@ pub struct Prompt {
     pub resource: String,
     /// The scopes asked for.
     pub scopes: crate::scope::Scopes,
+}
+
+impl std::fmt::Debug for Prompt {
+    /// Leaves the URL out: it holds the `state`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prompt")
+            .field("issuer", &self.issuer)
+            .field("resource", &self.resource)
+            .finish_non_exhaustive()
+    }
 }

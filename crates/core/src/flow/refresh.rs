@@ -180,6 +180,11 @@ impl Refresh {
             .filter(|_| self.stored.is_some())
             .map(|kept| kept.version);
         outcome.unsaved |= kept.is_some() && kept == version_of(&outcome.record);
+        if outcome.unsaved {
+            // The lock stays with whoever holds the only copy: what the store holds is spent, and nobody else may send it
+            // (F-06). The next run, which saves it, lets go.
+            return Turn::Done(outcome);
+        }
         let key = self.task.key.clone();
         self.next(
             State::ExpectUnlock(Box::new(outcome)),

@@ -2,7 +2,10 @@ use super::*;
 use pilotlight_core::credential::{Generation, Incarnation};
 use proptest::prelude::*;
 
-const VERSION_7: Version = Version { incarnation: Incarnation([b'I'; 16]), generation: Generation(7) };
+const VERSION_7: Version = Version {
+    incarnation: Incarnation([b'I'; 16]),
+    generation: Generation(7),
+};
 
 fn keys() -> Keys {
     let root: [u8; 32] = std::array::from_fn(|i| u8::try_from(i).unwrap());
@@ -10,7 +13,12 @@ fn keys() -> Keys {
 }
 
 fn place<'a>(clear: &'a [&'a [u8]]) -> Place<'a> {
-    Place { kind: Kind::Credential, record: &[b'R'; 32], version: Some(VERSION_7), clear }
+    Place {
+        kind: Kind::Credential,
+        record: &[b'R'; 32],
+        version: Some(VERSION_7),
+        clear,
+    }
 }
 
 /// T-38: a known answer, computed by a second implementation (`tests/it/envelope_v1.py`).
@@ -19,13 +27,19 @@ fn the_envelope_is_the_one_that_is_written_down() {
     let clear: [&[u8]; 1] = [&[b'C'; 32]];
     let nonce: [u8; 24] = std::array::from_fn(|i| u8::try_from(100 + i).unwrap());
     let text = padded(&"a secret").unwrap();
-    assert_eq!(hex(&keys().seal_with(&place(&clear), &text, nonce).unwrap()), VECTOR);
+    assert_eq!(
+        hex(&keys().seal_with(&place(&clear), &text, nonce).unwrap()),
+        VECTOR
+    );
     let opened: String = keys().open(&place(&clear), &unhex(VECTOR)).unwrap();
     assert_eq!(opened, "a secret");
 }
 
 fn unhex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
+    (0..text.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap())
+        .collect()
 }
 
 /// T-38: what was sealed for one place opens at no other.
@@ -35,26 +49,86 @@ fn an_envelope_opens_in_its_own_place_only() {
     let keys = keys();
     let good = place(&clear);
     let envelope = keys.seal(&good, &"a secret").unwrap();
-    let later = Version { generation: Generation(8), ..VERSION_7 };
-    let other = Version { incarnation: Incarnation([0; 16]), ..VERSION_7 };
+    let later = Version {
+        generation: Generation(8),
+        ..VERSION_7
+    };
+    let other = Version {
+        incarnation: Incarnation([0; 16]),
+        ..VERSION_7
+    };
     for (what, bad) in [
-        ("record", Place { record: &[b'Q'; 32], ..good }),
-        ("kind", Place { kind: Kind::Tombstone, ..good }),
-        ("generation", Place { version: Some(later), ..good }),
-        ("incarnation", Place { version: Some(other), ..good }),
-        ("no version", Place { version: None, ..good }),
-        ("clear column", Place { clear: &[b"cleaR"], ..good }),
-        ("clear columns cut otherwise", Place { clear: &[b"cle", b"ar"], ..good }),
+        (
+            "record",
+            Place {
+                record: &[b'Q'; 32],
+                ..good
+            },
+        ),
+        (
+            "kind",
+            Place {
+                kind: Kind::Tombstone,
+                ..good
+            },
+        ),
+        (
+            "generation",
+            Place {
+                version: Some(later),
+                ..good
+            },
+        ),
+        (
+            "incarnation",
+            Place {
+                version: Some(other),
+                ..good
+            },
+        ),
+        (
+            "no version",
+            Place {
+                version: None,
+                ..good
+            },
+        ),
+        (
+            "clear column",
+            Place {
+                clear: &[b"cleaR"],
+                ..good
+            },
+        ),
+        (
+            "clear columns cut otherwise",
+            Place {
+                clear: &[b"cle", b"ar"],
+                ..good
+            },
+        ),
         ("no clear column", Place { clear: &[], ..good }),
     ] {
-        assert!(matches!(keys.open::<String>(&bad, &envelope), Err(Error::StoreCorrupt { .. })), "{what}");
+        assert!(
+            matches!(
+                keys.open::<String>(&bad, &envelope),
+                Err(Error::StoreCorrupt { .. })
+            ),
+            "{what}"
+        );
     }
     let elsewhere = Keys::new(Zeroizing::new([9; 32]), [b'S'; 16], 1);
-    assert!(elsewhere.open::<String>(&good, &envelope).is_err(), "root key");
+    assert!(
+        elsewhere.open::<String>(&good, &envelope).is_err(),
+        "root key"
+    );
     let elsewhere = Keys::new(keys.root.clone(), [b'T'; 16], 1);
     assert!(elsewhere.open::<String>(&good, &envelope).is_err(), "store");
     let elsewhere = Keys::new(keys.root.clone(), [b'S'; 16], 2);
-    assert!(elsewhere.open::<String>(&good, &envelope).is_err(), "key id");
+    assert!(
+        elsewhere.open::<String>(&good, &envelope).is_err(),
+        "key id"
+    );
     assert_eq!(keys.open::<String>(&good, &envelope).unwrap(), "a secret");
 }
 
@@ -66,10 +140,17 @@ fn every_flipped_bit_and_every_cut_is_damage() {
     for bit in 0..envelope.len() * 8 {
         let mut flipped = envelope.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
-        assert!(keys.open::<String>(&place(&[]), &flipped).is_err(), "bit {bit}");
+        assert!(
+            keys.open::<String>(&place(&[]), &flipped).is_err(),
+            "bit {bit}"
+        );
     }
     for length in 0..envelope.len() {
-        assert!(keys.open::<String>(&place(&[]), &envelope[..length]).is_err(), "{length} bytes");
+        assert!(
+            keys.open::<String>(&place(&[]), &envelope[..length])
+                .is_err(),
+            "{length} bytes"
+        );
     }
 }
 
@@ -82,7 +163,10 @@ fn lengths_are_hidden_and_nonces_differ() {
         assert_eq!(envelope.len(), HEAD + 256 + 16, "{length}");
         assert!(seen.insert(envelope[5..29].to_vec()));
     }
-    assert_eq!(keys.seal(&place(&[]), &"x".repeat(251)).unwrap().len(), HEAD + 512 + 16);
+    assert_eq!(
+        keys.seal(&place(&[]), &"x".repeat(251)).unwrap().len(),
+        HEAD + 512 + 16
+    );
 }
 
 /// T-38: a fact belongs to one field of one version of one login.
@@ -90,15 +174,32 @@ fn lengths_are_hidden_and_nonces_differ() {
 fn a_fact_belongs_to_its_version_and_field() {
     let keys = keys();
     let stored = keys.seal_fact(&[1; 32], VERSION_7, "attempt", b"{}");
-    assert_eq!(keys.open_fact(&[1; 32], VERSION_7, "attempt", &stored).unwrap(), b"{}");
-    let later = Version { generation: Generation(8), ..VERSION_7 };
-    assert!(keys.open_fact(&[2; 32], VERSION_7, "attempt", &stored).is_err());
+    assert_eq!(
+        keys.open_fact(&[1; 32], VERSION_7, "attempt", &stored)
+            .unwrap(),
+        b"{}"
+    );
+    let later = Version {
+        generation: Generation(8),
+        ..VERSION_7
+    };
+    assert!(
+        keys.open_fact(&[2; 32], VERSION_7, "attempt", &stored)
+            .is_err()
+    );
     assert!(keys.open_fact(&[1; 32], later, "attempt", &stored).is_err());
-    assert!(keys.open_fact(&[1; 32], VERSION_7, "backoff", &stored).is_err());
+    assert!(
+        keys.open_fact(&[1; 32], VERSION_7, "backoff", &stored)
+            .is_err()
+    );
     for bit in 0..stored.len() * 8 {
         let mut flipped = stored.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
-        assert!(keys.open_fact(&[1; 32], VERSION_7, "attempt", &flipped).is_err(), "bit {bit}");
+        assert!(
+            keys.open_fact(&[1; 32], VERSION_7, "attempt", &flipped)
+                .is_err(),
+            "bit {bit}"
+        );
     }
 }
 

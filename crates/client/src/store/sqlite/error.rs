@@ -12,9 +12,9 @@ pub(super) fn sql(error: &Sql) -> Error {
                 None => failure.to_string(),
             };
             match failure.code {
-                ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
-                    Error::StoreUnavailable { why: "another process is writing to it".into() }
-                }
+                ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Error::StoreUnavailable {
+                    why: "another process is writing to it".into(),
+                },
                 ErrorCode::SystemIoFailure if MEANS_DAMAGE.contains(&failure.extended_code) => {
                     Error::StoreCorrupt { what: why() }
                 }
@@ -34,7 +34,9 @@ pub(super) fn sql(error: &Sql) -> Error {
             }
         }
         // A column of another type, a number out of range, a row that is missing.
-        other => Error::StoreCorrupt { what: other.to_string() },
+        other => Error::StoreCorrupt {
+            what: other.to_string(),
+        },
     }
 }
 
@@ -42,7 +44,9 @@ pub(super) fn sql(error: &Sql) -> Error {
 pub(super) fn first_look(error: &Sql, path: &str) -> Error {
     match error {
         Sql::SqliteFailure(failure, _) if failure.code == ErrorCode::NotADatabase => {
-            Error::StoreForeign { path: path.to_owned() }
+            Error::StoreForeign {
+                path: path.to_owned(),
+            }
         }
         error => sql(error),
     }

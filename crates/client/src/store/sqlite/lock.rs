@@ -49,7 +49,10 @@ pub(super) fn file_name(name: LockName) -> String {
 
 /// Makes a lock's file with room for its note, so that taking the lock needs no new block on a full disk.
 pub(super) fn prepare(folder: &Folder, name: &str) -> Result<(), Error> {
-    if folder.look(name)?.is_some_and(|entry| entry.size >= NOTE_SIZE as u64) {
+    if folder
+        .look(name)?
+        .is_some_and(|entry| entry.size >= NOTE_SIZE as u64)
+    {
         return Ok(());
     }
     let file = folder.file_or_new(name)?;
@@ -58,7 +61,9 @@ pub(super) fn prepare(folder: &Folder, name: &str) -> Result<(), Error> {
             let held = Held(file);
             // A note that cannot be read is left to whoever takes the lock: the fence must not start again.
             match read(&held.0) {
-                Ok(Some(note)) => write(&held.0, &note).map_err(|e| failed(&folder.path().join(name), e)),
+                Ok(Some(note)) => {
+                    write(&held.0, &note).map_err(|e| failed(&folder.path().join(name), e))
+                }
                 _ => Ok(()),
             }
         }
@@ -69,7 +74,12 @@ pub(super) fn prepare(folder: &Folder, name: &str) -> Result<(), Error> {
 }
 
 /// Tries to take a lock.
-pub(super) fn try_lock(folder: &Folder, name: &str, program: &str, now: Wall) -> Result<Locked, Error> {
+pub(super) fn try_lock(
+    folder: &Folder,
+    name: &str,
+    program: &str,
+    now: Wall,
+) -> Result<Locked, Error> {
     let failed = |error| failed(&folder.path().join(name), error);
     let file = folder.file_or_new(name)?;
     match file.try_lock() {
@@ -83,14 +93,24 @@ pub(super) fn try_lock(folder: &Folder, name: &str, program: &str, now: Wall) ->
         // A note that cannot be read: the clock is ahead of every count.
         None => now.0.max(1),
     };
-    let note = Note { fence, pid: std::process::id(), program: program.to_owned(), since: now.unix_seconds() };
+    let note = Note {
+        fence,
+        pid: std::process::id(),
+        program: program.to_owned(),
+        since: now.unix_seconds(),
+    };
     write(&held.0, &note).map_err(failed)?;
     Ok(Locked::Got(Lease::new(fence, held)))
 }
 
 fn holder(file: &File) -> Holder {
     let note = read(file).ok().flatten().unwrap_or_default();
-    Holder { pid: note.pid, program: note.program, since: note.since, stopped: is_stopped(note.pid) }
+    Holder {
+        pid: note.pid,
+        program: note.program,
+        since: note.since,
+        stopped: is_stopped(note.pid),
+    }
 }
 
 /// Reads the note; the first one of all where the file is new, `None` where it cannot be read.
@@ -118,7 +138,10 @@ fn write(file: &File, note: &Note) -> io::Result<()> {
         end -= 1;
     }
     program.truncate(end);
-    let mut bytes = serde_json::to_vec(&Note { program, ..note.clone() })?;
+    let mut bytes = serde_json::to_vec(&Note {
+        program,
+        ..note.clone()
+    })?;
     bytes.truncate(NOTE_SIZE - 1);
     bytes.resize(NOTE_SIZE - 1, b' ');
     bytes.push(b'\n');
@@ -129,8 +152,11 @@ fn write(file: &File, note: &Note) -> io::Result<()> {
 /// Whether a process is stopped (SIGSTOP, Ctrl-Z): the state is the field after the name, which may hold anything.
 #[cfg(target_os = "linux")]
 fn is_stopped(pid: u32) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-    stat.rsplit_once(')').is_some_and(|(_, rest)| matches!(rest.trim_start().chars().next(), Some('T' | 't')))
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    stat.rsplit_once(')')
+        .is_some_and(|(_, rest)| matches!(rest.trim_start().chars().next(), Some('T' | 't')))
 }
 
 #[cfg(not(target_os = "linux"))]

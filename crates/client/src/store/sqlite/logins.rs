@@ -35,13 +35,24 @@ impl Inner {
         let stored = self.reading(|connection| rows::load(connection, &self.keys, id))?;
         let held = stored.held();
         let spooled = newest(spooled, held).map(|credential| {
-            let spooled = Some(Spooled { follows: held.version() });
+            let spooled = Some(Spooled {
+                follows: held.version(),
+            });
             // What is known of forced refreshes outlives a version; the other facts belong to the one that is stored.
             let forced = match &stored {
-                Stored::Login(record, version) if version.incarnation == credential.version.incarnation => record.forced.clone(),
+                Stored::Login(record, version)
+                    if version.incarnation == credential.version.incarnation =>
+                {
+                    record.forced.clone()
+                }
                 _ => None,
             };
-            Record { credential: Some(credential), spooled, forced, ..Record::default() }
+            Record {
+                credential: Some(credential),
+                spooled,
+                forced,
+                ..Record::default()
+            }
         });
         Ok(match (spooled, stored) {
             (Some(record), _) => Some(record),
@@ -51,7 +62,13 @@ impl Inner {
         })
     }
 
-    pub(super) fn note(&self, key: &CredentialKey, version: Version, facts: &[Fact], event: Option<&Event>) -> Result<bool, Error> {
+    pub(super) fn note(
+        &self,
+        key: &CredentialKey,
+        version: Version,
+        facts: &[Fact],
+        event: Option<&Event>,
+    ) -> Result<bool, Error> {
         let id = self.keys.lookup.credential(key);
         self.writing(|transaction| {
             let noted = rows::note(transaction, &self.keys, id, version, facts)?;
@@ -69,12 +86,16 @@ impl Inner {
         let (committed, length) = self.writing(|transaction| {
             let stored = rows::load(transaction, &self.keys, id)?;
             let held = stored.held();
-            let spooled = entries.first().filter(|entry| counts(entry, held)).map(|entry| entry.credential.version);
+            let spooled = entries
+                .first()
+                .filter(|entry| counts(entry, held))
+                .map(|entry| entry.credential.version);
             let (superseded, length) = match held.admits(spooled, commit.expects, new.version) {
                 Admission::Moved => return Ok((Committed::Moved, None)),
                 Admission::Already => (None, None),
                 Admission::Write => {
-                    let length = rows::save(transaction, &self.keys, id, new, commit.forced.as_ref())?;
+                    let length =
+                        rows::save(transaction, &self.keys, id, new, commit.forced.as_ref())?;
                     (superseded(stored, entries, new.version), Some(length))
                 }
             };
@@ -99,7 +120,11 @@ impl Inner {
         slot(&folder, id).reserve(0)
     }
 
-    pub(super) fn spool(&self, follows: Option<Version>, credential: &Credential) -> Result<(), Error> {
+    pub(super) fn spool(
+        &self,
+        follows: Option<Version>,
+        credential: &Credential,
+    ) -> Result<(), Error> {
         self.admit_writer()?;
         let id = self.keys.lookup.credential(&credential.key);
         let mut after = vec![follows];
@@ -109,7 +134,10 @@ impl Inner {
         {
             after.extend(newest.after.into_iter().take(CHAIN - 1));
         }
-        let entry = Entry { after, credential: credential.clone() };
+        let entry = Entry {
+            after,
+            credential: credential.clone(),
+        };
         let envelope = self.keys.seal(&spool_place(&id.0), &entry)?;
         let folder = self.folder.sub(SPOOL)?;
         slot(&folder, id).write(&envelope)?;
@@ -117,7 +145,12 @@ impl Inner {
         Ok(())
     }
 
-    pub(super) fn bury(&self, key: &CredentialKey, event: &Event, revoke: bool) -> Result<Option<Buried>, Error> {
+    pub(super) fn bury(
+        &self,
+        key: &CredentialKey,
+        event: &Event,
+        revoke: bool,
+    ) -> Result<Option<Buried>, Error> {
         let id = self.keys.lookup.credential(key);
         let entries = self.spooled_if_readable(id);
         let now = self.clock.now().wall;
@@ -134,7 +167,10 @@ impl Inner {
             };
             rows::entomb(transaction, &self.keys, id, credential.version, now)?;
             let unshared = self.take_unshared_registration(transaction, id, &credential)?;
-            let buried = Buried { credential, unshared };
+            let buried = Buried {
+                credential,
+                unshared,
+            };
             if revoke {
                 self.queue(transaction, id, &buried, now)?;
             }
@@ -143,7 +179,10 @@ impl Inner {
             Ok(Some(buried))
         })?;
         if buried.is_some() {
-            let wiped = self.folder.sub(SPOOL).and_then(|folder| slot(&folder, id).wipe());
+            let wiped = self
+                .folder
+                .sub(SPOOL)
+                .and_then(|folder| slot(&folder, id).wipe());
             if let Err(error) = wiped {
                 tracing::warn!(%error, "the spool slot of a login that was ended could not be wiped");
             }
@@ -158,19 +197,27 @@ impl Inner {
         self.reading(|connection| {
             hides_nothing(connection, "revocation", "revocation_login")?;
             let mut statement = connection
-                .prepare_cached("SELECT id, login, queued_at, sealed FROM revocation ORDER BY queued_at, seq")
+                .prepare_cached(
+                    "SELECT id, login, queued_at, sealed FROM revocation ORDER BY queued_at, seq",
+                )
                 .map_err(|e| sql(&e))?;
             let rows = statement
-                .query_map((), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+                .query_map((), |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+                })
                 .map_err(|e| sql(&e))?;
-            rows.map(|row| self.open_revocation(row.map_err(|e| sql(&e))?)).collect()
+            rows.map(|row| self.open_revocation(row.map_err(|e| sql(&e))?))
+                .collect()
         })
     }
 
     pub(super) fn revoked(&self, key: &CredentialKey) -> Result<(), Error> {
         let id = self.keys.lookup.credential(key);
         self.writing(|transaction| {
-            transaction.execute("DELETE FROM revocation WHERE login = ?1", [id.0]).map_err(|e| sql(&e)).map(drop)
+            transaction
+                .execute("DELETE FROM revocation WHERE login = ?1", [id.0])
+                .map_err(|e| sql(&e))
+                .map(drop)
         })?;
         self.empty_the_log();
         Ok(())
@@ -186,19 +233,44 @@ impl Inner {
         if credential.client.source != ClientSource::Dynamic {
             return Ok(None);
         }
-        let client = self.keys.lookup.client(&credential.key.issuer, &credential.client.id);
+        let client = self
+            .keys
+            .lookup
+            .client(&credential.key.issuer, &credential.client.id);
         let shared = transaction
-            .query_row("SELECT 1 FROM credential WHERE client = ?1 AND id <> ?2 LIMIT 1", (client, id.0), |_| Ok(()))
+            .query_row(
+                "SELECT 1 FROM credential WHERE client = ?1 AND id <> ?2 LIMIT 1",
+                (client, id.0),
+                |_| Ok(()),
+            )
             .optional()
             .map_err(|e| sql(&e))?;
-        if shared.is_some() { Ok(None) } else { tables::take_registration(transaction, &self.keys, &client) }
+        if shared.is_some() {
+            Ok(None)
+        } else {
+            tables::take_registration(transaction, &self.keys, &client)
+        }
     }
 
-    fn queue(&self, transaction: &Connection, id: CredentialId, buried: &Buried, now: Wall) -> Result<(), Error> {
+    fn queue(
+        &self,
+        transaction: &Connection,
+        id: CredentialId,
+        buried: &Buried,
+        now: Wall,
+    ) -> Result<(), Error> {
         let (record, queued_at): ([u8; 32], i64) = (crate::crypto::random(), rows::instant(now));
         let clear: [&[u8]; 2] = [&id.0, &queued_at.to_be_bytes()];
-        let place = Place { kind: Kind::Revocation, record: &record, version: None, clear: &clear };
-        let queued = Queued { credential: buried.credential.clone(), unshared: buried.unshared.clone() };
+        let place = Place {
+            kind: Kind::Revocation,
+            record: &record,
+            version: None,
+            clear: &clear,
+        };
+        let queued = Queued {
+            credential: buried.credential.clone(),
+            unshared: buried.unshared.clone(),
+        };
         let sealed = self.keys.seal(&place, &queued)?;
         transaction
             .execute(
@@ -209,19 +281,39 @@ impl Inner {
             .map(drop)
     }
 
-    fn open_revocation(&self, row: ([u8; 32], [u8; 32], i64, Vec<u8>)) -> Result<QueuedRevocation, Error> {
+    fn open_revocation(
+        &self,
+        row: ([u8; 32], [u8; 32], i64, Vec<u8>),
+    ) -> Result<QueuedRevocation, Error> {
         let (id, login, at, sealed) = row;
         let clear: [&[u8]; 2] = [&login, &at.to_be_bytes()];
-        let place = Place { kind: Kind::Revocation, record: &id, version: None, clear: &clear };
-        let Queued { credential, unshared } = self.keys.open(&place, &sealed)?;
-        Ok(QueuedRevocation { credential, unshared, queued_at: Wall(u64::try_from(at).unwrap_or_default()) })
+        let place = Place {
+            kind: Kind::Revocation,
+            record: &id,
+            version: None,
+            clear: &clear,
+        };
+        let Queued {
+            credential,
+            unshared,
+        } = self.keys.open(&place, &sealed)?;
+        Ok(QueuedRevocation {
+            credential,
+            unshared,
+            queued_at: Wall(u64::try_from(at).unwrap_or_default()),
+        })
     }
 
     /// What the slot holds, newest first.
     fn spooled(&self, id: CredentialId) -> Result<Vec<Entry>, Error> {
-        let Some(folder) = self.folder.existing_sub(SPOOL)? else { return Ok(Vec::new()) };
+        let Some(folder) = self.folder.existing_sub(SPOOL)? else {
+            return Ok(Vec::new());
+        };
         let envelopes = slot(&folder, id).read()?;
-        envelopes.iter().map(|envelope| self.keys.open(&spool_place(&id.0), envelope)).collect()
+        envelopes
+            .iter()
+            .map(|envelope| self.keys.open(&spool_place(&id.0), envelope))
+            .collect()
     }
 
     /// The same for writers, whom a damaged slot must not stop: the store's own rules still hold, and a login or a
@@ -235,10 +327,15 @@ impl Inner {
 
     /// Grows the slot ahead of the next refresh, whose record will be about as long as this one.
     fn make_room(&self, id: CredentialId, length: usize) {
-        let grown = self.folder.existing_sub(SPOOL).and_then(|folder| match folder {
-            Some(folder) if slot(&folder, id).exists()? => slot(&folder, id).reserve(length + ENTRY_EXTRA),
-            _ => Ok(()),
-        });
+        let grown = self
+            .folder
+            .existing_sub(SPOOL)
+            .and_then(|folder| match folder {
+                Some(folder) if slot(&folder, id).exists()? => {
+                    slot(&folder, id).reserve(length + ENTRY_EXTRA)
+                }
+                _ => Ok(()),
+            });
         if let Err(error) = grown {
             tracing::warn!(%error, "the spool slot of a login could not be made larger");
         }
@@ -248,7 +345,8 @@ impl Inner {
     /// another process reads, the log is emptied by a later call.
     fn empty_the_log(&self) {
         let connection = self.connection();
-        if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(())) {
+        if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))
+        {
             tracing::warn!(%error, "the log of the store could not be emptied");
         }
     }
@@ -263,7 +361,11 @@ struct Queued {
 
 /// The spooled version that counts, if one does: only the newest, since it was written knowing the other.
 fn newest(entries: Vec<Entry>, held: Held) -> Option<Credential> {
-    entries.into_iter().next().filter(|entry| counts(entry, held)).map(|entry| entry.credential)
+    entries
+        .into_iter()
+        .next()
+        .filter(|entry| counts(entry, held))
+        .map(|entry| entry.credential)
 }
 
 fn counts(entry: &Entry, held: Held) -> bool {
@@ -274,7 +376,9 @@ fn counts(entry: &Entry, held: Held) -> bool {
 /// reached the store, that version lies in the other half.
 fn superseded(stored: Stored, entries: Vec<Entry>, new: Version) -> Option<Box<Credential>> {
     let held = stored.held();
-    let Stored::Login(record, version) = stored else { return None };
+    let Stored::Login(record, version) = stored else {
+        return None;
+    };
     if version.incarnation == new.incarnation {
         return None;
     }
@@ -301,7 +405,12 @@ fn slot(folder: &Folder, id: CredentialId) -> Slot<'_> {
 }
 
 fn spool_place(id: &[u8; 32]) -> Place<'_> {
-    Place { kind: Kind::Spool, record: id, version: None, clear: &[] }
+    Place {
+        kind: Kind::Spool,
+        record: id,
+        version: None,
+        clear: &[],
+    }
 }
 
 const SPOOL: &str = "spool";

@@ -35,15 +35,22 @@ pub(super) fn on_this_machine(folder: &Folder) -> Result<(), Error> {
     match folder.network_file_system()? {
         None => Ok(()),
         Some(name) => {
-            let why = format!("it lies on a network file system ({name}); choose a folder on a local disk");
+            let why = format!(
+                "it lies on a network file system ({name}); choose a folder on a local disk"
+            );
             Err(refused(folder.path(), &why))
         }
     }
 }
 
 /// Opens a store that exists; `None` where there is none.
-pub(super) fn existing(folder: &Folder, config: &SqliteStoreConfig) -> Result<Option<Opened>, Error> {
-    let Some(before) = folder.look(FILE)? else { return Ok(None) };
+pub(super) fn existing(
+    folder: &Folder,
+    config: &SqliteStoreConfig,
+) -> Result<Option<Opened>, Error> {
+    let Some(before) = folder.look(FILE)? else {
+        return Ok(None);
+    };
     let log = folder.look(&beside(FILE, "-wal"))?;
     folder.look(&beside(FILE, "-shm"))?;
     // Whoever cuts a database short leaves a torn page, or nothing at all (then SQLite would take it for a new one, and
@@ -83,18 +90,24 @@ pub(super) fn make(folder: &Folder, config: &SqliteStoreConfig) -> Result<(), Er
         folder.remove(&beside(MAKING, ending))?;
     }
     let Some(file) = folder.new_file(MAKING)? else {
-        return Err(Error::Bug { what: "store: two processes hold one lock" });
+        return Err(Error::Bug {
+            what: "store: two processes hold one lock",
+        });
     };
     drop(file);
     build(&folder.path().join(MAKING), &header, config.busy_timeout).map_err(|e| sql(&e))?;
     if let Some(file) = folder.file(MAKING)? {
-        file.sync_all().map_err(|e| crate::store::place::failed(&folder.path().join(MAKING), e))?;
+        file.sync_all()
+            .map_err(|e| crate::store::place::failed(&folder.path().join(MAKING), e))?;
     }
     folder.rename(MAKING, FILE)
 }
 
 fn build(path: &Path, header: &Header, busy_timeout: Duration) -> rusqlite::Result<()> {
-    let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let mut connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
     connection.busy_timeout(busy_timeout)?;
     connection.pragma_update(None, "page_size", PAGE_SIZE as i64)?;
     header.create(&mut connection)?;
@@ -130,7 +143,9 @@ fn wait_for_init(locks: &Folder, config: &SqliteStoreConfig) -> Result<crate::st
         match lock::try_lock(locks, INIT_LOCK, &config.program, config.clock.now().wall)? {
             Locked::Got(lease) => return Ok(lease),
             Locked::HeldBy(holder) if waited >= config.busy_timeout.max(PAUSE) => {
-                return Err(Error::StoreUnavailable { why: format!("it is being made by {holder}") });
+                return Err(Error::StoreUnavailable {
+                    why: format!("it is being made by {holder}"),
+                });
             }
             Locked::HeldBy(_) => {}
         }
@@ -140,7 +155,9 @@ fn wait_for_init(locks: &Folder, config: &SqliteStoreConfig) -> Result<crate::st
 }
 
 fn cut_short(path: &Path, size: u64) -> Error {
-    Error::StoreCorrupt { what: format!("{} ends after {size} bytes", path.display()) }
+    Error::StoreCorrupt {
+        what: format!("{} ends after {size} bytes", path.display()),
+    }
 }
 
 fn beside(name: &str, ending: &str) -> String {

@@ -38,7 +38,11 @@ impl Stored {
 }
 
 /// Reads a login.
-pub(super) fn load(connection: &Connection, keys: &Keys, id: CredentialId) -> Result<Stored, Error> {
+pub(super) fn load(
+    connection: &Connection,
+    keys: &Keys,
+    id: CredentialId,
+) -> Result<Stored, Error> {
     let row = connection
         .prepare_cached(&format!("SELECT {COLUMNS} FROM credential WHERE id = ?1"))
         .and_then(|mut statement| statement.query_row([id.0], raw).optional())
@@ -59,7 +63,9 @@ fn absent(connection: &Connection, keys: &Keys, id: CredentialId) -> Result<Stor
         .map_err(|e| sql(&e))?;
     for row in rows {
         if row.id == id {
-            return Err(Error::StoreCorrupt { what: "the index of credential".into() });
+            return Err(Error::StoreCorrupt {
+                what: "the index of credential".into(),
+            });
         }
         open(keys, row)?;
     }
@@ -74,15 +80,25 @@ fn open(keys: &Keys, row: Raw) -> Result<Stored, Error> {
             let place = tombstone_place(&id.0, version);
             let sealed_at: i64 = keys.open(&place, &row.sealed)?;
             if sealed_at != buried_at {
-                return Err(Error::StoreCorrupt { what: format!("tombstone {}", short(&id.0)) });
+                return Err(Error::StoreCorrupt {
+                    what: format!("tombstone {}", short(&id.0)),
+                });
             }
             Ok(Stored::Buried(version))
         }
         (None, Some(client)) => {
             let clear = [&client[..]];
-            let place = Place { kind: Kind::Credential, record: &id.0, version: Some(version), clear: &clear };
+            let place = Place {
+                kind: Kind::Credential,
+                record: &id.0,
+                version: Some(version),
+                clear: &clear,
+            };
             let credential: Credential = keys.open(&place, &row.sealed)?;
-            let mut record = Record { credential: Some(credential), ..Record::default() };
+            let mut record = Record {
+                credential: Some(credential),
+                ..Record::default()
+            };
             let [attempt, acceptance, suspicion, backoff, forced] = row.facts;
             let facts = Facts { keys, id, version };
             record.attempt = facts.open("attempt", attempt)?;
@@ -92,7 +108,9 @@ fn open(keys: &Keys, row: Raw) -> Result<Stored, Error> {
             record.forced = facts.open("forced", forced)?;
             Ok(Stored::Login(Box::new(record), version))
         }
-        _ => Err(Error::StoreCorrupt { what: format!("credential {}", short(&id.0)) }),
+        _ => Err(Error::StoreCorrupt {
+            what: format!("credential {}", short(&id.0)),
+        }),
     }
 }
 
@@ -105,9 +123,16 @@ pub(super) fn save(
     forced: Option<&Forced>,
 ) -> Result<usize, Error> {
     let version = credential.version;
-    let client = keys.lookup.client(&credential.key.issuer, &credential.client.id);
+    let client = keys
+        .lookup
+        .client(&credential.key.issuer, &credential.client.id);
     let clear = [&client[..]];
-    let place = Place { kind: Kind::Credential, record: &id.0, version: Some(version), clear: &clear };
+    let place = Place {
+        kind: Kind::Credential,
+        record: &id.0,
+        version: Some(version),
+        clear: &clear,
+    };
     let sealed = keys.seal(&place, credential)?;
     let forced = Facts { keys, id, version }.seal("forced", forced)?;
     connection
@@ -123,7 +148,13 @@ pub(super) fn save(
 }
 
 /// Writes a tombstone over whatever is stored.
-pub(super) fn entomb(connection: &Connection, keys: &Keys, id: CredentialId, version: Version, at: Wall) -> Result<(), Error> {
+pub(super) fn entomb(
+    connection: &Connection,
+    keys: &Keys,
+    id: CredentialId,
+    version: Version,
+    at: Wall,
+) -> Result<(), Error> {
     let buried_at = instant(at);
     let sealed = keys.seal(&tombstone_place(&id.0, version), &buried_at)?;
     connection
@@ -136,9 +167,21 @@ pub(super) fn entomb(connection: &Connection, keys: &Keys, id: CredentialId, ver
 }
 
 /// Writes facts beside a version; answers whether it was the stored one.
-pub(super) fn note(connection: &Connection, keys: &Keys, id: CredentialId, version: Version, facts: &[Fact]) -> Result<bool, Error> {
-    let (mut columns, mut values): (Vec<String>, Vec<Value>) =
-        (Vec::new(), vec![blob(&id.0), blob(&version.incarnation.0), Value::Integer(generation(version))]);
+pub(super) fn note(
+    connection: &Connection,
+    keys: &Keys,
+    id: CredentialId,
+    version: Version,
+    facts: &[Fact],
+) -> Result<bool, Error> {
+    let (mut columns, mut values): (Vec<String>, Vec<Value>) = (
+        Vec::new(),
+        vec![
+            blob(&id.0),
+            blob(&version.incarnation.0),
+            Value::Integer(generation(version)),
+        ],
+    );
     let seal = Facts { keys, id, version };
     for fact in facts {
         let (field, stored) = match fact {
@@ -151,7 +194,11 @@ pub(super) fn note(connection: &Connection, keys: &Keys, id: CredentialId, versi
         values.push(stored.map_or(Value::Null, Value::Blob));
         columns.push(format!("{field} = ?{}", values.len()));
     }
-    let set = if columns.is_empty() { "generation = generation".to_owned() } else { columns.join(", ") };
+    let set = if columns.is_empty() {
+        "generation = generation".to_owned()
+    } else {
+        columns.join(", ")
+    };
     let changed = connection
         .prepare_cached(&format!(
             "UPDATE credential SET {set} WHERE id = ?1 AND incarnation = ?2 AND generation = ?3 AND buried_at IS NULL"
@@ -162,7 +209,12 @@ pub(super) fn note(connection: &Connection, keys: &Keys, id: CredentialId, versi
 }
 
 /// Adds an event to a login's history and forgets the oldest beyond a thousand.
-pub(super) fn add_event(connection: &Connection, keys: &Keys, id: CredentialId, event: &Event) -> Result<(), Error> {
+pub(super) fn add_event(
+    connection: &Connection,
+    keys: &Keys,
+    id: CredentialId,
+    event: &Event,
+) -> Result<(), Error> {
     let last: Option<i64> = connection
         .prepare_cached("SELECT max(n) FROM event WHERE login = ?1")
         .and_then(|mut statement| statement.query_row([id.0], |row| row.get(0)))
@@ -179,19 +231,31 @@ pub(super) fn add_event(connection: &Connection, keys: &Keys, id: CredentialId, 
 }
 
 /// The newest events of a login, oldest first.
-pub(super) fn events(connection: &Connection, keys: &Keys, id: CredentialId, limit: usize) -> Result<Vec<Event>, Error> {
+pub(super) fn events(
+    connection: &Connection,
+    keys: &Keys,
+    id: CredentialId,
+    limit: usize,
+) -> Result<Vec<Event>, Error> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows: Vec<(i64, Vec<u8>)> = connection
         .prepare_cached("SELECT n, sealed FROM event WHERE login = ?1 ORDER BY n DESC LIMIT ?2")
         .and_then(|mut statement| {
-            statement.query_map((id.0, limit), |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+            statement
+                .query_map((id.0, limit), |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
         })
         .map_err(|e| sql(&e))?;
     // Events are numbered without gaps.
     if rows.windows(2).any(|pair| pair[0].0 != pair[1].0 + 1) {
-        return Err(Error::StoreCorrupt { what: format!("the history of {}", short(&id.0)) });
+        return Err(Error::StoreCorrupt {
+            what: format!("the history of {}", short(&id.0)),
+        });
     }
-    rows.into_iter().rev().map(|(n, sealed)| event_place(&id.0, n, |place| keys.open(place, &sealed))).collect()
+    rows.into_iter()
+        .rev()
+        .map(|(n, sealed)| event_place(&id.0, n, |place| keys.open(place, &sealed)))
+        .collect()
 }
 
 /// An instant as SQLite keeps it.
@@ -209,15 +273,32 @@ struct Facts<'a> {
 impl Facts<'_> {
     fn seal<T: Serialize>(&self, field: &str, fact: Option<&T>) -> Result<Option<Vec<u8>>, Error> {
         let Some(fact) = fact else { return Ok(None) };
-        let json = serde_json::to_vec(fact).map_err(|_| Error::Bug { what: "store: a fact that is no JSON" })?;
-        Ok(Some(self.keys.seal_fact(&self.id.0, self.version, field, &json)))
+        let json = serde_json::to_vec(fact).map_err(|_| Error::Bug {
+            what: "store: a fact that is no JSON",
+        })?;
+        Ok(Some(self.keys.seal_fact(
+            &self.id.0,
+            self.version,
+            field,
+            &json,
+        )))
     }
 
-    fn open<T: DeserializeOwned>(&self, field: &str, stored: Option<Vec<u8>>) -> Result<Option<T>, Error> {
-        let Some(stored) = stored else { return Ok(None) };
-        let json = self.keys.open_fact(&self.id.0, self.version, field, &stored)?;
+    fn open<T: DeserializeOwned>(
+        &self,
+        field: &str,
+        stored: Option<Vec<u8>>,
+    ) -> Result<Option<T>, Error> {
+        let Some(stored) = stored else {
+            return Ok(None);
+        };
+        let json = self
+            .keys
+            .open_fact(&self.id.0, self.version, field, &stored)?;
         let fact = serde_json::from_slice(json);
-        fact.map(Some).map_err(|_| Error::StoreCorrupt { what: format!("{field} of {}", short(&self.id.0)) })
+        fact.map(Some).map_err(|_| Error::StoreCorrupt {
+            what: format!("{field} of {}", short(&self.id.0)),
+        })
     }
 }
 
@@ -240,13 +321,24 @@ fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
         client: row.get(3)?,
         buried_at: row.get(4)?,
         sealed: row.get(5)?,
-        facts: [row.get(6)?, row.get(7)?, row.get(8)?, row.get(9)?, row.get(10)?],
+        facts: [
+            row.get(6)?,
+            row.get(7)?,
+            row.get(8)?,
+            row.get(9)?,
+            row.get(10)?,
+        ],
     })
 }
 
 fn version(incarnation: [u8; 16], generation: i64) -> Result<Version, Error> {
-    let generation = u64::try_from(generation).map_err(|_| Error::StoreCorrupt { what: "a generation below zero".into() })?;
-    Ok(Version { incarnation: Incarnation(incarnation), generation: Generation(generation) })
+    let generation = u64::try_from(generation).map_err(|_| Error::StoreCorrupt {
+        what: "a generation below zero".into(),
+    })?;
+    Ok(Version {
+        incarnation: Incarnation(incarnation),
+        generation: Generation(generation),
+    })
 }
 
 fn generation(version: Version) -> i64 {
@@ -254,18 +346,27 @@ fn generation(version: Version) -> i64 {
 }
 
 fn tombstone_place(id: &[u8; 32], version: Version) -> Place<'_> {
-    Place { kind: Kind::Tombstone, record: id, version: Some(version), clear: &[] }
+    Place {
+        kind: Kind::Tombstone,
+        record: id,
+        version: Some(version),
+        clear: &[],
+    }
 }
 
 fn event_place<T>(id: &[u8; 32], n: i64, then: impl FnOnce(&Place<'_>) -> T) -> T {
     let position = n.to_be_bytes();
-    then(&Place { kind: Kind::Event, record: id, version: None, clear: &[&position] })
+    then(&Place {
+        kind: Kind::Event,
+        record: id,
+        version: None,
+        clear: &[&position],
+    })
 }
 
 fn blob(bytes: &[u8]) -> Value {
     Value::Blob(bytes.to_vec())
 }
 
-const COLUMNS: &str =
-    "id, incarnation, generation, client, buried_at, sealed, attempt, acceptance, suspicion, backoff, forced";
+const COLUMNS: &str = "id, incarnation, generation, client, buried_at, sealed, attempt, acceptance, suspicion, backoff, forced";
 const EVENTS_KEPT: i64 = 1000;

@@ -110,10 +110,17 @@ pub(super) struct Header {
 impl Header {
     /// Draws a new store: its id, its root key, and the slot that the key file opens.
     pub(super) fn draw(key: &SlotKey, created_at: Wall) -> Result<Self, Error> {
-        let (store_id, root): ([u8; 16], RootKey) = (crate::crypto::random(), Zeroizing::new(crate::crypto::random()));
+        let (store_id, root): ([u8; 16], RootKey) = (
+            crate::crypto::random(),
+            Zeroizing::new(crate::crypto::random()),
+        );
         let key_id = 1;
-        let slots = serde_json::to_string(&[key.wrap(&root, &store_id, key_id)?])
-            .map_err(|_| Error::Bug { what: "header: slots that are no JSON" })?;
+        let slots =
+            serde_json::to_string(&[key.wrap(&root, &store_id, key_id)?]).map_err(|_| {
+                Error::Bug {
+                    what: "header: slots that are no JSON",
+                }
+            })?;
         let mut header = Self {
             store_id,
             min_reader: READER,
@@ -168,12 +175,17 @@ impl Header {
             .pragma_query_value(None, "application_id", |row| row.get(0))
             .map_err(|e| first_look(&e, path))?;
         if application != i64::from(APPLICATION_ID) {
-            return Err(Error::StoreForeign { path: path.to_owned() });
+            return Err(Error::StoreForeign {
+                path: path.to_owned(),
+            });
         }
         // The one column that every format keeps: a newer format may have another header.
         let (min_reader, _) = required_versions(connection)?;
         if min_reader > READER {
-            return Err(Error::StoreNewerFormat { found: min_reader, known: READER });
+            return Err(Error::StoreNewerFormat {
+                found: min_reader,
+                known: READER,
+            });
         }
         let row = connection
             .query_row(
@@ -197,7 +209,9 @@ impl Header {
             .map_err(|e| sql(&e))?;
         match row {
             (magic, header) if magic == MAGIC => Ok(header),
-            _ => Err(Error::StoreForeign { path: path.to_owned() }),
+            _ => Err(Error::StoreForeign {
+                path: path.to_owned(),
+            }),
         }
     }
 
@@ -214,12 +228,17 @@ impl Header {
             let kinds: Vec<&str> = slots.iter().map(|slot| slot.kind.as_str()).collect();
             return Err(Error::ConfigStore {
                 path: path(),
-                why: format!("this version opens stores by key file only; this one is opened by: {}", kinds.join(", ")),
+                why: format!(
+                    "this version opens stores by key file only; this one is opened by: {}",
+                    kinds.join(", ")
+                ),
             });
         };
         let key = SlotKey::read(key_file)?.ok_or_else(|| Error::KeyMissing { path: path() })?;
         let root = key.unwrap(slot, &self.store_id, self.key_id, key_file)?;
-        self.authenticated(&root).verify_slice(&self.mac).map_err(|_| damaged())?;
+        self.authenticated(&root)
+            .verify_slice(&self.mac)
+            .map_err(|_| damaged())?;
         Ok(root)
     }
 
@@ -230,8 +249,14 @@ impl Header {
 
     fn authenticated(&self, root: &RootKey) -> hmac::Hmac<sha2::Sha256> {
         let mut mac = hmac(&derive(root, &self.store_id, &[b"header/v1"]));
-        let numbers = [self.format, self.min_reader, self.min_writer, self.key_id].map(u32::to_be_bytes);
-        for field in [b"pilotlight/header1".as_slice(), MAGIC.as_bytes(), &self.store_id, self.slots_text.as_bytes()] {
+        let numbers =
+            [self.format, self.min_reader, self.min_writer, self.key_id].map(u32::to_be_bytes);
+        for field in [
+            b"pilotlight/header1".as_slice(),
+            MAGIC.as_bytes(),
+            &self.store_id,
+            self.slots_text.as_bytes(),
+        ] {
             framed(&mut mac, field);
         }
         for number in &numbers {
@@ -244,7 +269,11 @@ impl Header {
 
 /// Makes sure, before somebody is told that there is nothing, that a damaged tree hides nothing: the table and its index
 /// must agree on how much there is (promise 10).
-pub(super) fn hides_nothing(connection: &Connection, table: &str, index: &str) -> Result<(), Error> {
+pub(super) fn hides_nothing(
+    connection: &Connection,
+    table: &str,
+    index: &str,
+) -> Result<(), Error> {
     let count = |how: &str| {
         connection
             .prepare_cached(&format!("SELECT count(*) FROM {table} {how}"))
@@ -254,7 +283,9 @@ pub(super) fn hides_nothing(connection: &Connection, table: &str, index: &str) -
     if count("NOT INDEXED")? == count(&format!("INDEXED BY {index}"))? {
         Ok(())
     } else {
-        Err(Error::StoreCorrupt { what: format!("the index of {table}") })
+        Err(Error::StoreCorrupt {
+            what: format!("the index of {table}"),
+        })
     }
 }
 
@@ -262,11 +293,17 @@ pub(super) fn hides_nothing(connection: &Connection, table: &str, index: &str) -
 pub(super) fn required_versions(connection: &Connection) -> Result<(u32, u32), Error> {
     connection
         .prepare_cached("SELECT min_reader, min_writer FROM header WHERE id = 1")
-        .and_then(|mut statement| statement.query_row((), |row| Ok((row.get(0)?, row.get(1)?))).optional())
+        .and_then(|mut statement| {
+            statement
+                .query_row((), |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()
+        })
         .map_err(|e| sql(&e))?
         .ok_or_else(damaged)
 }
 
 fn damaged() -> Error {
-    Error::StoreCorrupt { what: "the header".into() }
+    Error::StoreCorrupt {
+        what: "the header".into(),
+    }
 }

@@ -36,8 +36,14 @@ impl Inner {
         match row {
             Some(row) => open_binding(&self.keys, &row).map(Some),
             // One whose id was changed, or that the index no longer leads to, is damage and not absence.
-            None if self.bindings()?.iter().any(|binding| self.keys.lookup.binding(&binding.key).0 == id) => {
-                Err(Error::StoreCorrupt { what: "the index of binding".into() })
+            None if self
+                .bindings()?
+                .iter()
+                .any(|binding| self.keys.lookup.binding(&binding.key).0 == id) =>
+            {
+                Err(Error::StoreCorrupt {
+                    what: "the index of binding".into(),
+                })
             }
             None => Ok(None),
         }
@@ -51,7 +57,10 @@ impl Inner {
                 .and_then(|mut s| s.query_map((), row)?.collect())
                 .map_err(|e| sql(&e))
         })?;
-        let mut bindings = rows.iter().map(|row| open_binding(&self.keys, row)).collect::<Result<Vec<_>, _>>()?;
+        let mut bindings = rows
+            .iter()
+            .map(|row| open_binding(&self.keys, row))
+            .collect::<Result<Vec<_>, _>>()?;
         bindings.sort_by_key(|binding| binding.created_at);
         Ok(bindings)
     }
@@ -60,27 +69,48 @@ impl Inner {
         let issuer = self.keys.lookup.issuer(issuer);
         let rows: Vec<([u8; 32], Vec<u8>)> = self.reading(|connection| {
             connection
-                .prepare_cached("SELECT id, sealed FROM registration WHERE issuer = ?1 ORDER BY seq DESC")
-                .and_then(|mut s| s.query_map([issuer], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())
+                .prepare_cached(
+                    "SELECT id, sealed FROM registration WHERE issuer = ?1 ORDER BY seq DESC",
+                )
+                .and_then(|mut s| {
+                    s.query_map([issuer], |row| Ok((row.get(0)?, row.get(1)?)))?
+                        .collect()
+                })
                 .map_err(|e| sql(&e))
         })?;
-        let opened = rows.into_iter().map(|(id, sealed)| open_registration(&self.keys, &id, &issuer, &sealed));
+        let opened = rows
+            .into_iter()
+            .map(|(id, sealed)| open_registration(&self.keys, &id, &issuer, &sealed));
         let mut registrations = opened.collect::<Result<Vec<_>, _>>()?;
         registrations.sort_by_key(|registration| std::cmp::Reverse(registration.registered_at));
         Ok(registrations)
     }
 
     pub(super) fn put_registration(&self, registration: &Registration) -> Result<(), Error> {
-        let id = self.keys.lookup.client(&registration.issuer, &registration.client.id);
+        let id = self
+            .keys
+            .lookup
+            .client(&registration.issuer, &registration.client.id);
         let issuer = self.keys.lookup.issuer(&registration.issuer);
         let clear = [&issuer[..]];
-        let place = Place { kind: Kind::Registration, record: &id, version: None, clear: &clear };
+        let place = Place {
+            kind: Kind::Registration,
+            record: &id,
+            version: None,
+            clear: &clear,
+        };
         let sealed = self.keys.seal(&place, registration)?;
-        self.put("INSERT OR REPLACE INTO registration (id, issuer, sealed) VALUES (?1, ?2, ?3)", (id, issuer, sealed))
+        self.put(
+            "INSERT OR REPLACE INTO registration (id, issuer, sealed) VALUES (?1, ?2, ?3)",
+            (id, issuer, sealed),
+        )
     }
 
     pub(super) fn forget_registration(&self, registration: &Registration) -> Result<(), Error> {
-        let id = self.keys.lookup.client(&registration.issuer, &registration.client.id);
+        let id = self
+            .keys
+            .lookup
+            .client(&registration.issuer, &registration.client.id);
         self.put("DELETE FROM registration WHERE id = ?1", [id])
     }
 
@@ -93,35 +123,66 @@ impl Inner {
     pub(super) fn learn(&self, issuer: &Issuer, notes: &IssuerNotes) -> Result<(), Error> {
         let id = self.keys.lookup.issuer(issuer);
         let sealed = self.keys.seal(&plain(Kind::Issuer, &id), notes)?;
-        self.put("INSERT OR REPLACE INTO issuer (id, sealed) VALUES (?1, ?2)", (id, sealed))
+        self.put(
+            "INSERT OR REPLACE INTO issuer (id, sealed) VALUES (?1, ?2)",
+            (id, sealed),
+        )
     }
 
     pub(super) fn login_outcome(&self, binding: BindingId) -> Result<Option<LoginOutcome>, Error> {
-        self.open_one("SELECT sealed FROM outcome WHERE binding = ?1", Kind::Outcome, &binding.0)
+        self.open_one(
+            "SELECT sealed FROM outcome WHERE binding = ?1",
+            Kind::Outcome,
+            &binding.0,
+        )
     }
 
-    pub(super) fn put_login_outcome(&self, binding: BindingId, outcome: &LoginOutcome) -> Result<(), Error> {
+    pub(super) fn put_login_outcome(
+        &self,
+        binding: BindingId,
+        outcome: &LoginOutcome,
+    ) -> Result<(), Error> {
         let sealed = self.keys.seal(&plain(Kind::Outcome, &binding.0), outcome)?;
-        self.put("INSERT OR REPLACE INTO outcome (binding, sealed) VALUES (?1, ?2)", (binding.0, sealed))
+        self.put(
+            "INSERT OR REPLACE INTO outcome (binding, sealed) VALUES (?1, ?2)",
+            (binding.0, sealed),
+        )
     }
 
-    fn open_one<T: serde::de::DeserializeOwned>(&self, select: &str, kind: Kind, id: &[u8; 32]) -> Result<Option<T>, Error> {
+    fn open_one<T: serde::de::DeserializeOwned>(
+        &self,
+        select: &str,
+        kind: Kind,
+        id: &[u8; 32],
+    ) -> Result<Option<T>, Error> {
         let sealed: Option<Vec<u8>> = self.reading(|connection| {
             connection
                 .prepare_cached(select)
                 .and_then(|mut statement| statement.query_row([id], |row| row.get(0)).optional())
                 .map_err(|e| sql(&e))
         })?;
-        sealed.map(|sealed| self.keys.open(&plain(kind, id), &sealed)).transpose()
+        sealed
+            .map(|sealed| self.keys.open(&plain(kind, id), &sealed))
+            .transpose()
     }
 
     fn put(&self, statement: &str, parameters: impl rusqlite::Params) -> Result<(), Error> {
-        self.writing(|transaction| transaction.execute(statement, parameters).map_err(|e| sql(&e)).map(drop))
+        self.writing(|transaction| {
+            transaction
+                .execute(statement, parameters)
+                .map_err(|e| sql(&e))
+                .map(drop)
+        })
     }
 }
 
 /// Writes a binding over the one of the same URL and account.
-pub(super) fn put_binding(connection: &Connection, keys: &Keys, binding: &Binding, taken: TakenName) -> Result<(), Error> {
+pub(super) fn put_binding(
+    connection: &Connection,
+    keys: &Keys,
+    binding: &Binding,
+    taken: TakenName,
+) -> Result<(), Error> {
     let id = keys.lookup.binding(&binding.key).0;
     let mut binding = binding.clone();
     let wanted = binding.name.clone();
@@ -129,7 +190,9 @@ pub(super) fn put_binding(connection: &Connection, keys: &Keys, binding: &Bindin
     let name = loop {
         let name = keys.lookup.name(&binding.name);
         let owner: Option<[u8; 32]> = connection
-            .query_row("SELECT id FROM binding WHERE name = ?1", [name], |row| row.get(0))
+            .query_row("SELECT id FROM binding WHERE name = ?1", [name], |row| {
+                row.get(0)
+            })
             .optional()
             .map_err(|e| sql(&e))?;
         match (owner, taken) {
@@ -144,7 +207,12 @@ pub(super) fn put_binding(connection: &Connection, keys: &Keys, binding: &Bindin
         }
     };
     let clear = [&name[..]];
-    let place = Place { kind: Kind::Binding, record: &id, version: None, clear: &clear };
+    let place = Place {
+        kind: Kind::Binding,
+        record: &id,
+        version: None,
+        clear: &clear,
+    };
     let sealed = keys.seal(&place, &binding)?;
     connection
         .execute(
@@ -157,14 +225,21 @@ pub(super) fn put_binding(connection: &Connection, keys: &Keys, binding: &Bindin
 }
 
 /// Takes a registration out of its table.
-pub(super) fn take_registration(connection: &Connection, keys: &Keys, id: &[u8; 32]) -> Result<Option<Registration>, Error> {
+pub(super) fn take_registration(
+    connection: &Connection,
+    keys: &Keys,
+    id: &[u8; 32],
+) -> Result<Option<Registration>, Error> {
     let row: Option<([u8; 32], Vec<u8>)> = connection
-        .query_row("DELETE FROM registration WHERE id = ?1 RETURNING issuer, sealed", [id], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
+        .query_row(
+            "DELETE FROM registration WHERE id = ?1 RETURNING issuer, sealed",
+            [id],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
         .optional()
         .map_err(|e| sql(&e))?;
-    row.map(|(issuer, sealed)| open_registration(keys, id, &issuer, &sealed)).transpose()
+    row.map(|(issuer, sealed)| open_registration(keys, id, &issuer, &sealed))
+        .transpose()
 }
 
 /// A binding's id, name and sealed text.
@@ -175,13 +250,39 @@ fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
 }
 
 fn open_binding(keys: &Keys, (id, name, sealed): &Row) -> Result<Binding, Error> {
-    keys.open(&Place { kind: Kind::Binding, record: id, version: None, clear: &[name] }, sealed)
+    keys.open(
+        &Place {
+            kind: Kind::Binding,
+            record: id,
+            version: None,
+            clear: &[name],
+        },
+        sealed,
+    )
 }
 
-fn open_registration(keys: &Keys, id: &[u8; 32], issuer: &[u8; 32], sealed: &[u8]) -> Result<Registration, Error> {
-    keys.open(&Place { kind: Kind::Registration, record: id, version: None, clear: &[issuer] }, sealed)
+fn open_registration(
+    keys: &Keys,
+    id: &[u8; 32],
+    issuer: &[u8; 32],
+    sealed: &[u8],
+) -> Result<Registration, Error> {
+    keys.open(
+        &Place {
+            kind: Kind::Registration,
+            record: id,
+            version: None,
+            clear: &[issuer],
+        },
+        sealed,
+    )
 }
 
 fn plain(kind: Kind, id: &[u8; 32]) -> Place<'_> {
-    Place { kind, record: id, version: None, clear: &[] }
+    Place {
+        kind,
+        record: id,
+        version: None,
+        clear: &[],
+    }
 }

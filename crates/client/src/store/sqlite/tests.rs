@@ -16,8 +16,12 @@ struct Place {
 
 fn place() -> Place {
     let dir = tempfile::tempdir().unwrap();
-    let config =
-        SqliteStoreConfig::new(dir.path().join("data"), dir.path().join("state/key"), "test", Arc::new(SystemClock));
+    let config = SqliteStoreConfig::new(
+        dir.path().join("data"),
+        dir.path().join("state/key"),
+        "test",
+        Arc::new(SystemClock),
+    );
     SqliteStore::open(&config).unwrap();
     Place { _dir: dir, config }
 }
@@ -74,7 +78,10 @@ async fn below_min_writer_a_program_serves_and_writes_nothing() {
     place.change_header(|header| header.min_writer = WRITER + 1);
     let late = place.open().unwrap();
     assert!(!late.writable());
-    let version = Version { incarnation: Incarnation([1; 16]), generation: Generation(0) };
+    let version = Version {
+        incarnation: Incarnation([1; 16]),
+        generation: Generation(0),
+    };
     for store in [&early, &late] {
         assert_eq!(store.events(&key(), 10).await.unwrap(), [event()]);
         assert!(is_refused(store.record(&key(), &event()).await));
@@ -82,7 +89,9 @@ async fn below_min_writer_a_program_serves_and_writes_nothing() {
         assert!(is_refused(store.bury(&key(), &event(), true).await));
         assert!(is_refused(store.prepare_spool(&key()).await));
         assert!(is_refused(store.revoked(&key()).await));
-        assert!(is_refused(store.learn(&key().issuer, &IssuerNotes::default()).await));
+        assert!(is_refused(
+            store.learn(&key().issuer, &IssuerNotes::default()).await
+        ));
         assert!(!store.writable());
     }
 }
@@ -93,10 +102,16 @@ async fn below_min_reader_a_program_says_so() {
     let place = place();
     let early = place.open().unwrap();
     place.change_header(|header| header.min_reader = READER + 6);
-    let expected = Error::StoreNewerFormat { found: READER + 6, known: READER };
+    let expected = Error::StoreNewerFormat {
+        found: READER + 6,
+        known: READER,
+    };
     assert_eq!(place.open().unwrap_err(), expected);
     assert_eq!(early.bindings().await.unwrap_err(), expected);
-    place.database().execute_batch("UPDATE header SET slots = 'what a later format may write'").unwrap();
+    place
+        .database()
+        .execute_batch("UPDATE header SET slots = 'what a later format may write'")
+        .unwrap();
     assert_eq!(place.open().unwrap_err(), expected);
 }
 
@@ -117,12 +132,22 @@ fn a_changed_header_is_damage() {
         "slots = replace(slots, '\"check\":\"', '\"check\":\"A')",
     ] {
         let place = place();
-        place.database().execute_batch(&format!("UPDATE header SET {change}")).unwrap();
-        let expected = if change == "slots = '[]'" { "config.store" } else { "store.corrupt" };
+        place
+            .database()
+            .execute_batch(&format!("UPDATE header SET {change}"))
+            .unwrap();
+        let expected = if change == "slots = '[]'" {
+            "config.store"
+        } else {
+            "store.corrupt"
+        };
         assert_eq!(place.open().unwrap_err().code(), expected, "{change}");
     }
     let place = place();
-    place.database().execute_batch("DELETE FROM header").unwrap();
+    place
+        .database()
+        .execute_batch("DELETE FROM header")
+        .unwrap();
     assert_eq!(place.open().unwrap_err().code(), "store.corrupt");
 }
 
@@ -131,11 +156,16 @@ fn a_changed_header_is_damage() {
 fn slots_of_other_versions_are_listed() {
     let place = place();
     place.change_header(|header| {
-        header.slots_text = header.slots_text.replacen('[', r#"[{"kind":"passphrase","salt":"x","m":65536},"#, 1);
+        header.slots_text =
+            header
+                .slots_text
+                .replacen('[', r#"[{"kind":"passphrase","salt":"x","m":65536},"#, 1);
     });
     assert_eq!(place.open().unwrap().key_slots(), ["passphrase", "keyfile"]);
     place.change_header(|header| header.slots_text = r#"[{"kind":"keychain"}]"#.into());
-    let Error::ConfigStore { why, .. } = place.open().unwrap_err() else { panic!() };
+    let Error::ConfigStore { why, .. } = place.open().unwrap_err() else {
+        panic!()
+    };
     assert!(why.contains("keychain"), "{why}");
 }
 
@@ -147,17 +177,26 @@ async fn old_tombstones_are_forgotten() {
     impl Clock for Days {
         fn now(&self) -> Now {
             let wall = Wall(u64::from(self.0.load(Ordering::Relaxed)) * 86_400_000);
-            Now { wall, mono: Mono(wall.0), ..Now::default() }
+            Now {
+                wall,
+                mono: Mono(wall.0),
+                ..Now::default()
+            }
         }
     }
     let mut place = place();
     let days = Arc::new(Days(AtomicU32::new(100)));
     place.config.clock = Arc::clone(&days) as Arc<dyn Clock>;
     let store = place.open().unwrap();
-    let version = Version { incarnation: Incarnation([1; 16]), generation: Generation(0) };
+    let version = Version {
+        incarnation: Incarnation([1; 16]),
+        generation: Generation(0),
+    };
     let id = store.credential_id(&key());
     store
-        .call(move |inner| inner.writing(|t| rows::entomb(t, &inner.keys, id, version, Wall(100 * 86_400_000))))
+        .call(move |inner| {
+            inner.writing(|t| rows::entomb(t, &inner.keys, id, version, Wall(100 * 86_400_000)))
+        })
         .await
         .unwrap();
     store.record(&key(), &event()).await.unwrap();

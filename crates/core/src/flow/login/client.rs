@@ -3,7 +3,7 @@
 use url::Url;
 
 use crate::{
-    error::Error,
+    error::{Error, LoginCause},
     exchange::{Exchange, Exchanged, Leg},
     flow::{Act, Callback, Lock, Registration, Turn, discover::Discovered},
     metadata::ServerMetadata,
@@ -25,6 +25,11 @@ impl Login {
         registrations: Vec<Registration>,
     ) -> Turn<Self> {
         let server = &discovered.server;
+        // A client that a person brought was made at the issuer of this login: its secret goes nowhere else (AUTH-41, T-20).
+        let known = self.task.binding.credential.as_ref().map(|key| &key.issuer);
+        if self.task.client.is_some() && known.is_some_and(|known| *known != server.issuer) {
+            return self.fail(Error::login(LoginCause::IssuerChanged));
+        }
         let scopes = scope::select(
             discovered.challenged.as_ref(),
             discovered.resource_scopes.as_ref(),

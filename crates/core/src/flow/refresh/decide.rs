@@ -92,6 +92,10 @@ impl Refresh {
         let ruling = found.map(|attempt| match attempt.label {
             // What was sent as uncertain never becomes a crash again: each label has its maximum (I-1).
             Some(Label::Uncertain) => Ruling::Uncertain,
+            // Its own repeat came to nothing: that is no crash, and once is enough.
+            Some(Label::RetryAmbiguous) if attempt.process == self.task.process => {
+                Ruling::Uncertain
+            }
             _ => attempt.ruling(now, reading.notes.grace(now.wall)),
         });
         let label = match ruling {
@@ -282,18 +286,11 @@ fn forbidden(
     {
         return Some(Forbidden::Error(Error::login(suspicion.cause.clone())));
     }
-    let pause = record
-        .backoff
-        .as_ref()
-        .map(|b| (now.wall.until(b.not_before), b))
-        .filter(|(left, _)| *left <= LONGEST_PAUSE);
-    if let Some((left, backoff)) = pause
-        && !left.is_zero()
+    if let Some(backoff) = &record.backoff
+        && let Some(retry_after) = backoff.binds(now.wall)
     {
-        return Some(Forbidden::Error(Error::BackingOff {
-            code: backoff.code.clone(),
-            retry_after: left,
-        }));
+        let code = backoff.code.clone();
+        return Some(Forbidden::Error(Error::BackingOff { code, retry_after }));
     }
     if reason != Reason::Refused {
         return None;
@@ -314,14 +311,15 @@ fn forbidden(
             until,
         ));
     }
+    if forced.at.last().is_some_and(|last| *last > now.wall) {
+        return None;
+    }
     let wait = now.wall.until(forced.allowed_at(lifetime));
     let longest = DAY.max(lifetime.unwrap_or_default() / 2);
     (!wait.is_zero() && wait <= longest).then_some(Forbidden::Error(Error::DeniedByResource))
 }
 
 const LONGEST_PROBE: Duration = Duration::from_secs(21_600);
-
-const LONGEST_PAUSE: Duration = Duration::from_secs(3700);
 
 const BREAKER: Duration = Duration::from_secs(1800);
 

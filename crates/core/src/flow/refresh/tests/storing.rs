@@ -98,6 +98,7 @@ fn a_refusing_store_is_served_from_the_spool() {
 #[test]
 fn what_nothing_takes_is_unsaved_and_saved_later() {
     let mut stage = due();
+    stage.may_keep = true;
     stage.answer(tokens(5)).before("commit", |stage| {
         stage.fail("commit").fail("spool");
     });
@@ -108,6 +109,11 @@ fn what_nothing_takes_is_unsaved_and_saved_later() {
     );
     let kept = outcome.record.unwrap().credential.unwrap();
     assert_eq!(kept.version, version(5));
+    assert_eq!(
+        stage.count("unlock"),
+        0,
+        "nobody else may send what the store still holds"
+    );
     stage.heal();
     let outcome = stage.run(Refresh::new(Task {
         unsaved: Some(Box::new(kept)),
@@ -125,6 +131,7 @@ fn what_nothing_takes_is_unsaved_and_saved_later() {
 fn the_spent_token_is_never_sent_while_memory_holds_its_successor() {
     for spool_heals in [false, true] {
         let mut stage = due();
+        stage.may_keep = !spool_heals;
         stage.record.as_mut().unwrap().attempt = Some(Attempt {
             generation: version(4).generation,
             number: 1,

@@ -71,7 +71,7 @@ fn run(app: &App, command: args::Command) -> Result<(), Failure> {
             }
             exit = stop.asked() => {
                 tokio::select! {
-                    () = app.finish(SHORT_PATIENCE) => {}
+                    () = app.finish(WHOLE_TOKEN_CALL) => {}
                     _ = stop.asked() => {}
                 }
                 Err(Failure::interrupted(said, exit))
@@ -161,4 +161,3 @@ fn keep_memory_private() {}
 
 /// A rotation under way at the end of a command is waited for as long as a token call may take.
 const WHOLE_TOKEN_CALL: Duration = Duration::from_secs(75);
-const SHORT_PATIENCE: Duration = Duration::from_secs(10);

@@ -3,7 +3,13 @@
 //! It decides nothing. A lock is polled with jitter; the redirect comes from the listener or from the person, whichever is
 //! first; locks and listener end with the run, however it ends.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use pilotlight_core::{
     Error,
@@ -11,7 +17,6 @@ use pilotlight_core::{
     flow::{Act, Answer, Flow, Lock, Prompt, Reading, Step, Turn},
     time::Mono,
 };
-use sha2::{Digest, Sha256};
 
 use crate::{
     callback::Listener,
@@ -33,6 +38,8 @@ pub(crate) struct Driver {
     pub(crate) lock_wait: Duration,
     /// How long a person is waited for.
     pub(crate) human_wait: Duration,
+    /// Set once a person has answered: from then on the flow must run to its end.
+    pub(crate) answered: Arc<AtomicBool>,
 }
 
 /// What a run holds and lets go of; what a flow ends without letting go of stays with its caller.
@@ -141,7 +148,9 @@ impl Driver {
                 })
             }
             Act::Show(prompt) => {
-                Answer::Redirected(self.show(&prompt, held.listener.as_mut()).await)
+                let redirect = self.show(&prompt, held.listener.as_mut()).await;
+                self.answered.store(true, Ordering::Release);
+                Answer::Redirected(redirect)
             }
             Act::CloseCallback => {
                 held.listener = None;
@@ -153,7 +162,8 @@ impl Driver {
                     .await
                     .map(|buried| buried.map(Box::new)),
             ),
-            Act::Revoked(key) => Answer::Done(store.revoked(&key).await),
+            Act::Revoked(key, incarnation) => Answer::Done(store.revoked(&key, incarnation).await),
+            Act::PutBinding(binding) => Answer::Done(store.put_binding(&binding).await),
             Act::Record(key, event) => Answer::Done(store.record(&key, &event).await),
         }
     }
@@ -180,8 +190,7 @@ impl Driver {
     async fn lock(&self, lock: &Lock) -> Result<Lease, Error> {
         let name = match lock {
             Lock::Refresh(key) => LockName::Refresh(self.store.credential_id(key)),
-            // The lock's name is no secret beyond what the file's existence tells: that some issuer was registered at.
-            Lock::Register(issuer) => LockName::Register(Sha256::digest(issuer.as_str()).into()),
+            Lock::Register(issuer) => LockName::Register(self.store.issuer_id(issuer)),
         };
         let until = self.clock.now().mono + self.lock_wait;
         poll_lock(&*self.store, &*self.clock, name, until)

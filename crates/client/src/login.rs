@@ -6,7 +6,13 @@
 //!
 //! The lock is not the lease: a refresh goes on while a person thinks.
 
-use std::{sync::Weak, time::Duration};
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use pilotlight_core::{
     Error,
@@ -20,6 +26,8 @@ use pilotlight_core::{
     },
     time::Now,
 };
+
+use tokio::task::AbortHandle;
 
 use crate::{
     config::{LoggedIn, LoginRequest},
@@ -48,7 +56,7 @@ impl Sessions {
         };
         let name = LockName::Login(id);
         let got = poll_lock(&*inner.store, &*inner.clock, name, asked_at.mono + patience).await?;
-        let _lease = got.map_err(|holder| Error::LoginInProgress { holder })?;
+        let lease = got.map_err(|holder| Error::LoginInProgress { holder })?;
         if let Some(adopted) = self.adopt(&request, &key, id, asked_at).await? {
             return Ok(adopted);
         }
@@ -56,18 +64,31 @@ impl Sessions {
             return Err(Error::login(LoginCause::Never));
         }
         let binding = self.bind(&request, &key).await?;
-        let done = Box::pin(self.run_login(&request, binding)).await;
-        let code = done.as_ref().err().map(|error| error.code().to_owned());
-        let outcome = LoginOutcome {
-            at: inner.clock.now().wall,
-            code,
+        // From the person's answer on the login runs to its end, whoever goes away: the code is spent, and with some issuers
+        // so is the login before it.
+        let answered = Arc::new(AtomicBool::new(false));
+        let (sessions, wanted, flag) = (self.clone(), request.clone(), answered.clone());
+        let task = inner.spawn(async move {
+            let _lease = lease;
+            let done = Box::pin(sessions.run_login(&wanted, binding, flag)).await;
+            let code = done.as_ref().err().map(|error| error.code().to_owned());
+            let outcome = LoginOutcome {
+                at: sessions.inner.clock.now().wall,
+                code,
+            };
+            if let Err(error) = sessions.inner.store.put_login_outcome(id, &outcome).await {
+                tracing::warn!(
+                    code = error.code(),
+                    "how the login ended could not be stored"
+                );
+            }
+            done
+        });
+        let _unless_answered = AbortUnlessAnswered {
+            task: task.abort_handle(),
+            answered,
         };
-        if let Err(error) = inner.store.put_login_outcome(id, &outcome).await {
-            tracing::warn!(
-                code = error.code(),
-                "how the login ended could not be stored"
-            );
-        }
+        let done = task.await.unwrap_or(Err(Error::ConfigRuntime));
         let done = done?;
         if let Some(cell) = lock(&inner.cells).get(&id).and_then(Weak::upgrade) {
             let task = inner.spawn(async move { cell.load().await.map(|()| Gain::Adopted) });
@@ -112,6 +133,10 @@ impl Sessions {
         if let Some(code) = outcome.code {
             return match code.as_str() {
                 "denied.by_human" if while_waiting => Err(Error::DeniedByHuman),
+                "login.abandoned" if while_waiting => Err(Error::login(LoginCause::Abandoned)),
+                "denied.by_issuer" if while_waiting => Err(Error::DeniedByIssuer {
+                    error: "as another process was just told".into(),
+                }),
                 _ => Ok(None),
             };
         }
@@ -201,6 +226,7 @@ impl Sessions {
         &self,
         request: &LoginRequest,
         binding: Binding,
+        answered: Arc<AtomicBool>,
     ) -> Result<Box<login::LoggedIn>, Error> {
         let inner = &self.inner;
         let former = binding.credential.clone();
@@ -216,6 +242,7 @@ impl Sessions {
         };
         let mut driver = inner.driver(inner.http_for(&request.url)?);
         driver.human_wait = request.timeout;
+        driver.answered = answered;
         let done = Box::pin(driver.run(Login::new(task))).await;
         if let (Err(error), Some(former)) = (&done, former) {
             let happened = Happened::LoginFailed {
@@ -251,6 +278,20 @@ impl Sessions {
                 .await
                 .map(|_| Gain::Nothing)
         }));
+    }
+}
+
+/// Ends a login whose caller went away before the person answered; the listener and the lock go with it.
+struct AbortUnlessAnswered {
+    task: AbortHandle,
+    answered: Arc<AtomicBool>,
+}
+
+impl Drop for AbortUnlessAnswered {
+    fn drop(&mut self) {
+        if !self.answered.load(Ordering::Acquire) {
+            self.task.abort();
+        }
     }
 }
 

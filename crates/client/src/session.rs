@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -49,10 +49,15 @@ pub struct Session {
 #[derive(Debug)]
 pub(crate) struct Cell {
     pub(crate) inner: Arc<Inner>,
+    /// The server, as configured; as a URL and as the URI of the usual request.
+    url: Resource,
+    uri: Option<http::Uri>,
     binding: Mutex<Binding>,
     slot: SlotCell,
     live: Mutex<Live>,
     http: Mutex<Option<Arc<HttpClient>>>,
+    /// Until when, on the coarse clock, an acceptance of the token in the slot needs no noting.
+    accepted_until: AtomicU64,
     /// Set by each use, cleared by the ticker: an idle session costs no look at the store.
     pub(crate) used: AtomicBool,
 }
@@ -63,6 +68,8 @@ struct Live {
     record: Option<Record>,
     notes: IssuerNotes,
     unsaved: bool,
+    /// Whether the record holds facts that the store could not note.
+    unnoted: bool,
     /// The lock of a refresh whose outcome only memory holds.
     held: Held,
     flight: Option<Flight>,
@@ -143,6 +150,7 @@ impl Session {
     /// # Errors
     /// `login.*` where a person must act; `unavailable.timeout` where an ended token was not replaced in time.
     pub async fn header(&self) -> Result<HeaderValue, Error> {
+        self.cell.in_use();
         if let Some(header) = self.ready() {
             return Ok(header);
         }
@@ -160,12 +168,12 @@ impl Session {
     /// # Errors
     /// Those of [`Session::header`]; `config.url` for a request to another place (T-24).
     pub async fn authorize(&self, request: &mut Parts) -> Result<Sent, Error> {
+        self.cell.in_use();
         self.cell.covers(request)?;
         let slot = match self.cell.slot.load() {
             Some(slot) if self.cell.inner.coarse.now() < slot.quiet_until => slot,
             _ => Box::pin(self.cell.usable()).await?,
         };
-        self.cell.used.store(true, Ordering::Relaxed);
         request.headers.insert(AUTHORIZATION, slot.header.clone());
         Ok(Sent {
             version: slot.version,
@@ -283,11 +291,21 @@ impl Cell {
     pub(crate) fn new(inner: Arc<Inner>, binding: Binding) -> Self {
         Self {
             inner,
+            url: binding.key.url.clone(),
+            uri: binding.key.url.url().as_str().parse().ok(),
             binding: Mutex::new(binding),
+            accepted_until: AtomicU64::new(0),
             slot: SlotCell::default(),
             live: Mutex::default(),
             http: Mutex::default(),
             used: AtomicBool::new(false),
+        }
+    }
+
+    /// Tells the ticker that the session is used.
+    fn in_use(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
         }
     }
 
@@ -306,19 +324,19 @@ impl Cell {
         Ok(client)
     }
 
+    /// Whether the login's server covers a request. The usual request is for the configured URL itself: that costs a
+    /// comparison and no more.
     fn covers(&self, request: &Parts) -> Result<(), Error> {
-        let text = request.uri.to_string();
-        let url = url::Url::parse(&text).ok();
-        let binding = lock(&self.binding);
-        if url.is_some_and(|url| binding.key.url.covers(&url)) {
-            Ok(())
-        } else {
-            let url = pilotlight_core::resource::clean(&text);
-            Err(Error::ConfigUrl {
-                url,
-                why: "it lies outside the server that this login is for",
-            })
+        if self.uri.as_ref() == Some(&request.uri) {
+            return Ok(());
         }
+        let text = request.uri.to_string();
+        if url::Url::parse(&text).is_ok_and(|url| self.url.covers(&url)) {
+            return Ok(());
+        }
+        let url = pilotlight_core::resource::clean(&text);
+        let why = "it lies outside the server that this login is for";
+        Err(Error::ConfigUrl { url, why })
     }
 
     fn credential(&self) -> Result<Credential, Error> {
@@ -365,6 +383,7 @@ impl Cell {
         }
         live.unsaved = unsaved;
         if held != found {
+            self.accepted_until.store(0, Ordering::Relaxed);
             self.inner.changed(&self.binding().key, record.as_ref());
         }
         live.record = record;
@@ -453,7 +472,7 @@ impl Cell {
         let pausing = record
             .backoff
             .as_ref()
-            .is_some_and(|backoff| backoff.not_before > now.wall);
+            .is_some_and(|backoff| backoff.binds(now.wall).is_some());
         let refused = record
             .suspicion
             .as_ref()
@@ -468,7 +487,16 @@ impl Cell {
     /// Expired: the caller waits for the one refresh in flight, up to its deadline. Where the issuer cannot be reached the
     /// ended token is tried all the same: the server decides (F-13).
     async fn expired(self: &Arc<Self>, version: Version) -> Result<(), Error> {
-        match self.join(Want::default()).await {
+        let joined = match self.join(Want::default()).await {
+            // The login may have moved to another issuer meanwhile: the binding tells.
+            Err(Error::LoginRequired { .. })
+                if self.load().await.is_ok() && self.content(Want::default()) =>
+            {
+                return Ok(());
+            }
+            joined => joined,
+        };
+        match joined {
             Ok(_) => Ok(()),
             Err(
                 error @ Error::Timeout {
@@ -540,11 +568,12 @@ impl Cell {
     }
 
     async fn refresh(self: &Arc<Self>, want: Want) -> Result<Gain, Error> {
-        let (record, unsaved, mut held) = {
+        let (record, unsaved, unnoted, mut held) = {
             let mut live = lock(&self.live);
             (
                 live.record.clone(),
                 live.unsaved,
+                live.unnoted,
                 std::mem::take(&mut live.held),
             )
         };
@@ -558,6 +587,7 @@ impl Cell {
             refused: want.refused,
             asked: want.asked,
             unsaved: unsaved.then(|| Box::new(credential.clone())),
+            remembered: record.filter(|_| unnoted).map(Box::new),
             process: self.inner.process,
             entropy: crypto::random(),
             policy: self.inner.limits.policy,
@@ -568,10 +598,12 @@ impl Cell {
             notes,
             result,
             unsaved,
+            unnoted,
         } = Box::pin(driver.run_with(Refresh::new(task), &mut held)).await;
         lock(&self.live).held = held;
         if record.is_some() {
             self.install(record, Some(notes), unsaved);
+            lock(&self.live).unnoted = unnoted;
         }
         match &result {
             Ok(gain) => tracing::debug!(
@@ -634,6 +666,10 @@ impl Cell {
     /// The server has accepted a token: noted at once for each generation, then at most once a minute, off the path of the
     /// request.
     fn accepted(self: &Arc<Self>, version: Version) {
+        let coarse = self.inner.coarse.now();
+        if coarse.0 < self.accepted_until.load(Ordering::Relaxed) {
+            return;
+        }
         let now = self.inner.clock.now().wall;
         let mut live = lock(&self.live);
         let Some(record) = &mut live.record else {
@@ -656,6 +692,10 @@ impl Cell {
             last_at: now,
         };
         record.acceptance = Some(acceptance);
+        if self.inner.ticking() {
+            self.accepted_until
+                .store((coarse + A_MINUTE).0, Ordering::Relaxed);
+        }
         let store = self.inner.store.clone();
         drop(live);
         drop(self.inner.spawn(async move {
@@ -665,7 +705,6 @@ impl Cell {
             {
                 tracing::debug!(code = error.code(), "an acceptance was not noted");
             }
-            Ok(Gain::Nothing)
         }));
     }
 

@@ -16,10 +16,7 @@ use pilotlight_core::{
     credential::{Account, Binding, BindingId, BindingKey, Version},
     error::LoginCause,
     event::{Event, Revocation},
-    flow::{
-        logout::{self, Logout},
-        refresh::Gain,
-    },
+    flow::logout::{self, Logout},
     freshness::refresh_point,
     notes::ReuseGrace,
     resource::Resource,
@@ -188,8 +185,8 @@ impl SessionsBuilder {
         });
         if inner.ticking() {
             inner.coarse.set(inner.clock.now().mono);
-            let ticker = Arc::downgrade(&inner);
-            inner.runtime.spawn(tick(ticker));
+            inner.runtime.spawn(tick(Arc::downgrade(&inner)));
+            inner.runtime.spawn(watch(Arc::downgrade(&inner)));
         }
         Ok(Sessions { inner })
     }
@@ -286,8 +283,12 @@ impl Sessions {
         let mut done = 0;
         for waiting in inner.store.revocations().await? {
             let key = waiting.credential.key.clone();
+            let incarnation = waiting.credential.version.incarnation;
+            let management = waiting
+                .unshared
+                .and_then(|registration| registration.management);
             if waiting.queued_at.until(inner.clock.now().wall) > GIVEN_UP_AFTER {
-                inner.store.revoked(&key).await?;
+                inner.store.revoked(&key, incarnation).await?;
                 continue;
             }
             let task = logout::Task {
@@ -297,7 +298,7 @@ impl Sessions {
             };
             let driver = inner.driver(inner.http_for(&key.resource)?);
             let ended =
-                Box::pin(driver.run(Logout::queued(task, waiting.credential, None))).await?;
+                Box::pin(driver.run(Logout::queued(task, waiting.credential, management))).await?;
             done += usize::from(ended != Revocation::Queued);
         }
         Ok(done)
@@ -353,6 +354,13 @@ impl Sessions {
     /// Waits until no refresh is under way, at most `limit`: call it before the process ends, so that a rotation under way
     /// reaches the store.
     pub async fn drain(&self, limit: Duration) {
+        let cells: Vec<Arc<Cell>> = lock(&self.inner.cells)
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect();
+        for cell in cells {
+            cell.save();
+        }
         let done = async {
             loop {
                 let idle = self.inner.idle.notified();
@@ -396,13 +404,14 @@ impl Inner {
             clock: self.clock.clone(),
             lock_wait: self.limits.lock_wait,
             human_wait: Duration::from_secs(600),
+            answered: Arc::default(),
         }
     }
 
     /// Runs work that must end although its caller goes away; [`Sessions::drain`] waits for it.
-    pub(crate) fn spawn<F>(self: &Arc<Self>, work: F) -> JoinHandle<Result<Gain, Error>>
+    pub(crate) fn spawn<F>(self: &Arc<Self>, work: F) -> JoinHandle<F::Output>
     where
-        F: Future<Output = Result<Gain, Error>> + Send + 'static,
+        F: Future<Output: Send> + Send + 'static,
     {
         self.at_work.fetch_add(1, Ordering::AcqRel);
         let guard = AtWork(self.clone());
@@ -474,16 +483,21 @@ impl Drop for AtWork {
     }
 }
 
-/// Advances the coarse clock, and once a second lets the sessions in use look at a store that has changed.
+/// Advances the coarse clock, and waits for nothing else: a store that stands still must not make a token look fresh.
 async fn tick(inner: Weak<Inner>) {
-    let mut seen = None;
-    for count in 0u32.. {
-        tokio::time::sleep(TICK).await;
-        let Some(inner) = inner.upgrade() else { return };
+    while let Some(inner) = inner.upgrade() {
         inner.coarse.set(inner.clock.now().mono);
-        if count % 4 != 0 {
-            continue;
-        }
+        drop(inner);
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+/// Once a second: what only memory holds is saved, and the sessions in use look at a store that has changed.
+async fn watch(inner: Weak<Inner>) {
+    let mut seen = None;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let Some(inner) = inner.upgrade() else { return };
         let cells: Vec<Arc<Cell>> = {
             let mut cells = lock(&inner.cells);
             cells.retain(|_, cell| cell.strong_count() > 0);
@@ -508,4 +522,5 @@ async fn tick(inner: Weak<Inner>) {
 }
 
 const TICK: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_secs(1);
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(7 * 86_400);

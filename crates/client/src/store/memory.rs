@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use pilotlight_core::{
     Error,
     credential::{
-        Binding, BindingId, BindingKey, Credential, CredentialId, CredentialKey, Version,
+        Binding, BindingId, BindingKey, Credential, CredentialId, CredentialKey, Incarnation,
+        Version,
     },
     error::Holder,
     event::Event,
@@ -364,9 +365,22 @@ impl Store for MemoryStore {
         let Some(credential) = login.read().and_then(|record| record.credential) else {
             return Ok(None);
         };
-        login.stored = Stored::Buried(credential.version);
+        let stored = std::mem::replace(&mut login.stored, Stored::Buried(credential.version));
         login.spooled.clear();
         login.add(event);
+        // A login that only the spool holds is over, and so is the one that it was about to replace.
+        if let Stored::Login(record, version) = stored
+            && version.incarnation != credential.version.incarnation
+            && let Some(replaced) = record.credential
+            && revoke
+        {
+            let queued = QueuedRevocation {
+                credential: replaced,
+                unshared: None,
+                queued_at,
+            };
+            state.revocations.push((id, queued));
+        }
         let unshared = state.take_unshared(id, &credential);
         if revoke {
             let queued = QueuedRevocation {
@@ -393,11 +407,11 @@ impl Store for MemoryStore {
         Ok(queued)
     }
 
-    async fn revoked(&self, key: &CredentialKey) -> Result<(), Error> {
+    async fn revoked(&self, key: &CredentialKey, incarnation: Incarnation) -> Result<(), Error> {
         let id = self.credential_id(key);
-        self.changing()
-            .revocations
-            .retain(|(other, _)| *other != id);
+        self.changing().revocations.retain(|(other, queued)| {
+            *other != id || queued.credential.version.incarnation != incarnation
+        });
         Ok(())
     }
 

@@ -38,7 +38,8 @@ use async_trait::async_trait;
 use pilotlight_core::{
     Error,
     credential::{
-        Account, Binding, BindingId, BindingKey, Credential, CredentialId, CredentialKey, Version,
+        Account, Binding, BindingId, BindingKey, Credential, CredentialId, CredentialKey,
+        Incarnation, Version,
     },
     error::Holder,
     event::Event,
@@ -112,8 +113,8 @@ pub trait Store: Send + Sync + Debug + 'static {
     /// Lists what waits to be revoked, oldest first.
     async fn revocations(&self) -> Result<Vec<QueuedRevocation>, Error>;
 
-    /// Takes the revocations of a login off the queue.
-    async fn revoked(&self, key: &CredentialKey) -> Result<(), Error>;
+    /// Takes the revocation of one login off the queue.
+    async fn revoked(&self, key: &CredentialKey, incarnation: Incarnation) -> Result<(), Error>;
 
     /// The registrations of this program at an issuer, newest first.
     async fn registrations(&self, issuer: &Issuer) -> Result<Vec<Registration>, Error>;

@@ -64,6 +64,8 @@ impl Held {
                     {
                         Admission::Already
                     }
+                    // A login that was logged out before it was stored stays logged out.
+                    Self::Buried(incarnation) if incarnation == new.incarnation => Admission::Moved,
                     _ => Admission::Write,
                 };
             }

@@ -33,7 +33,8 @@ use async_trait::async_trait;
 use pilotlight_core::{
     Error,
     credential::{
-        Binding, BindingId, BindingKey, Credential, CredentialId, CredentialKey, Version,
+        Binding, BindingId, BindingKey, Credential, CredentialId, CredentialKey, Incarnation,
+        Version,
     },
     event::Event,
     flow::{Buried, Commit, Committed, Registration},
@@ -355,9 +356,10 @@ impl Store for SqliteStore {
         self.call(Inner::revocations).await
     }
 
-    async fn revoked(&self, key: &CredentialKey) -> Result<(), Error> {
+    async fn revoked(&self, key: &CredentialKey, incarnation: Incarnation) -> Result<(), Error> {
         let key = key.clone();
-        self.call(move |inner| inner.revoked(&key)).await
+        self.call(move |inner| inner.revoked(&key, incarnation))
+            .await
     }
 
     async fn registrations(&self, issuer: &Issuer) -> Result<Vec<Registration>, Error> {

@@ -467,7 +467,7 @@ async fn promise_6_nothing_deletes_a_refresh_token(world: &impl World) {
         .unwrap();
     store.record(&key(1), &event(2)).await.unwrap();
     store.prepare_spool(&key(1)).await.unwrap();
-    store.revoked(&key(1)).await.unwrap();
+    told(&*store, 1).await;
     login(&store, 2, 1).await;
     store.bury(&key(2), &event(3), false).await.unwrap();
     assert_eq!(
@@ -731,7 +731,7 @@ async fn a_burial_ends_a_login(world: &impl World) {
             .unwrap();
         assert_eq!(read(&store, 1).await, Record::default());
     }
-    store.revoked(&key(1)).await.unwrap();
+    told(&*store, 1).await;
     assert_eq!(store.revocations().await.unwrap(), []);
     assert_eq!(
         store.events(&key(1), 9).await.unwrap(),

@@ -345,14 +345,15 @@ async fn after_a_logout_nothing_is_left_to_open() {
         }
         secrets.extend(sealed(&place, "SELECT sealed FROM revocation"));
         for n in [1, 2, 3, 4] {
-            store.revoked(&key(n)).await.unwrap();
+            told(&store, n).await;
         }
         assert!(secrets.len() >= 6);
         store
             .forget_registration(&registration("canary-other-client", 1))
             .await
             .unwrap();
-        store.revoked(&key(4)).await.unwrap();
+        let incarnation = version(1, 0).incarnation;
+        store.revoked(&key(4), incarnation).await.unwrap();
         assert_eq!(
             fs::metadata(place.file().with_extension("db-wal"))
                 .unwrap()

@@ -65,7 +65,7 @@ impl Login {
             .tombstone
             .is_some_and(|buried| buried.incarnation == new.incarnation);
         let fits = match expects {
-            Expects::Anything => true,
+            Expects::Anything => !resurrects,
             Expects::Nothing => self.stored.is_none() && !resurrects,
             Expects::Version(v) => {
                 (self.stored == Some(v) || self.spooled() == Some(v))
@@ -175,6 +175,10 @@ async fn step(
                 "{call:?}"
             );
             if let Some(current) = login.current() {
+                let replaced = login
+                    .stored
+                    .is_some_and(|v| v.incarnation != current.incarnation);
+                login.queued += usize::from(revoke && replaced);
                 (login.stored, login.tombstone, login.spool, login.attempt) =
                     (None, Some(current), Vec::new(), None);
                 login.events += 1;
@@ -182,7 +186,7 @@ async fn step(
             }
         }
         Call::Revoked(n) => {
-            store.revoked(&key(n)).await.unwrap();
+            told(&**store, n).await;
             logins[usize::from(n) - 1].queued = 0;
         }
         Call::Reopen => *store = world.open(),

@@ -248,3 +248,13 @@ pub(crate) fn attempt(number: u32) -> Attempt {
         sent_at: Stamp::default(),
     }
 }
+
+/// Takes every revocation of a login off the queue, as if its issuer had answered.
+pub(crate) async fn told(store: &(impl Store + ?Sized), n: u8) {
+    for queued in store.revocations().await.unwrap() {
+        if queued.credential.key == key(n) {
+            let incarnation = queued.credential.version.incarnation;
+            store.revoked(&key(n), incarnation).await.unwrap();
+        }
+    }
+}

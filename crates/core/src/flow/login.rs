@@ -16,7 +16,7 @@ use url::Url;
 
 use crate::{
     attempt::ProcessId,
-    credential::{Binding, Credential, CredentialKey},
+    credential::{Binding, Credential, CredentialKey, Version},
     error::{Error, LoginCause},
     flow::{
         Act, Answer, Callback, Flow, Lock, Prompt, Registration, Step, Turn,
@@ -79,6 +79,8 @@ pub struct Login {
     task: Task,
     state: State,
     callback_open: bool,
+    /// Whether the spool holds the login where a later run finds it.
+    findable: bool,
 }
 
 #[derive(Debug)]
@@ -99,6 +101,7 @@ enum State {
     ExpectPause(Box<Request>, AuthorizationCode, u32, Mono),
     ExpectForgotten,
     ExpectStored(Box<Credential>, bool),
+    ExpectBound(Box<Credential>, bool, Option<Version>),
     ExpectSpooled(Box<Credential>, bool),
     ExpectLease(Box<Credential>, bool),
     ExpectCommit(Box<Credential>, bool),
@@ -134,6 +137,7 @@ impl Login {
             task,
             state: State::Ready,
             callback_open: false,
+            findable: true,
         }
     }
 
@@ -359,13 +363,23 @@ impl Flow for Login {
                             Some(spooled) => spooled.follows,
                             None => record.version(),
                         });
-                let act = Act::Spool {
-                    follows,
-                    credential: credential.clone(),
+                if self.task.binding.credential.is_some() {
+                    return self.spool(credential, offered, follows);
+                }
+                // A first login can be found before it is stored: a crash from here on leaves what the spool has taken.
+                let binding = Binding {
+                    credential: Some(credential.key.clone()),
+                    ..self.task.binding.clone()
                 };
-                self.next(State::ExpectSpooled(credential, offered), act)
+                let act = Act::PutBinding(Box::new(binding));
+                self.next(State::ExpectBound(credential, offered, follows), act)
             }
-            (State::ExpectSpooled(credential, offered), Answer::Done(_)) => {
+            (State::ExpectBound(credential, offered, follows), Answer::Done(bound)) => {
+                self.findable = bound.is_ok();
+                self.spool(credential, offered, follows)
+            }
+            (State::ExpectSpooled(credential, offered), Answer::Done(spooled)) => {
+                self.findable &= spooled.is_ok();
                 let act = Act::Lock(Lock::Refresh(credential.key.clone()));
                 self.next(State::ExpectLease(credential, offered), act)
             }

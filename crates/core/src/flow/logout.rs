@@ -9,7 +9,7 @@
 
 use crate::{
     attempt::ProcessId,
-    credential::{Credential, CredentialKey},
+    credential::{Credential, CredentialKey, Incarnation},
     error::{Error, LoginCause},
     event::{Event, Happened, Revocation},
     exchange::{Exchange, Exchanged, Leg},
@@ -35,6 +35,8 @@ pub struct Task {
 pub struct Logout {
     task: Task,
     state: State,
+    /// Which login is being revoked.
+    incarnation: Option<Incarnation>,
 }
 
 #[derive(Debug)]
@@ -63,6 +65,7 @@ impl Logout {
         Self {
             task,
             state: State::Ready,
+            incarnation: None,
         }
     }
 
@@ -79,6 +82,7 @@ impl Logout {
                 credential,
                 management,
             })))),
+            incarnation: None,
         }
     }
 
@@ -86,7 +90,8 @@ impl Logout {
         Turn::Next(Self { state, ..self }, Step::act(act))
     }
 
-    fn revoke(self, pending: Box<Pending>) -> Turn<Self> {
+    fn revoke(mut self, pending: Box<Pending>) -> Turn<Self> {
+        self.incarnation = Some(pending.credential.version.incarnation);
         let credential = &pending.credential;
         let Some(endpoint) = credential.pins.revocation_endpoint.clone() else {
             return self.delete(*pending, Revocation::Unsupported);
@@ -134,8 +139,13 @@ impl Logout {
     }
 
     fn dequeue(self, revocation: Revocation) -> Turn<Self> {
-        let key = self.task.key.clone();
-        self.next(State::ExpectDequeue(revocation), Act::Revoked(key))
+        let Some(incarnation) = self.incarnation else {
+            return Turn::Done(Err(Error::Bug {
+                what: "logout: nothing was revoked",
+            }));
+        };
+        let act = Act::Revoked(self.task.key.clone(), incarnation);
+        self.next(State::ExpectDequeue(revocation), act)
     }
 }
 

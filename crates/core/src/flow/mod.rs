@@ -23,7 +23,7 @@ mod stage;
 use url::Url;
 
 use crate::{
-    credential::{Binding, Credential, CredentialKey, Version},
+    credential::{Binding, Credential, CredentialKey, Incarnation, Version},
     error::Error,
     event::Event,
     exchange::{Exchange, Exchanged},
@@ -144,8 +144,10 @@ pub enum Act {
         /// Whether the issuer is to be told.
         revoke: bool,
     },
-    /// Take a revocation off the queue: the issuer has answered. [`Answer::Done`]
-    Revoked(CredentialKey),
+    /// Take the revocation of one login off the queue: the issuer has answered. [`Answer::Done`]
+    Revoked(CredentialKey, Incarnation),
+    /// Write a binding, before there is a login for it. [`Answer::Done`]
+    PutBinding(Box<Binding>),
     /// Record an event that belongs to no write. [`Answer::Done`]
     Record(CredentialKey, Event),
 }

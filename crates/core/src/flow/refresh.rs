@@ -42,6 +42,8 @@ pub struct Task {
     pub asked: bool,
     /// A version that neither store nor spool has taken yet.
     pub unsaved: Option<Box<Credential>>,
+    /// What an earlier run learned and the store could not note: it counts while its version is the stored one.
+    pub remembered: Option<Box<Record>>,
     /// Which process this is.
     pub process: ProcessId,
     /// 32 random bytes, for jitter.
@@ -61,6 +63,8 @@ pub struct Outcome {
     pub result: Result<Gain, Error>,
     /// Whether the newest version lives in memory only.
     pub unsaved: bool,
+    /// Whether facts of the record could not be noted: the next run must be told of them.
+    pub unnoted: bool,
 }
 
 /// What a refresh gained.
@@ -85,6 +89,8 @@ pub struct Refresh {
     looks: u32,
     /// The stored version, where the one in hand follows it and lives in memory only.
     stored: Option<Version>,
+    /// Whether the store refused to note facts in this run.
+    unnoted: bool,
 }
 
 #[derive(Debug)]
@@ -148,6 +154,7 @@ impl Refresh {
             state: State::Ready,
             looks: 0,
             stored: None,
+            unnoted: false,
         }
     }
 
@@ -180,6 +187,7 @@ impl Refresh {
             .filter(|_| self.stored.is_some())
             .map(|kept| kept.version);
         outcome.unsaved |= kept.is_some() && kept == version_of(&outcome.record);
+        outcome.unnoted = self.unnoted;
         if outcome.unsaved {
             // The lock stays with whoever holds the only copy: what the store holds is spent, and nobody else may send it
             // (F-06). The next run, which saves it, lets go.
@@ -199,6 +207,7 @@ impl Refresh {
             notes,
             result,
             unsaved: false,
+            unnoted: false,
         })
     }
 
@@ -297,13 +306,21 @@ impl Flow for Refresh {
                 self.reread(call.attempt.fence, false)
             }
             (State::ExpectNote(call), Answer::Noted(Err(error))) => {
+                self.unnoted = true;
                 // Without a durable note a repeat would be unlabelled after a crash: only for a token that is of no use
                 // any more, and never for a repeat.
                 match call.reason {
                     Reason::Expired | Reason::Refused if call.attempt.label.is_none() => {
                         self.send(call)
                     }
-                    _ => self.stop(call.reading, Err(error)),
+                    _ => {
+                        let mut reading = call.reading;
+                        if let Some(record) = &mut reading.record {
+                            // A call of this run may have been delivered although nothing could be noted.
+                            record.attempt = call.found.or(record.attempt);
+                        }
+                        self.stop(reading, Err(error))
+                    }
                 }
             }
             (State::ExpectToken(call), Answer::Exchanged(exchanged)) => {
@@ -353,6 +370,7 @@ impl Flow for Refresh {
                     notes,
                     result: Ok(Gain::Refreshed),
                     unsaved: true,
+                    unnoted: false,
                 })
             }
             (State::ExpectReread(call, named), Answer::Read(read)) => {
@@ -395,7 +413,10 @@ impl Flow for Refresh {
                 let act = Act::Learn(issuer, outcome.notes.clone());
                 self.next(State::ExpectLearn(outcome), act)
             }
-            (State::ExpectFacts { outcome, .. }, Answer::Noted(_)) => self.unlock(*outcome),
+            (State::ExpectFacts { outcome, .. }, Answer::Noted(noted)) => {
+                self.unnoted |= noted.is_err();
+                self.unlock(*outcome)
+            }
             (State::ExpectDiscard { fence }, Answer::Exchanged(_)) => self.reread(fence, true),
             (State::ExpectLearn(outcome) | State::ExpectHealed(outcome), Answer::Done(_)) => {
                 self.unlock(*outcome)
@@ -433,6 +454,7 @@ fn failed(error: Error) -> Outcome {
         notes: IssuerNotes::default(),
         result: Err(error),
         unsaved: false,
+        unnoted: false,
     }
 }
 

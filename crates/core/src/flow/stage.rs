@@ -366,7 +366,8 @@ impl Stage {
             }
             Act::CloseCallback => Answer::Done(Ok(())),
             Act::Bury { event, revoke, .. } => Answer::Buried(Ok(self.bury(event, revoke))),
-            Act::Revoked(_) => {
+            Act::PutBinding(_) => Answer::Done(Ok(())),
+            Act::Revoked(..) => {
                 self.queue.clear();
                 Answer::Done(Ok(()))
             }
@@ -552,7 +553,8 @@ fn words(act: &Act) -> String {
         Act::Show(_) => "show".into(),
         Act::CloseCallback => "close-callback".into(),
         Act::Bury { .. } => "bury".into(),
-        Act::Revoked(_) => "revoked".into(),
+        Act::Revoked(..) => "revoked".into(),
+        Act::PutBinding(_) => "bind".into(),
         Act::Record(..) => "record".into(),
     }
 }

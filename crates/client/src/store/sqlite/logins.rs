@@ -2,7 +2,7 @@
 
 use pilotlight_core::{
     Error,
-    credential::{Credential, CredentialId, CredentialKey, Version},
+    credential::{Credential, CredentialId, CredentialKey, Incarnation, Version},
     event::Event,
     flow::{Buried, Commit, Committed, Registration},
     record::{Fact, Record, Spooled},
@@ -158,7 +158,21 @@ impl Inner {
             let stored = rows::load(transaction, &self.keys, id)?;
             let spooled = newest(entries, stored.held());
             let credential = match (spooled, stored) {
-                (Some(credential), _) => credential,
+                (Some(credential), stored) => {
+                    // A login that only the spool holds is over, and so is the one that it was about to replace.
+                    if let Stored::Login(record, version) = stored
+                        && version.incarnation != credential.version.incarnation
+                        && let Some(replaced) = record.credential
+                        && revoke
+                    {
+                        let replaced = Buried {
+                            credential: replaced,
+                            unshared: None,
+                        };
+                        self.queue(transaction, id, &replaced, now)?;
+                    }
+                    credential
+                }
                 (None, Stored::Login(record, _)) => match record.credential {
                     Some(credential) => credential,
                     None => return Ok(None),
@@ -211,13 +225,31 @@ impl Inner {
         })
     }
 
-    pub(super) fn revoked(&self, key: &CredentialKey) -> Result<(), Error> {
-        let id = self.keys.lookup.credential(key);
+    pub(super) fn revoked(
+        &self,
+        key: &CredentialKey,
+        incarnation: Incarnation,
+    ) -> Result<(), Error> {
+        let login = self.keys.lookup.credential(key);
         self.writing(|transaction| {
-            transaction
-                .execute("DELETE FROM revocation WHERE login = ?1", [id.0])
-                .map_err(|e| sql(&e))
-                .map(drop)
+            let mut statement = transaction
+                .prepare("SELECT id, login, queued_at, sealed FROM revocation WHERE login = ?1")
+                .map_err(|e| sql(&e))?;
+            let rows = statement
+                .query_map([login.0], |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+                })
+                .map_err(|e| sql(&e))?;
+            for row in rows {
+                let row: ([u8; 32], [u8; 32], i64, Vec<u8>) = row.map_err(|e| sql(&e))?;
+                let id = row.0;
+                if self.open_revocation(row)?.credential.version.incarnation == incarnation {
+                    transaction
+                        .execute("DELETE FROM revocation WHERE id = ?1", [id])
+                        .map_err(|e| sql(&e))?;
+                }
+            }
+            Ok(())
         })?;
         self.empty_the_log();
         Ok(())

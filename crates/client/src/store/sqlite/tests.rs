@@ -88,7 +88,9 @@ async fn below_min_writer_a_program_serves_and_writes_nothing() {
         assert!(is_refused(store.note(&key(), version, &[], None).await));
         assert!(is_refused(store.bury(&key(), &event(), true).await));
         assert!(is_refused(store.prepare_spool(&key()).await));
-        assert!(is_refused(store.revoked(&key()).await));
+        assert!(is_refused(
+            store.revoked(&key(), Incarnation([1; 16])).await
+        ));
         assert!(is_refused(
             store.learn(&key().issuer, &IssuerNotes::default()).await
         ));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     credential::{Binding, Credential, Generation, Incarnation, Pins, Version},
-    error::Error,
+    error::{Error, LoginCause},
     event::{Event, Happened},
     exchange::{Exchange, Exchanged, Leg},
     flow::{Act, Commit, Committed, Expects, Lock, Registration, Step, Turn},
@@ -148,6 +148,19 @@ impl Login {
         )
     }
 
+    pub(super) fn spool(
+        self,
+        credential: Box<Credential>,
+        offered: bool,
+        follows: Option<Version>,
+    ) -> Turn<Self> {
+        let act = Act::Spool {
+            follows,
+            credential: credential.clone(),
+        };
+        self.next(State::ExpectSpooled(credential, offered), act)
+    }
+
     pub(super) fn commit(self, credential: Box<Credential>, offered: bool, now: Now) -> Turn<Self> {
         let happened = Happened::LoggedIn {
             issuer: credential.key.issuer.as_str().to_owned(),
@@ -188,9 +201,13 @@ impl Login {
                 superseded,
                 offline_access_offered,
             })),
-            Ok(Committed::Moved) => Err(Error::Bug {
-                what: "login: a commit of anything was refused",
-            }),
+            Ok(Committed::Moved) => Err(Error::login(LoginCause::Never)),
+            // The store refuses and the spool holds it: whoever refreshes it next brings it to the store (F-06).
+            Err(_) if self.findable => Ok(Box::new(LoggedIn {
+                credential: *credential,
+                superseded: None,
+                offline_access_offered,
+            })),
             Err(error) => Err(error),
         };
         self.next(State::ExpectUnlock(done), Act::Unlock(lock))

@@ -22,10 +22,11 @@ impl Refresh {
     pub(super) fn decide(
         mut self,
         fence: u64,
-        reading: Reading,
+        mut reading: Reading,
         merged: bool,
         now: Now,
     ) -> Turn<Self> {
+        self.remember(&mut reading);
         let Some((record, credential)) = reading
             .record
             .clone()
@@ -124,6 +125,18 @@ impl Refresh {
         })
     }
 
+    /// Lays what an earlier run could not note over what the store knows of the same version (I-1, I-9).
+    fn remember(&self, reading: &mut Reading) {
+        let (Some(known), Some(record)) = (&self.task.remembered, &mut reading.record) else {
+            return;
+        };
+        if known.version() == record.version() {
+            record.attempt = record.attempt.or(known.attempt);
+            record.backoff = record.backoff.take().or_else(|| known.backoff.clone());
+            record.suspicion = record.suspicion.take().or_else(|| known.suspicion.clone());
+        }
+    }
+
     /// Brings a version that only spool or memory hold into the store, then looks again.
     pub(super) fn merge(
         self,
@@ -211,6 +224,7 @@ impl Refresh {
             notes: reading.notes,
             result: Err(Error::DeniedByResource),
             unsaved: false,
+            unnoted: false,
         };
         self.facts(outcome, version, facts, event, false)
     }

@@ -139,6 +139,7 @@ impl Refresh {
             notes,
             result: Ok(Gain::Refreshed),
             unsaved: false,
+            unnoted: false,
         };
         if call.attempt.label == Some(Label::ProbeSuspect) {
             let (key, event) = (self.task.key.clone(), self.event(now, Happened::Healed));
@@ -263,6 +264,7 @@ impl Refresh {
             notes: reading.notes,
             result,
             unsaved: false,
+            unnoted: false,
         };
         self.facts(outcome, credential.version, facts, event, false)
     }
@@ -311,6 +313,7 @@ impl Refresh {
             notes: reading.notes,
             result: Err(error),
             unsaved: false,
+            unnoted: false,
         };
         self.facts(outcome, credential.version, facts, event, false)
     }
@@ -391,6 +394,7 @@ impl Refresh {
             notes: reading.notes,
             result,
             unsaved: false,
+            unnoted: false,
         };
         self.facts(outcome, credential.version, facts, event, learned)
     }

@@ -176,19 +176,16 @@ fn a_held_lock_does_not_lose_a_login() {
     assert_eq!(stage.count("commit 0 over anything"), 1);
 }
 
-/// F-06: a store that refuses the commit is told, the lock is let go of, and the spool still has the login.
+/// F-06: a login that the store refuses is a login all the same: the spool has it, and the next refresh merges it.
 #[test]
-fn a_refused_commit_is_told_and_spooled() {
+fn a_refused_commit_is_a_login_in_the_spool() {
     let mut stage = stage();
     stage.record = Some(Record {
         credential: Some(credential(4)),
         ..Record::default()
     });
     stage.fail("commit");
-    assert!(matches!(
-        login(&mut stage, task()).unwrap_err(),
-        Error::StoreUnavailable { .. }
-    ));
+    assert!(login(&mut stage, task()).is_ok());
     assert_eq!(
         stage
             .read()
@@ -254,4 +251,35 @@ fn a_wrong_answer_ends_in_a_bug() {
         turn = flow.handle(answer, stage.now);
     }
     assert_eq!((woken, sent_to(&stage, TOKEN).len()), (3, 2));
+}
+
+/// F-06: where neither store nor spool takes the login, or nobody could find it again, that is told.
+#[test]
+fn a_login_that_nothing_keeps_is_told() {
+    for refusing in ["spool", "bind"] {
+        let mut stage = stage();
+        stage.fail("commit").fail(refusing);
+        assert!(matches!(
+            login(&mut stage, task()).unwrap_err(),
+            Error::StoreUnavailable { .. }
+        ));
+    }
+}
+
+/// AUTH-41, T-20: the secret of a client that a person brought goes to no other issuer than that of the login there is.
+#[test]
+fn a_brought_client_is_not_shown_to_another_issuer() {
+    let mut stage = stage();
+    let mut wanted = task();
+    wanted.client = Some(registration("brought", ANY_PORT).client);
+    let other = Issuer::parse("https://elsewhere.example").unwrap();
+    wanted.binding.credential = Some(CredentialKey {
+        issuer: other,
+        ..key()
+    });
+    assert_eq!(
+        login(&mut stage, wanted).unwrap_err(),
+        Error::login(LoginCause::IssuerChanged)
+    );
+    assert_eq!(stage.count("send token"), 0);
 }

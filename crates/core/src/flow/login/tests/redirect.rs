@@ -26,6 +26,7 @@ fn a_login_from_nothing() {
         "close-callback",
         "send token",
         "reread",
+        "bind",
         "spool 0 after nothing",
         "lock",
         "commit 0 over anything",

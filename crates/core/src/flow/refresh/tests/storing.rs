@@ -371,3 +371,25 @@ fn a_wrong_answer_ends_in_a_bug() {
     };
     assert_eq!(outcome.result.unwrap_err().code(), "bug.unreachable");
 }
+
+/// I-1, I-9: what the store could not note is remembered by the process: no second unlabelled call, no hurried one.
+#[test]
+fn what_the_store_could_not_note_is_remembered() {
+    let mut stage = due();
+    stage.pass(secs(4000)).fail("note");
+    stage.answer(reply(502, "")).answer(reply(502, ""));
+    let outcome = stage.refresh();
+    assert!(outcome.result.is_err() && outcome.unnoted);
+    let record = outcome.record.unwrap();
+    assert!(
+        record.attempt.is_some(),
+        "the first call may have been delivered"
+    );
+    let sent = stage.sent.len();
+    let again = stage.run(Refresh::new(Task {
+        remembered: Some(Box::new(record)),
+        ..task(4)
+    }));
+    assert!(matches!(again.result, Err(Error::StoreUnavailable { .. })));
+    assert_eq!(stage.sent.len(), sent, "no repeat without a durable label");
+}

@@ -9,11 +9,13 @@
 //! - *No globals*: no environment, no home folder, no terminal; the caller passes what it wants used.
 
 pub mod callback;
+mod cell;
 pub mod clock;
 mod config;
 pub mod crypto;
 mod drive;
 pub mod egress;
+mod flight;
 pub mod http;
 pub mod human;
 mod login;

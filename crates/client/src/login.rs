@@ -30,10 +30,10 @@ use pilotlight_core::{
 use tokio::task::AbortHandle;
 
 use crate::{
+    cell::lock,
     config::{LoggedIn, LoginRequest},
     crypto,
     drive::poll_lock,
-    session::lock,
     sessions::Sessions,
     store::{LockName, LoginOutcome},
 };

@@ -26,6 +26,7 @@ use pilotlight_core::{
 use tokio::{runtime::Handle, sync::broadcast, task::JoinHandle};
 
 use crate::{
+    cell::{Cell, lock},
     clock::{Clock, SystemClock},
     config::{Flag, Limits, Status},
     crypto,
@@ -33,7 +34,7 @@ use crate::{
     egress::{Cidr, Egress},
     http::{HttpClient, HttpConfig},
     human::{Human, Refuse},
-    session::{Cell, Session, lock},
+    session::Session,
     slot::CoarseClock,
     store::Store,
 };

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::clock::Clock;
 
-/// A [`Store`] in memory. See the [module](self).
+/// A [`Store`] in memory. See [`store`](crate::store) for what it promises.
 #[derive(Debug)]
 pub struct MemoryStore {
     clock: Arc<dyn Clock>,

@@ -90,7 +90,7 @@ impl SqliteStoreConfig {
     }
 }
 
-/// A [`Store`] in one SQLite file. See the [module](self).
+/// A [`Store`] in one SQLite file. See [`store`](crate::store) for what it promises.
 pub struct SqliteStore {
     inner: Arc<Inner>,
 }

@@ -1,0 +1,306 @@
+//! What the clones of a session share: the slot, the copy of what is stored, the acceptance.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{HeaderMap, request::Parts};
+use pilotlight_core::{
+    Error,
+    challenge::Demand,
+    credential::{Binding, Credential, Version},
+    error::LoginCause,
+    freshness::Freshness,
+    notes::IssuerNotes,
+    record::{Acceptance, Fact, Record},
+    resource::Resource,
+    time::{Mono, Now},
+};
+
+use crate::{
+    drive::Held,
+    http::HttpClient,
+    sessions::{Changed, Inner},
+    slot::{Slot, SlotCell},
+};
+use crate::{
+    flight::{Flight, Want},
+    session::Next,
+};
+
+/// What the clones of a session share.
+#[derive(Debug)]
+pub(crate) struct Cell {
+    pub(crate) inner: Arc<Inner>,
+    /// The server, as configured; as a URL and as the URI of the usual request.
+    pub(crate) url: Resource,
+    pub(crate) uri: Option<http::Uri>,
+    pub(crate) binding: Mutex<Binding>,
+    pub(crate) slot: SlotCell,
+    pub(crate) live: Mutex<Live>,
+    pub(crate) http: Mutex<Option<Arc<HttpClient>>>,
+    /// Until when, on the coarse clock, an acceptance of the token in the slot needs no noting.
+    pub(crate) accepted_until: AtomicU64,
+    /// Set by each use, cleared by the ticker: an idle session costs no look at the store.
+    pub(crate) used: AtomicBool,
+}
+
+/// What is known of the login, and the refresh in flight.
+#[derive(Default)]
+pub(crate) struct Live {
+    pub(crate) record: Option<Record>,
+    pub(crate) notes: IssuerNotes,
+    pub(crate) unsaved: bool,
+    /// Whether the record holds facts that the store could not note.
+    pub(crate) unnoted: bool,
+    /// The lock of a refresh whose outcome only memory holds.
+    pub(crate) held: Held,
+    pub(crate) flight: Option<Flight>,
+}
+
+impl std::fmt::Debug for Live {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Live")
+            .field("record", &self.record)
+            .field("unsaved", &self.unsaved)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Cell {
+    pub(crate) fn new(inner: Arc<Inner>, binding: Binding) -> Self {
+        Self {
+            inner,
+            url: binding.key.url.clone(),
+            uri: binding.key.url.url().as_str().parse().ok(),
+            binding: Mutex::new(binding),
+            accepted_until: AtomicU64::new(0),
+            slot: SlotCell::default(),
+            live: Mutex::default(),
+            http: Mutex::default(),
+            used: AtomicBool::new(false),
+        }
+    }
+
+    /// Tells the ticker that the session is used.
+    pub(crate) fn in_use(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn binding(&self) -> Binding {
+        lock(&self.binding).clone()
+    }
+
+    /// The HTTP stack of this server: its egress policy is its own.
+    pub(crate) fn http(&self) -> Result<Arc<HttpClient>, Error> {
+        let mut http = lock(&self.http);
+        if let Some(client) = &*http {
+            return Ok(client.clone());
+        }
+        let client = self.inner.http_for(&self.binding().key.url)?;
+        *http = Some(client.clone());
+        Ok(client)
+    }
+
+    /// Whether the login's server covers a request. The usual request is for the configured URL itself: that costs a
+    /// comparison and no more.
+    pub(crate) fn covers(&self, request: &Parts) -> Result<(), Error> {
+        if self.uri.as_ref() == Some(&request.uri) {
+            return Ok(());
+        }
+        let text = request.uri.to_string();
+        if url::Url::parse(&text).is_ok_and(|url| self.url.covers(&url)) {
+            return Ok(());
+        }
+        let url = pilotlight_core::resource::clean(&text);
+        let why = "it lies outside the server that this login is for";
+        Err(Error::ConfigUrl { url, why })
+    }
+
+    pub(crate) fn credential(&self) -> Result<Credential, Error> {
+        let live = lock(&self.live);
+        live.record
+            .as_ref()
+            .and_then(|record| record.credential.clone())
+            .ok_or(Error::login(LoginCause::Never))
+    }
+
+    /// Reads the store and, where it holds something newer or there is nothing in memory, takes it over.
+    pub(crate) async fn load(&self) -> Result<(), Error> {
+        let key = self.binding().key;
+        let binding = self
+            .inner
+            .store
+            .binding(&key)
+            .await?
+            .ok_or(Error::login(LoginCause::Never))?;
+        let credential = binding
+            .credential
+            .clone()
+            .ok_or(Error::login(LoginCause::Never))?;
+        let record = self.inner.store.read(&credential).await?;
+        *lock(&self.binding) = binding;
+        self.install(record, None, false);
+        Ok(())
+    }
+
+    /// Takes over what was read or made, unless memory holds something newer of the same login.
+    pub(crate) fn install(
+        &self,
+        record: Option<Record>,
+        notes: Option<IssuerNotes>,
+        unsaved: bool,
+    ) {
+        let now = self.inner.clock.now();
+        let mut live = lock(&self.live);
+        if let Some(notes) = notes {
+            live.notes = notes;
+        }
+        let held = live.record.as_ref().and_then(Record::version);
+        let found = record.as_ref().and_then(Record::version);
+        let older = matches!((held, found), (Some(held), Some(found)) if held.succeeds(&found));
+        if older {
+            // The store has gone back, or never got this version: memory is the newest copy, and is brought back to it.
+            live.unsaved = true;
+            return;
+        }
+        live.unsaved = unsaved;
+        if held != found {
+            self.accepted_until.store(0, Ordering::Relaxed);
+            self.inner.changed(&self.binding().key, record.as_ref());
+        }
+        live.record = record;
+        self.show(&live, now);
+    }
+
+    /// Puts the token into the slot, quiet until something needs looking at.
+    pub(crate) fn show(&self, live: &Live, now: Now) {
+        let slot = live
+            .record
+            .as_ref()
+            .and_then(|record| record.credential.as_ref())
+            .and_then(|credential| {
+                let quiet_until = match credential.freshness(now, self.inner.limits.policy) {
+                    // A one-shot process has no ticker: it looks each time.
+                    _ if !self.inner.ticking() => Mono(0),
+                    Freshness::Fresh { due_in: None } => Mono(u64::MAX),
+                    Freshness::Fresh { due_in: Some(left) } => now.mono + left,
+                    Freshness::Due { expires_in, .. } => {
+                        now.mono + expires_in.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN))
+                    }
+                    Freshness::Expired { .. } => Mono(0),
+                };
+                Slot::of(credential, quiet_until)
+            });
+        self.slot.set(slot);
+    }
+
+    /// A 403: more scopes are wanted (RFC 6750 section 3.1), or the answer is the server's own affair.
+    pub(crate) fn forbidden(&self, headers: &HeaderMap) -> Next {
+        let demand = Demand::from_headers(headers);
+        if demand.error.as_deref() != Some("insufficient_scope") {
+            return Next::Done;
+        }
+        let requested = self
+            .credential()
+            .map(|credential| credential.scopes_requested)
+            .unwrap_or_default();
+        let scopes = requested.union(&demand.scope.unwrap_or_default());
+        Next::Stop(Error::login(LoginCause::Scope {
+            scopes: scopes.iter().map(str::to_owned).collect(),
+        }))
+    }
+
+    /// The server has accepted a token: noted at once for each generation, then at most once a minute, off the path of the
+    /// request.
+    pub(crate) fn accepted(self: &Arc<Self>, version: Version) {
+        let coarse = self.inner.coarse.now();
+        if coarse.0 < self.accepted_until.load(Ordering::Relaxed) {
+            return;
+        }
+        let now = self.inner.clock.now().wall;
+        let mut live = lock(&self.live);
+        let Some(record) = &mut live.record else {
+            return;
+        };
+        let Some(credential) = record.credential.as_ref().filter(|c| c.version == version) else {
+            return;
+        };
+        let key = credential.key.clone();
+        let seen = record
+            .acceptance
+            .filter(|seen| seen.generation == version.generation);
+        if seen.is_some_and(|seen| seen.last_at.until(now) < A_MINUTE) {
+            return;
+        }
+        let first_at = seen.map_or(now, |seen| seen.first_at);
+        let acceptance = Acceptance {
+            generation: version.generation,
+            first_at,
+            last_at: now,
+        };
+        record.acceptance = Some(acceptance);
+        if self.inner.ticking() {
+            self.accepted_until
+                .store((coarse + A_MINUTE).0, Ordering::Relaxed);
+        }
+        let store = self.inner.store.clone();
+        drop(live);
+        drop(self.inner.spawn(async move {
+            if let Err(error) = store
+                .note(&key, version, &[Fact::Acceptance(Some(acceptance))], None)
+                .await
+            {
+                tracing::debug!(code = error.code(), "an acceptance was not noted");
+            }
+        }));
+    }
+
+    /// The ticker's look at a session in use: what another process stored is taken over.
+    pub(crate) async fn look(self: &Arc<Self>) {
+        if let Err(error) = self.load().await {
+            tracing::debug!(code = error.code(), "the store could not be looked at");
+        }
+    }
+
+    /// Brings to the store what only memory or the spool holds, if anything.
+    pub(crate) fn save(self: &Arc<Self>) {
+        let waiting = {
+            let live = lock(&self.live);
+            let spooled = |record: &Record| record.spooled.is_some();
+            live.unsaved || live.record.as_ref().is_some_and(spooled)
+        };
+        if waiting {
+            drop(self.flight(Want::default()));
+        }
+    }
+}
+
+/// A lock that no panic of another holder can spoil: what it guards is always replaced whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How long a due token is handed out before the next look.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const A_MINUTE: Duration = Duration::from_secs(60);
+
+/// What a session tells whoever subscribed.
+impl Inner {
+    fn changed(&self, key: &pilotlight_core::credential::BindingKey, record: Option<&Record>) {
+        let change = match record.and_then(|record| record.credential.as_ref()) {
+            Some(credential) => Changed::Token {
+                key: key.clone(),
+                version: credential.version,
+            },
+            None => Changed::LoggedOut { key: key.clone() },
+        };
+        self.tell(change);
+    }
+}

@@ -1,0 +1,270 @@
+//! The slow path: when a token is due, expired or refused, and the one refresh in flight that all callers wait on.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
+use pilotlight_core::{
+    Error,
+    credential::{Credential, Version},
+    error::{LoginCause, Waited},
+    flow::refresh::{self, Gain, Outcome, Refresh},
+    freshness::Freshness,
+    record::Record,
+    time::Now,
+};
+
+use crate::{
+    cell::{Cell, lock},
+    session::Next,
+};
+use crate::{crypto, slot::Slot};
+
+/// A refresh in flight, for any number of callers to wait on.
+pub(crate) type Flight = Shared<BoxFuture<'static, Result<Gain, Error>>>;
+
+/// What a caller wants of a refresh.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Want {
+    pub(crate) asked: bool,
+    pub(crate) refused: Option<Version>,
+}
+
+impl Cell {
+    /// The slow path: something needs looking at before the next use.
+    pub(crate) async fn usable(self: &Arc<Self>) -> Result<Arc<Slot>, Error> {
+        if lock(&self.live)
+            .record
+            .as_ref()
+            .and_then(Record::version)
+            .is_none()
+        {
+            self.load().await?;
+        }
+        let now = self.inner.clock.now();
+        let credential = self.credential()?;
+        match credential.freshness(now, self.inner.limits.policy) {
+            Freshness::Fresh { .. } => {
+                self.show(&lock(&self.live), now);
+            }
+            Freshness::Due { expires_in, .. } => self.due(&credential, expires_in, now).await,
+            Freshness::Expired { .. } => self.expired(credential.version).await?,
+        }
+        self.slot.load().ok_or(Error::login(LoginCause::Never))
+    }
+
+    /// Due: the caller goes on with the token there is, and a refresh starts in the background. A one-shot process starts
+    /// none; with too little left it refreshes first, and a failure then only costs the attempt.
+    pub(crate) async fn due(
+        self: &Arc<Self>,
+        credential: &Credential,
+        expires_in: Option<Duration>,
+        now: Now,
+    ) {
+        let fresh_enough = |left: Duration| {
+            let life = credential
+                .lifetime
+                .map_or(left, pilotlight_core::credential::Lifetime::span);
+            left >= Duration::from_secs(60).min(life / 4)
+        };
+        if !self.inner.one_shot {
+            self.show(&lock(&self.live), now);
+            if self.may_refresh(now) {
+                drop(self.flight(Want::default()));
+            }
+        } else if !expires_in.is_some_and(fresh_enough)
+            && let Err(error) = self.join(Want::default()).await
+        {
+            tracing::warn!(
+                code = error.code(),
+                "the token is used although refreshing it failed"
+            );
+        }
+    }
+
+    /// Whether a refresh now could do more than find out that none is allowed.
+    pub(crate) fn may_refresh(&self, now: Now) -> bool {
+        let live = lock(&self.live);
+        let Some(record) = &live.record else {
+            return true;
+        };
+        let pausing = record
+            .backoff
+            .as_ref()
+            .is_some_and(|backoff| backoff.binds(now.wall).is_some());
+        let refused = record
+            .suspicion
+            .as_ref()
+            .is_some_and(|s| s.next_probe_at.is_none_or(|at| at > now.wall));
+        let endless = record
+            .credential
+            .as_ref()
+            .is_some_and(|credential| credential.refresh_token.is_none());
+        live.flight.is_none() && !pausing && !refused && !endless
+    }
+
+    /// Expired: the caller waits for the one refresh in flight, up to its deadline. Where the issuer cannot be reached the
+    /// ended token is tried all the same: the server decides (F-13).
+    pub(crate) async fn expired(self: &Arc<Self>, version: Version) -> Result<(), Error> {
+        let joined = match self.join(Want::default()).await {
+            // The login may have moved to another issuer meanwhile: the binding tells.
+            Err(Error::LoginRequired { .. })
+                if self.load().await.is_ok() && self.content(Want::default()) =>
+            {
+                return Ok(());
+            }
+            joined => joined,
+        };
+        match joined {
+            Ok(_) => Ok(()),
+            Err(
+                error @ Error::Timeout {
+                    waited_for: Waited::Refresh,
+                    ..
+                },
+            ) => Err(error),
+            Err(error) if error.action() == pilotlight_core::error::Action::RetryLater => {
+                tracing::warn!(
+                    code = error.code(),
+                    generation = version.generation.0,
+                    "an ended token is tried: refreshing it failed"
+                );
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Joins the refresh in flight, or starts one, and waits for it no longer than a caller may.
+    pub(crate) async fn join(self: &Arc<Self>, want: Want) -> Result<Gain, Error> {
+        let limit = self.inner.limits.caller_wait;
+        let waited = tokio::time::timeout(limit, async {
+            // A flight that was under way for a milder reason may end well without what this caller wants: then one more.
+            let (flight, started) = self.flight(want);
+            let gain = flight.await;
+            if started || gain.is_err() || self.content(want) {
+                gain
+            } else {
+                self.flight(want).0.await
+            }
+        });
+        waited.await.unwrap_or(Err(Error::Timeout {
+            waited_for: Waited::Refresh,
+            limit,
+        }))
+    }
+
+    /// Whether memory now holds what the caller wants.
+    pub(crate) fn content(&self, want: Want) -> bool {
+        let now = self.inner.clock.now();
+        self.credential().is_ok_and(|credential| {
+            want.refused != Some(credential.version)
+                && matches!(
+                    credential.freshness(now, self.inner.limits.policy),
+                    Freshness::Fresh { .. }
+                )
+        })
+    }
+
+    /// The refresh in flight, and whether it was started by this call.
+    pub(crate) fn flight(self: &Arc<Self>, want: Want) -> (Flight, bool) {
+        let mut live = lock(&self.live);
+        if let Some(flight) = &live.flight {
+            return (flight.clone(), false);
+        }
+        let cell = Arc::clone(self);
+        let task = self.inner.spawn(async move {
+            let result = cell.refresh(want).await;
+            lock(&cell.live).flight = None;
+            result
+        });
+        let flight = task
+            .map(|joined| joined.unwrap_or(Err(Error::ConfigRuntime)))
+            .boxed()
+            .shared();
+        live.flight = Some(flight.clone());
+        (flight, true)
+    }
+
+    pub(crate) async fn refresh(self: &Arc<Self>, want: Want) -> Result<Gain, Error> {
+        let (record, unsaved, unnoted, mut held) = {
+            let mut live = lock(&self.live);
+            (
+                live.record.clone(),
+                live.unsaved,
+                live.unnoted,
+                std::mem::take(&mut live.held),
+            )
+        };
+        let credential = record.as_ref().and_then(|record| record.credential.clone());
+        let Some(credential) = credential else {
+            return Err(Error::login(LoginCause::Never));
+        };
+        let task = refresh::Task {
+            key: credential.key.clone(),
+            held: Some(credential.version),
+            refused: want.refused,
+            asked: want.asked,
+            unsaved: unsaved.then(|| Box::new(credential.clone())),
+            remembered: record.filter(|_| unnoted).map(Box::new),
+            process: self.inner.process,
+            entropy: crypto::random(),
+            policy: self.inner.limits.policy,
+        };
+        let driver = self.inner.driver(self.http()?);
+        let Outcome {
+            record,
+            notes,
+            result,
+            unsaved,
+            unnoted,
+        } = Box::pin(driver.run_with(Refresh::new(task), &mut held)).await;
+        lock(&self.live).held = held;
+        if record.is_some() {
+            self.install(record, Some(notes), unsaved);
+            lock(&self.live).unnoted = unnoted;
+        }
+        match &result {
+            Ok(gain) => tracing::debug!(
+                ?gain,
+                generation = credential.version.generation.0,
+                "refresh ended"
+            ),
+            Err(error) => tracing::warn!(
+                code = error.code(),
+                generation = credential.version.generation.0,
+                "refresh ended"
+            ),
+        }
+        result
+    }
+
+    /// A 401: if the token that was refused is no longer the current one, in memory or in the store, the current one is
+    /// next; else it is refreshed.
+    pub(crate) async fn refused(self: &Arc<Self>, refused: Version) -> Next {
+        let current = |cell: &Self| cell.credential().map(|credential| credential.version);
+        if current(self).is_ok_and(|version| version == refused)
+            && let Err(error) = self.load().await
+        {
+            return Next::Stop(error);
+        }
+        match current(self) {
+            Ok(version) if version != refused => return Next::Retry,
+            Ok(_) => {}
+            Err(error) => return Next::Stop(error),
+        }
+        match self
+            .join(Want {
+                asked: false,
+                refused: Some(refused),
+            })
+            .await
+        {
+            Ok(_) if current(self).is_ok_and(|version| version != refused) => Next::Retry,
+            Ok(_) => Next::Stop(Error::DeniedByResource),
+            Err(error) => Next::Stop(error),
+        }
+    }
+}

@@ -440,4 +440,4 @@ const PROBES: [Duration; 4] = [
 
 const LAST_PROBE: u32 = 3;
 
-const SHORTEST_LEARNED: Duration = Duration::from_secs(20);
+const SHORTEST_LEARNED: Duration = Duration::from_secs(10);

@@ -249,6 +249,21 @@ fn a_silent_issuers_lifetime_is_learned() {
     assert_eq!(life(&stage), Some(Lifetime::Hint(learned + learned / 4)));
 }
 
+/// F-18: a life as short as fifteen seconds is learned too, or each further refusal would meet the pause between two.
+#[test]
+fn a_short_silent_life_is_learned() {
+    let mut stage = Stage::with(Credential {
+        lifetime: None,
+        ..credential(4)
+    });
+    stage.answer(reply(200, r#"{"access_token":"at"}"#));
+    accept(&mut stage);
+    stage.pass(secs(15));
+    stage.run(Refresh::new(refused(4)));
+    let life = stage.record().credential.as_ref().unwrap().lifetime;
+    assert!(matches!(life, Some(Lifetime::Hint(span)) if span.as_secs() == 15));
+}
+
 /// T-45: a server that accepts each token once and refuses it at once teaches nothing: it would drive a refresh at every
 /// use, and those that are merely due are not counted among the forced.
 #[test]

@@ -59,10 +59,11 @@ fn a_foreign_file_is_said_to_be_one() {
     for content in [
         vec![b'x'; 10_000 / 4096 * 4096],
         b"{\"tokens\":[]}".repeat(1024),
+        b"my own notes".to_vec(),
     ] {
         fs::write(place.file(), &content).unwrap();
-        let code = place.try_open().unwrap_err().code();
-        assert!(["store.foreign", "store.corrupt"].contains(&code), "{code}");
+        let path = place.file().display().to_string();
+        assert_eq!(place.try_open().unwrap_err(), Error::StoreForeign { path });
         assert_eq!(fs::read(place.file()).unwrap(), content);
         fs::remove_file(place.file()).unwrap();
     }
@@ -72,6 +73,18 @@ fn a_foreign_file_is_said_to_be_one() {
         .unwrap();
     let path = place.file().display().to_string();
     assert_eq!(place.try_open().unwrap_err(), Error::StoreForeign { path });
+}
+
+/// F-27: a store whose file is gone is not begun anew while the spare copies of its logins are there.
+#[tokio::test]
+async fn a_store_whose_file_is_gone_is_not_begun_anew() {
+    let place = filled().await;
+    for ending in ["", "-wal", "-shm"] {
+        let file = place.file().display().to_string() + ending;
+        fs::remove_file(file).ok();
+    }
+    assert_eq!(place.try_open().unwrap_err().code(), "store.corrupt");
+    assert!(!place.file().exists(), "no new store hides the loss");
 }
 
 /// DESIGN.md section 4: another key is said to be wrong, and no key is said to be missing: none is made in its place.

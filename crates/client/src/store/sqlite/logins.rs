@@ -445,7 +445,7 @@ fn spool_place(id: &[u8; 32]) -> Place<'_> {
     }
 }
 
-const SPOOL: &str = "spool";
+pub(super) const SPOOL: &str = "spool";
 /// How many versions a chain of spooled ones may name.
 const CHAIN: usize = 32;
 /// How much longer a spooled record can be than a stored one.

@@ -3,7 +3,7 @@
 //! A store is made under another name and renamed into place when it is whole and durable, so that a `store.db` that
 //! exists is a store: an empty one is damage, never a new beginning (F-27).
 
-use std::{path::Path, thread, time::Duration};
+use std::{fs, io::Read as _, path::Path, thread, time::Duration};
 
 use pilotlight_core::{Error, time::Wall};
 use rusqlite::{Connection, OpenFlags};
@@ -49,8 +49,9 @@ pub(super) fn existing(
     config: &SqliteStoreConfig,
 ) -> Result<Option<Opened>, Error> {
     let Some(before) = folder.look(FILE)? else {
-        return Ok(None);
+        return missing(folder).map(|()| None);
     };
+    foreign(folder)?;
     let log = folder.look(&beside(FILE, "-wal"))?;
     folder.look(&beside(FILE, "-shm"))?;
     // Whoever cuts a database short leaves a torn page, or nothing at all (then SQLite would take it for a new one, and
@@ -154,6 +155,39 @@ fn wait_for_init(locks: &Folder, config: &SqliteStoreConfig) -> Result<crate::st
     }
 }
 
+/// A store that was never made leaves nothing behind; one whose file is gone leaves the spare copies of its logins.
+fn missing(folder: &Folder) -> Result<(), Error> {
+    let spool = folder.path().join(super::logins::SPOOL);
+    let mut entries = fs::read_dir(spool).into_iter().flatten().flatten();
+    if entries.any(|entry| entry.file_name().to_string_lossy().ends_with(".spool")) {
+        let what = format!(
+            "{} is gone, and the spare copies beside it are not: put it back, or remove the folder",
+            folder.path().join(FILE).display()
+        );
+        return Err(Error::StoreCorrupt { what });
+    }
+    Ok(())
+}
+
+/// Whatever does not begin as a database does is not ours; what begins so and ends too soon is judged later.
+fn foreign(folder: &Folder) -> Result<(), Error> {
+    let Some(mut file) = folder.file_to_read(FILE)? else {
+        return Ok(());
+    };
+    let mut head = Vec::new();
+    let path = folder.path().join(FILE);
+    file.by_ref()
+        .take(MAGIC.len() as u64)
+        .read_to_end(&mut head)
+        .map_err(|e| crate::store::place::failed(&path, e))?;
+    if MAGIC.starts_with(&head) {
+        return Ok(());
+    }
+    Err(Error::StoreForeign {
+        path: path.display().to_string(),
+    })
+}
+
 fn cut_short(path: &Path, size: u64) -> Error {
     Error::StoreCorrupt {
         what: format!("{} ends after {size} bytes", path.display()),
@@ -169,4 +203,6 @@ pub(super) const FILE: &str = "store.db";
 const MAKING: &str = "store.db.new";
 const INIT_LOCK: &str = "init.lock";
 const PAGE_SIZE: u64 = 4096;
+/// What every SQLite file begins with.
+const MAGIC: &[u8] = b"SQLite format 3\0";
 const PAUSE: Duration = Duration::from_millis(5);

@@ -130,7 +130,7 @@ impl Figures {
                 "  and knowingly",
                 self.spent_labelled,
                 Paint::Plain,
-                "repeats of a call whose answer was lost, inside the grace",
+                "repeats of a call whose answer was lost",
             ),
             (
                 "processes killed",
@@ -223,7 +223,7 @@ mod tests {
         expiries              7      tokens that came to their end meanwhile
         refreshes             10     as the issuer counted
         spent refresh tokens  0      presented without knowing it
-          and knowingly       2      repeats of a call whose answer was lost, inside the grace
+          and knowingly       2      repeats of a call whose answer was lost
         processes killed      1      while refreshing
         ");
         assert!(figures().all_well());

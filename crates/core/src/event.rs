@@ -99,18 +99,11 @@ pub enum Happened {
         /// Whether the call that was refused repeated an earlier one.
         label: Option<Label>,
     },
-    /// The server refused a token that was still alive.
-    TokenRefused {
-        /// Which generation.
-        generation: Generation,
-    },
     /// The server refuses even fresh tokens: no forced refresh until then.
     BreakerTripped {
         /// Until when.
         until: Wall,
     },
-    /// The session cannot be written anywhere: it lives in memory only.
-    NotDurable,
     /// A person logged out: nothing of the login is used any more.
     LoggedOut {
         /// Whether the issuer is left alone.

@@ -125,17 +125,11 @@ pub(crate) fn line(event: &Event) -> String {
             cause.code(),
             after_what(event)
         ),
-        Happened::TokenRefused { .. } => {
-            "the server refused a token that was still alive".to_owned()
-        }
         Happened::BreakerTripped { until } => {
             format!(
                 "the server refuses even new tokens: none is fetched for that reason until {} later",
                 span(event.at.until(*until))
             )
-        }
-        Happened::NotDurable => {
-            "the login could not be written to the disk and lived in memory only".to_owned()
         }
         Happened::LoggedOut { local: true } => logged_out(Revocation::Local).to_owned(),
         Happened::LoggedOut { local: false } => "logged out".to_owned(),

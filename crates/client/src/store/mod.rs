@@ -38,8 +38,8 @@ use async_trait::async_trait;
 use pilotlight_core::{
     Error,
     credential::{
-        Account, Binding, BindingId, BindingKey, Credential, CredentialId, CredentialKey,
-        Incarnation, Version,
+        Binding, BindingId, BindingKey, Credential, CredentialId, CredentialKey, Incarnation,
+        Version,
     },
     error::Holder,
     event::Event,
@@ -47,7 +47,6 @@ use pilotlight_core::{
     issuer::Issuer,
     notes::IssuerNotes,
     record::{Fact, Record},
-    resource::Resource,
     time::Wall,
 };
 
@@ -213,12 +212,6 @@ pub struct LoginOutcome {
     pub at: Wall,
     /// `None` for success, else the error's code.
     pub code: Option<String>,
-}
-
-/// Finds a binding by what a person typed is the command line's affair; a library looks up by URL and account.
-#[must_use]
-pub fn binding_key(url: &Resource, account: &Account) -> BindingKey {
-    BindingKey::new(url.clone(), account.clone())
 }
 
 /// What [`Store::put_binding`] answers where the name is another binding's.

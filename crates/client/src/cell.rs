@@ -15,8 +15,8 @@ use pilotlight_core::{
     credential::{Binding, Credential, Version},
     error::LoginCause,
     freshness::Freshness,
-    notes::IssuerNotes,
-    record::{Acceptance, Fact, Record},
+    memory::{Installed, Memory, Want},
+    record::{Fact, Record},
     resource::Resource,
     time::{Mono, Now},
 };
@@ -27,10 +27,7 @@ use crate::{
     sessions::{Changed, Inner},
     slot::{Slot, SlotCell},
 };
-use crate::{
-    flight::{Flight, Want},
-    session::Next,
-};
+use crate::{flight::Flight, session::Next};
 
 /// What the clones of a session share.
 #[derive(Debug)]
@@ -52,11 +49,7 @@ pub(crate) struct Cell {
 /// What is known of the login, and the refresh in flight.
 #[derive(Default)]
 pub(crate) struct Live {
-    pub(crate) record: Option<Record>,
-    pub(crate) notes: IssuerNotes,
-    pub(crate) unsaved: bool,
-    /// Whether the record holds facts that the store could not note.
-    pub(crate) unnoted: bool,
+    pub(crate) memory: Memory,
     /// The lock of a refresh whose outcome only memory holds.
     pub(crate) held: Held,
     pub(crate) flight: Option<Flight>,
@@ -65,8 +58,7 @@ pub(crate) struct Live {
 impl std::fmt::Debug for Live {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Live")
-            .field("record", &self.record)
-            .field("unsaved", &self.unsaved)
+            .field("memory", &self.memory)
             .finish_non_exhaustive()
     }
 }
@@ -124,11 +116,7 @@ impl Cell {
     }
 
     pub(crate) fn credential(&self) -> Result<Credential, Error> {
-        let live = lock(&self.live);
-        live.record
-            .as_ref()
-            .and_then(|record| record.credential.clone())
-            .ok_or(Error::login(LoginCause::Never))
+        lock(&self.live).memory.credential().cloned()
     }
 
     /// Reads the store and, where it holds something newer or there is nothing in memory, takes it over.
@@ -146,58 +134,41 @@ impl Cell {
             .ok_or(Error::login(LoginCause::Never))?;
         let record = self.inner.store.read(&credential).await?;
         *lock(&self.binding) = binding;
-        self.install(record, None, false);
+        let mut live = lock(&self.live);
+        let installed = live.memory.install(record, None, false);
+        self.installed(&live, installed);
         Ok(())
     }
 
-    /// Takes over what was read or made, unless memory holds something newer of the same login.
-    pub(crate) fn install(
-        &self,
-        record: Option<Record>,
-        notes: Option<IssuerNotes>,
-        unsaved: bool,
-    ) {
-        let now = self.inner.clock.now();
-        let mut live = lock(&self.live);
-        if let Some(notes) = notes {
-            live.notes = notes;
+    /// Shows requests and subscribers what memory has taken over.
+    pub(crate) fn installed(&self, live: &Live, installed: Installed) {
+        match installed {
+            Installed::Older => return,
+            Installed::Changed => {
+                self.accepted_until.store(0, Ordering::Relaxed);
+                let key = &self.binding().key;
+                self.inner.changed(key, live.memory.record.as_ref());
+            }
+            Installed::Same => {}
         }
-        let held = live.record.as_ref().and_then(Record::version);
-        let found = record.as_ref().and_then(Record::version);
-        let older = matches!((held, found), (Some(held), Some(found)) if held.succeeds(&found));
-        if older {
-            // The store has gone back, or never got this version: memory is the newest copy, and is brought back to it.
-            live.unsaved = true;
-            return;
-        }
-        live.unsaved = unsaved;
-        if held != found {
-            self.accepted_until.store(0, Ordering::Relaxed);
-            self.inner.changed(&self.binding().key, record.as_ref());
-        }
-        live.record = record;
-        self.show(&live, now);
+        self.show(live, self.inner.clock.now());
     }
 
     /// Puts the token into the slot, quiet until something needs looking at.
     pub(crate) fn show(&self, live: &Live, now: Now) {
-        let slot = live
-            .record
-            .as_ref()
-            .and_then(|record| record.credential.as_ref())
-            .and_then(|credential| {
-                let quiet_until = match credential.freshness(now, self.inner.limits.policy) {
-                    // A one-shot process has no ticker: it looks each time.
-                    _ if !self.inner.ticking() => Mono(0),
-                    Freshness::Fresh { due_in: None } => Mono(u64::MAX),
-                    Freshness::Fresh { due_in: Some(left) } => now.mono + left,
-                    Freshness::Due { expires_in, .. } => {
-                        now.mono + expires_in.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN))
-                    }
-                    Freshness::Expired { .. } => Mono(0),
-                };
-                Slot::of(credential, quiet_until)
-            });
+        let slot = live.memory.credential().ok().and_then(|credential| {
+            let quiet_until = match credential.freshness(now, self.inner.limits.policy) {
+                // A one-shot process has no ticker: it looks each time.
+                _ if !self.inner.ticking() => Mono(0),
+                Freshness::Fresh { due_in: None } => Mono(u64::MAX),
+                Freshness::Fresh { due_in: Some(left) } => now.mono + left,
+                Freshness::Due { expires_in, .. } => {
+                    now.mono + expires_in.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN))
+                }
+                Freshness::Expired { .. } => Mono(0),
+            };
+            Slot::of(credential, quiet_until)
+        });
         self.slot.set(slot);
     }
 
@@ -225,33 +196,14 @@ impl Cell {
             return;
         }
         let now = self.inner.clock.now().wall;
-        let mut live = lock(&self.live);
-        let Some(record) = &mut live.record else {
+        let Some((key, acceptance)) = lock(&self.live).memory.accepted(version, now) else {
             return;
         };
-        let Some(credential) = record.credential.as_ref().filter(|c| c.version == version) else {
-            return;
-        };
-        let key = credential.key.clone();
-        let seen = record
-            .acceptance
-            .filter(|seen| seen.generation == version.generation);
-        if seen.is_some_and(|seen| seen.last_at.until(now) < A_MINUTE) {
-            return;
-        }
-        let first_at = seen.map_or(now, |seen| seen.first_at);
-        let acceptance = Acceptance {
-            generation: version.generation,
-            first_at,
-            last_at: now,
-        };
-        record.acceptance = Some(acceptance);
         if self.inner.ticking() {
             self.accepted_until
                 .store((coarse + A_MINUTE).0, Ordering::Relaxed);
         }
         let store = self.inner.store.clone();
-        drop(live);
         drop(self.inner.spawn(async move {
             if let Err(error) = store
                 .note(&key, version, &[Fact::Acceptance(Some(acceptance))], None)
@@ -271,12 +223,7 @@ impl Cell {
 
     /// Brings to the store what only memory or the spool holds, if anything.
     pub(crate) fn save(self: &Arc<Self>) {
-        let waiting = {
-            let live = lock(&self.live);
-            let spooled = |record: &Record| record.spooled.is_some();
-            live.unsaved || live.record.as_ref().is_some_and(spooled)
-        };
-        if waiting {
+        if lock(&self.live).memory.waits_for_store() {
             drop(self.flight(Want::default()));
         }
     }

@@ -10,9 +10,9 @@ use pilotlight_core::{
     Error,
     credential::{Credential, Version},
     error::{LoginCause, Waited},
-    flow::refresh::{self, Gain, Outcome, Refresh},
+    flow::refresh::{Gain, Refresh},
     freshness::Freshness,
-    record::Record,
+    memory::{Want, tries_the_ended},
     time::Now,
 };
 
@@ -25,22 +25,10 @@ use crate::{crypto, slot::Slot};
 /// A refresh in flight, for any number of callers to wait on.
 pub(crate) type Flight = Shared<BoxFuture<'static, Result<Gain, Error>>>;
 
-/// What a caller wants of a refresh.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Want {
-    pub(crate) asked: bool,
-    pub(crate) refused: Option<Version>,
-}
-
 impl Cell {
     /// The slow path: something needs looking at before the next use.
     pub(crate) async fn usable(self: &Arc<Self>) -> Result<Arc<Slot>, Error> {
-        if lock(&self.live)
-            .record
-            .as_ref()
-            .and_then(Record::version)
-            .is_none()
-        {
+        if lock(&self.live).memory.version().is_none() {
             self.load().await?;
         }
         let now = self.inner.clock.now();
@@ -71,7 +59,11 @@ impl Cell {
         };
         if !self.inner.one_shot {
             self.show(&lock(&self.live), now);
-            if self.may_refresh(now) {
+            let worth_it = {
+                let live = lock(&self.live);
+                live.flight.is_none() && live.memory.may_refresh(now)
+            };
+            if worth_it {
                 drop(self.flight(Want::default()));
             }
         } else if !expires_in.is_some_and(fresh_enough)
@@ -82,27 +74,6 @@ impl Cell {
                 "the token is used although refreshing it failed"
             );
         }
-    }
-
-    /// Whether a refresh now could do more than find out that none is allowed.
-    pub(crate) fn may_refresh(&self, now: Now) -> bool {
-        let live = lock(&self.live);
-        let Some(record) = &live.record else {
-            return true;
-        };
-        let pausing = record
-            .backoff
-            .as_ref()
-            .is_some_and(|backoff| backoff.binds(now.wall).is_some());
-        let refused = record
-            .suspicion
-            .as_ref()
-            .is_some_and(|s| s.next_probe_at.is_none_or(|at| at > now.wall));
-        let endless = record
-            .credential
-            .as_ref()
-            .is_some_and(|credential| credential.refresh_token.is_none());
-        live.flight.is_none() && !pausing && !refused && !endless
     }
 
     /// Expired: the caller waits for the one refresh in flight, up to its deadline. Where the issuer cannot be reached the
@@ -119,13 +90,7 @@ impl Cell {
         };
         match joined {
             Ok(_) => Ok(()),
-            Err(
-                error @ Error::Timeout {
-                    waited_for: Waited::Refresh,
-                    ..
-                },
-            ) => Err(error),
-            Err(error) if error.action() == pilotlight_core::error::Action::RetryLater => {
+            Err(error) if tries_the_ended(&error) => {
                 tracing::warn!(
                     code = error.code(),
                     generation = version.generation.0,
@@ -159,13 +124,8 @@ impl Cell {
     /// Whether memory now holds what the caller wants.
     pub(crate) fn content(&self, want: Want) -> bool {
         let now = self.inner.clock.now();
-        self.credential().is_ok_and(|credential| {
-            want.refused != Some(credential.version)
-                && matches!(
-                    credential.freshness(now, self.inner.limits.policy),
-                    Freshness::Fresh { .. }
-                )
-        })
+        let policy = self.inner.limits.policy;
+        lock(&self.live).memory.satisfies(want, now, policy)
     }
 
     /// The refresh in flight, and whether it was started by this call.
@@ -189,54 +149,28 @@ impl Cell {
     }
 
     pub(crate) async fn refresh(self: &Arc<Self>, want: Want) -> Result<Gain, Error> {
-        let (record, unsaved, unnoted, mut held) = {
+        let driver = self.inner.driver(self.http()?);
+        let (task, mut held) = {
             let mut live = lock(&self.live);
-            (
-                live.record.clone(),
-                live.unsaved,
-                live.unnoted,
-                std::mem::take(&mut live.held),
-            )
+            let (process, policy) = (self.inner.process, self.inner.limits.policy);
+            let task = live.memory.task(want, process, crypto::random(), policy);
+            (task, std::mem::take(&mut live.held))
         };
-        let credential = record.as_ref().and_then(|record| record.credential.clone());
-        let Some(credential) = credential else {
+        let Some(task) = task else {
             return Err(Error::login(LoginCause::Never));
         };
-        let task = refresh::Task {
-            key: credential.key.clone(),
-            held: Some(credential.version),
-            refused: want.refused,
-            asked: want.asked,
-            unsaved: unsaved.then(|| Box::new(credential.clone())),
-            remembered: record.filter(|_| unnoted).map(Box::new),
-            process: self.inner.process,
-            entropy: crypto::random(),
-            policy: self.inner.limits.policy,
+        let generation = task.held.map_or(0, |version| version.generation.0);
+        let outcome = Box::pin(driver.run_with(Refresh::new(task), &mut held)).await;
+        let result = {
+            let mut live = lock(&self.live);
+            live.held = held;
+            let (installed, result) = live.memory.settle(outcome);
+            self.installed(&live, installed);
+            result
         };
-        let driver = self.inner.driver(self.http()?);
-        let Outcome {
-            record,
-            notes,
-            result,
-            unsaved,
-            unnoted,
-        } = Box::pin(driver.run_with(Refresh::new(task), &mut held)).await;
-        lock(&self.live).held = held;
-        if record.is_some() {
-            self.install(record, Some(notes), unsaved);
-            lock(&self.live).unnoted = unnoted;
-        }
         match &result {
-            Ok(gain) => tracing::debug!(
-                ?gain,
-                generation = credential.version.generation.0,
-                "refresh ended"
-            ),
-            Err(error) => tracing::warn!(
-                code = error.code(),
-                generation = credential.version.generation.0,
-                "refresh ended"
-            ),
+            Ok(gain) => tracing::debug!(?gain, generation, "refresh ended"),
+            Err(error) => tracing::warn!(code = error.code(), generation, "refresh ended"),
         }
         result
     }

@@ -7,12 +7,12 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header::AUTHORIZATION, request::Parts};
 use pilotlight_core::{
-    Error, credential::Version, flow::refresh::Gain, freshness::Freshness, resource::Resource,
-    secret::AccessToken, time::Wall,
+    Error, credential::Version, flow::refresh::Gain, freshness::Freshness, memory::Want,
+    resource::Resource, secret::AccessToken, time::Wall,
 };
 
+use crate::cell::Cell;
 use crate::config::Status;
-use crate::{cell::Cell, flight::Want};
 
 /// A login kept alive. Cheap to clone.
 #[derive(Debug, Clone)]

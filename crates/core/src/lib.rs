@@ -15,6 +15,7 @@ pub mod freshness;
 pub mod grant;
 pub mod issuer;
 pub mod legacy;
+pub mod memory;
 pub mod metadata;
 pub mod notes;
 pub mod pkce;

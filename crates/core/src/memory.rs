@@ -1,0 +1,251 @@
+//! What one process holds in memory of one login, and what it does with it when a request comes.
+//!
+//! The store is shared; this is the copy that requests are served from. It knows what no store has taken yet, and never
+//! lets something older take the place of something newer. It waits for nothing and sends nothing: the caller runs the
+//! refresh that it asks for, once for all requests that need it, and hands the outcome to [`Memory::settle`].
+
+use std::time::Duration;
+
+use crate::{
+    attempt::ProcessId,
+    credential::{Credential, CredentialKey, Version},
+    error::{Action, Error, LoginCause, Waited},
+    flow::refresh::{Gain, Outcome, Task},
+    freshness::{Freshness, Policy},
+    notes::IssuerNotes,
+    record::{Acceptance, Record},
+    time::{Now, Wall},
+};
+
+/// One process's copy of one login. See the [module](self).
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    /// The newest that is known; `None` before the first look at the store.
+    pub record: Option<Record>,
+    /// What is known of the issuer.
+    pub notes: IssuerNotes,
+    /// Whether neither store nor spool has taken the version in `record`.
+    pub unsaved: bool,
+    /// Whether `record` holds facts that the store could not note.
+    pub unnoted: bool,
+}
+
+/// What a caller wants of a refresh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Want {
+    /// Whether a person or program asked, due or not.
+    pub asked: bool,
+    /// The version that the server refused, if that is why.
+    pub refused: Option<Version>,
+}
+
+/// How a request gets its token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// From memory, at once.
+    Serve,
+    /// From memory, at once; a refresh is due beside it.
+    ServeAndRefresh,
+    /// After the refresh in flight, or one that is started for it.
+    Wait,
+}
+
+/// What became of something that was read or made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Installed {
+    /// It is what memory held.
+    Same,
+    /// It is another version, and now the current one.
+    Changed,
+    /// Memory holds something newer of the same login: that has to go back to the store.
+    Older,
+}
+
+impl Memory {
+    /// The version in memory.
+    #[must_use]
+    pub fn version(&self) -> Option<Version> {
+        self.record.as_ref().and_then(Record::version)
+    }
+
+    /// The login in memory.
+    ///
+    /// # Errors
+    /// `login.never` where there is none.
+    pub fn credential(&self) -> Result<&Credential, Error> {
+        self.record
+            .as_ref()
+            .and_then(|record| record.credential.as_ref())
+            .ok_or(Error::login(LoginCause::Never))
+    }
+
+    /// Takes over what was read or made, unless memory holds something newer of the same login.
+    pub fn install(
+        &mut self,
+        record: Option<Record>,
+        notes: Option<IssuerNotes>,
+        unsaved: bool,
+    ) -> Installed {
+        if let Some(notes) = notes {
+            self.notes = notes;
+        }
+        let held = self.version();
+        let found = record.as_ref().and_then(Record::version);
+        if matches!((held, found), (Some(held), Some(found)) if held.succeeds(&found)) {
+            // The store has gone back, or never got this version: memory is the newest copy, and is brought back to it.
+            self.unsaved = true;
+            return Installed::Older;
+        }
+        self.unsaved = unsaved;
+        self.record = record;
+        if held == found {
+            Installed::Same
+        } else {
+            Installed::Changed
+        }
+    }
+
+    /// Says how a request gets its token now.
+    ///
+    /// # Errors
+    /// `login.never` where there is no login.
+    pub fn service(&self, now: Now, policy: Policy) -> Result<Service, Error> {
+        Ok(match self.credential()?.freshness(now, policy) {
+            Freshness::Fresh { .. } => Service::Serve,
+            Freshness::Due { .. } if self.may_refresh(now) => Service::ServeAndRefresh,
+            Freshness::Due { .. } => Service::Serve,
+            Freshness::Expired { .. } => Service::Wait,
+        })
+    }
+
+    /// Whether a refresh now could do more than find out that none is allowed.
+    #[must_use]
+    pub fn may_refresh(&self, now: Now) -> bool {
+        let Some(record) = &self.record else {
+            return true;
+        };
+        let pausing = record
+            .backoff
+            .as_ref()
+            .is_some_and(|backoff| backoff.binds(now.wall).is_some());
+        let refused = record
+            .suspicion
+            .as_ref()
+            .is_some_and(|s| s.next_probe_at.is_none_or(|at| at > now.wall));
+        let endless = record
+            .credential
+            .as_ref()
+            .is_some_and(|credential| credential.refresh_token.is_none());
+        !pausing && !refused && !endless
+    }
+
+    /// Whether memory now holds what a caller wants.
+    #[must_use]
+    pub fn satisfies(&self, want: Want, now: Now, policy: Policy) -> bool {
+        self.credential().is_ok_and(|credential| {
+            want.refused != Some(credential.version)
+                && matches!(credential.freshness(now, policy), Freshness::Fresh { .. })
+        })
+    }
+
+    /// Whether something waits to be brought to the store: a version that only memory or the spool holds.
+    #[must_use]
+    pub fn waits_for_store(&self) -> bool {
+        self.unsaved
+            || self
+                .record
+                .as_ref()
+                .is_some_and(|record| record.spooled.is_some())
+    }
+
+    /// What a refresh is to do; `None` where there is no login.
+    #[must_use]
+    pub fn task(
+        &self,
+        want: Want,
+        process: ProcessId,
+        entropy: [u8; 32],
+        policy: Policy,
+    ) -> Option<Task> {
+        let credential = self.credential().ok()?;
+        Some(Task {
+            key: credential.key.clone(),
+            held: Some(credential.version),
+            refused: want.refused,
+            asked: want.asked,
+            unsaved: self.unsaved.then(|| Box::new(credential.clone())),
+            remembered: self
+                .record
+                .as_ref()
+                .filter(|_| self.unnoted)
+                .cloned()
+                .map(Box::new),
+            process,
+            entropy,
+            policy,
+        })
+    }
+
+    /// Takes over how a refresh ended.
+    ///
+    /// # Errors
+    /// Those of the refresh.
+    pub fn settle(&mut self, outcome: Outcome) -> (Installed, Result<Gain, Error>) {
+        let Outcome {
+            record,
+            notes,
+            result,
+            unsaved,
+            unnoted,
+        } = outcome;
+        let mut installed = Installed::Same;
+        if record.is_some() {
+            installed = self.install(record, Some(notes), unsaved);
+            self.unnoted = unnoted;
+        }
+        (installed, result)
+    }
+
+    /// Takes note that the server accepted a token: what to write beside the login, at once for each generation and at
+    /// most once a minute after that.
+    pub fn accepted(&mut self, version: Version, now: Wall) -> Option<(CredentialKey, Acceptance)> {
+        let record = self.record.as_mut()?;
+        let credential = record.credential.as_ref()?;
+        if credential.version != version {
+            return None;
+        }
+        let key = credential.key.clone();
+        let seen = record
+            .acceptance
+            .filter(|seen| seen.generation == version.generation);
+        if seen.is_some_and(|seen| seen.last_at.until(now) < A_MINUTE) {
+            return None;
+        }
+        let acceptance = Acceptance {
+            generation: version.generation,
+            first_at: seen.map_or(now, |seen| seen.first_at),
+            last_at: now,
+        };
+        record.acceptance = Some(acceptance);
+        Some((key, acceptance))
+    }
+}
+
+/// Whether an ended token is tried although its refresh failed like this: the issuer cannot be reached, so the server
+/// decides (F-13). Not while the refresh is still under way.
+#[must_use]
+pub fn tries_the_ended(error: &Error) -> bool {
+    let under_way = matches!(
+        error,
+        Error::Timeout {
+            waited_for: Waited::Refresh,
+            ..
+        }
+    );
+    !under_way && error.action() == Action::RetryLater
+}
+
+const A_MINUTE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+use url::Url;
+
+use super::*;
+use crate::{
+    credential::{Account, Generation, Incarnation, Lifetime, Pins, TokenType},
+    error::{Certainty, NetworkFault},
+    issuer::Issuer,
+    record::{Backoff, Suspicion},
+    registration::{Client, ClientAuthentication, ClientSource},
+    resource::Resource,
+    scope::Scopes,
+    secret::{AccessToken, RefreshToken},
+    time::{BootId, Mono},
+};
+
+fn at(seconds: u64) -> Now {
+    Now {
+        wall: Wall::from_unix_seconds(1_800_000_000 + seconds),
+        mono: Mono(seconds * 1000),
+        boot: BootId([1; 16]),
+    }
+}
+
+fn version(generation: u64) -> Version {
+    Version {
+        incarnation: Incarnation([1; 16]),
+        generation: Generation(generation),
+    }
+}
+
+/// Received at second 0, good for a hundred seconds.
+fn login(generation: u64) -> Record {
+    let credential = Credential {
+        key: CredentialKey {
+            tenant: String::new(),
+            resource: Resource::parse("https://mcp.example").unwrap(),
+            issuer: Issuer::parse("https://as.example").unwrap(),
+            account: Account::default(),
+        },
+        version: version(generation),
+        pins: Pins {
+            resource_parameter: None,
+            token_endpoint: Url::parse("https://as.example/token").unwrap(),
+            revocation_endpoint: None,
+        },
+        client: Client {
+            id: "client-1".into(),
+            secret: None,
+            secret_expires_at: None,
+            authentication: ClientAuthentication::None,
+            source: ClientSource::Dynamic,
+        },
+        access_token: AccessToken::new(format!("at-{generation}")).unwrap(),
+        token_type: TokenType::Bearer,
+        refresh_token: RefreshToken::new(format!("rt-{generation}")).ok(),
+        received_at: Some(at(0)),
+        lifetime: Some(Lifetime::Stated(Duration::from_secs(100))),
+        scopes_requested: Scopes::default(),
+        scopes_granted: Scopes::default(),
+        logged_in_at: at(0).wall,
+    };
+    Record {
+        credential: Some(credential),
+        ..Record::default()
+    }
+}
+
+fn holding(generation: u64) -> Memory {
+    Memory {
+        record: Some(login(generation)),
+        ..Memory::default()
+    }
+}
+
+/// I-2, I-5: a store that has gone back never takes the place of what memory holds; memory is what has to be saved.
+#[test]
+fn an_older_version_never_replaces_a_newer_one() {
+    let mut memory = holding(3);
+    assert_eq!(
+        memory.install(Some(login(2)), None, false),
+        Installed::Older
+    );
+    assert_eq!(memory.version(), Some(version(3)));
+    assert!(memory.waits_for_store());
+    assert_eq!(
+        memory.install(Some(login(4)), None, false),
+        Installed::Changed
+    );
+    assert!(!memory.waits_for_store());
+}
+
+/// I-14: before its end a token is served at once, whatever becomes of its refresh; after it, the refresh is waited for.
+#[test]
+fn only_an_ended_token_makes_a_request_wait() {
+    let (mut memory, policy) = (holding(0), Policy::default());
+    let service = |memory: &Memory, s| memory.service(at(s), policy);
+    assert_eq!(service(&memory, 0), Ok(Service::Serve));
+    assert_eq!(service(&memory, 80), Ok(Service::ServeAndRefresh));
+    assert_eq!(service(&memory, 101), Ok(Service::Wait));
+    let backoff = Backoff::after(None, "x", Some(Duration::from_secs(60)), 0.5, at(79).wall);
+    memory.record.as_mut().unwrap().backoff = Some(backoff);
+    assert_eq!(service(&memory, 80), Ok(Service::Serve));
+    assert!(Memory::default().service(at(0), policy).is_err());
+}
+
+/// I-7: no refresh is begun that could only find out that a probe is not allowed yet.
+#[test]
+fn a_refused_login_is_left_alone_until_its_probe() {
+    let mut memory = holding(0);
+    memory.record.as_mut().unwrap().suspicion = Some(Suspicion {
+        cause: LoginCause::RefreshRejected {
+            certainty: Certainty::Suspect,
+            named: None,
+        },
+        since: at(80).wall,
+        probes: 0,
+        next_probe_at: Some(at(140).wall),
+    });
+    assert!(!memory.may_refresh(at(139)));
+    assert!(memory.may_refresh(at(140)));
+}
+
+/// F-13: an ended token is tried where the issuer cannot be reached, never while its refresh is under way.
+#[test]
+fn an_ended_token_is_tried_only_when_its_refresh_failed() {
+    let unreachable = Error::Network {
+        host: "as.example".into(),
+        why: NetworkFault::Connect,
+    };
+    assert!(tries_the_ended(&unreachable));
+    let waiting = |waited_for| Error::Timeout {
+        waited_for,
+        limit: Duration::from_secs(30),
+    };
+    assert!(!tries_the_ended(&waiting(Waited::Refresh)));
+    assert!(tries_the_ended(&waiting(Waited::Answer)));
+    assert!(!tries_the_ended(&Error::login(LoginCause::Never)));
+}
+
+/// What an earlier run could not store goes along with the next: the version, and the facts about it.
+#[test]
+fn the_next_task_carries_what_nothing_has_taken() {
+    let mut memory = holding(2);
+    let task = |memory: &Memory| {
+        let (process, policy) = (ProcessId::default(), Policy::default());
+        let want = Want::default();
+        memory.task(want, process, [0; 32], policy).unwrap()
+    };
+    assert!(task(&memory).unsaved.is_none() && task(&memory).remembered.is_none());
+    memory.unsaved = true;
+    memory.unnoted = true;
+    assert_eq!(task(&memory).unsaved.unwrap().version, version(2));
+    assert_eq!(
+        task(&memory).remembered.unwrap().version(),
+        Some(version(2))
+    );
+}
+
+/// An acceptance is noted at once for each generation, and at most once a minute after that.
+#[test]
+fn an_acceptance_is_noted_once_a_minute() {
+    let mut memory = holding(0);
+    let mut seen = |g, s| memory.accepted(version(g), at(s).wall).is_some();
+    assert!(seen(0, 1));
+    assert!(!seen(0, 30));
+    assert!(!seen(1, 61), "another generation's answer says nothing");
+    assert!(seen(0, 61));
+}

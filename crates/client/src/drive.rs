@@ -126,6 +126,11 @@ impl Driver {
                 follows,
                 credential,
             } => Answer::Done(store.spool(follows, &credential).await),
+            Act::SpoolAttempt {
+                key,
+                version,
+                attempt,
+            } => Answer::Done(store.spool_attempt(&key, version, attempt.as_ref()).await),
             Act::PrepareSpool(key) => Answer::Done(store.prepare_spool(&key).await),
             Act::Learn(issuer, notes) => Answer::Done(store.learn(&issuer, &notes).await),
             Act::FindRegistrations(issuer) => {

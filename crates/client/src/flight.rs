@@ -109,7 +109,7 @@ impl Cell {
             // A flight that was under way for a milder reason may end well without what this caller wants: then one more.
             let (flight, started) = self.flight(want);
             let gain = flight.await;
-            if started || gain.is_err() || self.content(want) {
+            if started || self.answered_by(want, &gain) {
                 gain
             } else {
                 self.flight(want).0.await
@@ -126,6 +126,12 @@ impl Cell {
         let now = self.inner.clock.now();
         let policy = self.inner.limits.policy;
         lock(&self.live).memory.satisfies(want, now, policy)
+    }
+
+    /// Whether a refresh that somebody else had begun says what this caller wants to know.
+    fn answered_by(&self, want: Want, gain: &Result<Gain, Error>) -> bool {
+        let (now, policy) = (self.inner.clock.now(), self.inner.limits.policy);
+        lock(&self.live).memory.answers(want, gain, now, policy)
     }
 
     /// The refresh in flight, and whether it was started by this call.

@@ -109,6 +109,8 @@ pub struct HttpClient {
     plain: OnceLock<reqwest::Client>,
     /// The token endpoint.
     token: OnceLock<reqwest::Client>,
+    /// The token endpoint, where a dead path is waited for.
+    patient: OnceLock<reqwest::Client>,
     mcp: OnceLock<reqwest::Client>,
 }
 
@@ -126,6 +128,7 @@ impl HttpClient {
             tls,
             plain: OnceLock::new(),
             token: OnceLock::new(),
+            patient: OnceLock::new(),
             mcp: OnceLock::new(),
         })
     }
@@ -160,8 +163,14 @@ impl HttpClient {
         })
     }
 
-    fn client(&self, leg: Leg) -> Result<&reqwest::Client, Error> {
-        if leg == Leg::Token {
+    fn client(&self, leg: Leg, patient: bool) -> Result<&reqwest::Client, Error> {
+        if leg == Leg::Token && patient {
+            made(&self.patient, || {
+                self.builder()
+                    .connect_timeout(CONNECT_TIMEOUT)
+                    .pool_max_idle_per_host(0)
+            })
+        } else if leg == Leg::Token {
             made(&self.token, || {
                 quick_to_notice(self.builder())
                     .connect_timeout(CONNECT_TIMEOUT)
@@ -227,9 +236,10 @@ impl HttpClient {
             origin,
             headers,
             mut body,
+            patient,
         } = exchange;
         let client = self
-            .client(leg)
+            .client(leg, patient)
             .map_err(|_| Ended::before(Fault::Network(NetworkFault::Tls)))?;
         // The bytes stay in their wiping container until the last copy is dropped.
         let body = Bytes::from_owner(std::mem::take(&mut body));

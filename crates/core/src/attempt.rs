@@ -68,10 +68,10 @@ pub enum Ruling {
 }
 
 impl Attempt {
-    /// Says what whoever finds this attempt may do, knowing what the issuer grants (DESIGN.md section 3, step 4).
+    /// Says what whoever finds this attempt may do, by the [`repeat_window`] (DESIGN.md section 3, step 4).
     #[must_use]
-    pub fn ruling(&self, now: Now, grace: ReuseGrace) -> Ruling {
-        let Some(window) = repeat_window(grace) else {
+    pub fn ruling(&self, now: Now, window: Option<Duration>) -> Ruling {
+        let Some(window) = window else {
             return Ruling::Uncertain;
         };
         let crashed_before = self.label == Some(Label::AfterCrash);
@@ -84,17 +84,20 @@ impl Attempt {
 
 /// Until when after the first call a repeat is safe enough; `None` for an issuer known to have no grace.
 ///
-/// A grace known to be *at least* some span says nothing about longer ones, so it never shortens the window.
+/// A grace known to be *at least* some span says nothing about longer ones, so it never shortens the window. One known to
+/// be *below* some span halves that: only calls whose connection broke at once are repeated there, and never those on a
+/// path that was found dead.
 #[must_use]
-pub fn repeat_window(grace: ReuseGrace) -> Option<Duration> {
+pub fn repeat_window(grace: ReuseGrace, limit: Duration) -> Option<Duration> {
     match grace {
-        ReuseGrace::Unknown | ReuseGrace::AtLeast { .. } => Some(REPEAT_LIMIT),
+        ReuseGrace::Unknown | ReuseGrace::AtLeast { .. } => Some(limit),
+        ReuseGrace::Below { span } => Some(limit.min(span / 2)),
         ReuseGrace::None => None,
     }
 }
 
-/// The latest repeat of an ambiguous call where the grace is unknown or longer.
-pub const REPEAT_LIMIT: Duration = Duration::from_secs(12);
+/// Within this time a path that carries nothing any more is found dead.
+pub const DEAD_PATH_FOUND: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -130,15 +133,12 @@ mod tests {
     #[test]
     fn a_crash_is_repeated_once_inside_the_window() {
         assert_eq!(
-            attempt(None).ruling(at(11), ReuseGrace::Unknown),
+            attempt(None).ruling(at(11), WINDOW),
             Ruling::Send(Label::AfterCrash)
         );
+        assert_eq!(attempt(None).ruling(at(12), WINDOW), Ruling::Uncertain);
         assert_eq!(
-            attempt(None).ruling(at(12), ReuseGrace::Unknown),
-            Ruling::Uncertain
-        );
-        assert_eq!(
-            attempt(Some(Label::AfterCrash)).ruling(at(2), ReuseGrace::Unknown),
+            attempt(Some(Label::AfterCrash)).ruling(at(2), WINDOW),
             Ruling::Uncertain
         );
     }
@@ -146,17 +146,19 @@ mod tests {
     /// I-3: an issuer known to have no grace never sees the token again while the access token lives.
     #[test]
     fn without_grace_nothing_is_repeated() {
+        let limit = Duration::from_secs(12);
+        let none = repeat_window(ReuseGrace::None, limit);
+        assert_eq!(attempt(None).ruling(at(0), none), Ruling::Uncertain);
+        let seconds = |span| Duration::from_secs(span);
+        let seen = ReuseGrace::AtLeast { span: seconds(2) };
         assert_eq!(
-            attempt(None).ruling(at(0), ReuseGrace::None),
-            Ruling::Uncertain
-        );
-        let seen = ReuseGrace::AtLeast {
-            span: Duration::from_secs(2),
-        };
-        assert_eq!(
-            attempt(None).ruling(at(11), seen),
-            Ruling::Send(Label::AfterCrash),
+            repeat_window(seen, limit),
+            WINDOW,
             "a lower bound shortens nothing"
         );
+        let refused = ReuseGrace::Below { span: seconds(10) };
+        assert_eq!(repeat_window(refused, limit), Some(seconds(5)));
     }
+
+    const WINDOW: Option<Duration> = Some(Duration::from_secs(12));
 }

@@ -26,6 +26,8 @@ pub struct Exchange {
     pub headers: HeaderMap,
     /// The body, wiped when dropped.
     pub body: Zeroizing<Vec<u8>>,
+    /// Whether a path that seems dead is waited for until the deadline of the leg: nothing would follow from giving it up.
+    pub patient: bool,
 }
 
 impl Exchange {
@@ -44,6 +46,7 @@ impl Exchange {
             origin,
             headers,
             body: Zeroizing::new(Vec::new()),
+            patient: false,
         }
     }
 
@@ -63,6 +66,7 @@ impl Exchange {
             origin,
             headers,
             body,
+            patient: false,
         }
     }
 

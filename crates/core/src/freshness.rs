@@ -10,17 +10,23 @@ use crate::{
     time::Now,
 };
 
-/// How far before expiry a refresh is due.
+/// How far before expiry a refresh is due, and how a call is repeated whose answer was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
     /// The longest buffer (default 5 min); a quarter of the lifetime where that is shorter.
     pub buffer: Duration,
+    /// The latest repeat of a call, counted from the first (default 12 s). Issuers that allow any allow at least that.
+    pub repeat_limit: Duration,
+    /// How often a call is repeated at most within that time (default 4).
+    pub most_repeats: u32,
 }
 
 impl Default for Policy {
     fn default() -> Self {
         Self {
             buffer: Duration::from_secs(300),
+            repeat_limit: Duration::from_secs(12),
+            most_repeats: 4,
         }
     }
 }

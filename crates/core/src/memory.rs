@@ -148,6 +148,23 @@ impl Memory {
         })
     }
 
+    /// Whether the end of a refresh that was under way already is what a caller who joined it wants to know. Else the caller
+    /// begins one of its own: the other was for a milder reason, or refused for a reason of its own.
+    #[must_use]
+    pub fn answers(
+        &self,
+        want: Want,
+        result: &Result<Gain, Error>,
+        now: Now,
+        policy: Policy,
+    ) -> bool {
+        match result {
+            Ok(_) => self.satisfies(want, now, policy),
+            Err(Error::DeniedByResource) => want.refused.is_some(),
+            Err(_) => true,
+        }
+    }
+
     /// Whether something waits to be brought to the store: a version that only memory or the spool holds.
     #[must_use]
     pub fn waits_for_store(&self) -> bool {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::Wall;
+use crate::{credential::Version, time::Wall};
 
 /// For how long an issuer repeats its answer to a refresh token that it has rotated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -20,7 +20,12 @@ pub enum ReuseGrace {
         /// The longest such span seen.
         span: Duration,
     },
-    /// A repeat inside the window was answered with `invalid_grant`.
+    /// A repeat this long after the first call was answered with `invalid_grant`.
+    Below {
+        /// The shortest such span seen.
+        span: Duration,
+    },
+    /// A repeat within moments of the first call was answered with `invalid_grant`.
     None,
 }
 
@@ -31,6 +36,21 @@ pub struct IssuerNotes {
     pub reuse_grace: ReuseGrace,
     /// When that was last seen.
     pub seen_at: Wall,
+    /// What the last repeat brought, and how long after the first call it left: should the issuer refuse that login next, the
+    /// first call has reached it late, and was beyond its grace.
+    #[serde(default)]
+    pub repeated: Option<Repeated>,
+}
+
+/// A repeat that brought tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repeated {
+    /// What it brought.
+    pub version: Version,
+    /// How long after the first call it left.
+    pub after: Duration,
+    /// When it was answered.
+    pub at: Wall,
 }
 
 impl IssuerNotes {
@@ -44,36 +64,117 @@ impl IssuerNotes {
         }
     }
 
-    /// Learns that a repeat `after` the first call brought tokens.
+    /// Learns that a repeat `after` the first call brought tokens, although the issuer had acted on the first: its answer
+    /// had been a 200 that could not be read.
     #[must_use]
     pub fn repeated_well(&self, after: Duration, now: Wall) -> Self {
-        let known = match self.grace(now) {
-            ReuseGrace::AtLeast { span } => span,
-            _ => Duration::ZERO,
+        let reuse_grace = match self.grace(now) {
+            // A bound from above stands: it is what a repeat must heed.
+            ReuseGrace::Below { span } if span > after => return self.clone(),
+            ReuseGrace::None => return self.clone(),
+            ReuseGrace::AtLeast { span } => ReuseGrace::AtLeast {
+                span: span.max(after),
+            },
+            _ => ReuseGrace::AtLeast { span: after },
         };
         Self {
-            reuse_grace: ReuseGrace::AtLeast {
-                span: known.max(after),
-            },
+            reuse_grace,
             seen_at: now,
+            repeated: self.repeated,
         }
     }
 
-    /// Learns that a repeat inside the window was refused.
+    /// Learns that a repeat `after` the first call was refused.
     #[must_use]
-    pub fn repeated_badly(now: Wall) -> Self {
+    pub fn repeated_badly(&self, after: Duration, now: Wall) -> Self {
+        let span = match self.grace(now) {
+            ReuseGrace::Below { span } => span.min(after),
+            ReuseGrace::None => Duration::ZERO,
+            _ => after,
+        };
+        let reuse_grace = if span < SHORTEST_GRACE {
+            ReuseGrace::None
+        } else {
+            ReuseGrace::Below { span }
+        };
         Self {
-            reuse_grace: ReuseGrace::None,
+            reuse_grace,
             seen_at: now,
+            repeated: None,
+        }
+    }
+
+    /// Notes which version a repeat brought.
+    #[must_use]
+    pub fn repeat_brought(&self, version: Version, after: Duration, at: Wall) -> Self {
+        Self {
+            repeated: Some(Repeated { version, after, at }),
+            ..self.clone()
         }
     }
 }
+
+impl Repeated {
+    /// Whether a refusal of this version tells that the first call has arrived after its repeat: the version that the
+    /// repeat brought, or one that followed within minutes. No network holds a request longer.
+    #[must_use]
+    pub fn explains(&self, refused: Version, now: Wall) -> bool {
+        let soon = self.at.until(now) < LATEST_ARRIVAL && now >= self.at;
+        refused == self.version || (soon && refused.succeeds(&self.version))
+    }
+}
+
+/// For how long a request may be on its way.
+const LATEST_ARRIVAL: Duration = Duration::from_secs(300);
+
+/// A grace that is known to be shorter than this is none.
+const SHORTEST_GRACE: Duration = Duration::from_secs(4);
 
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30 * 86_400);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// DESIGN.md section 3, step 6: a refusal bounds the grace from above, and a refusal within moments means that there is none.
+    #[test]
+    fn a_refusal_bounds_the_grace() {
+        let now = Wall::from_unix_seconds(1_000_000);
+        let seconds = |span| Duration::from_secs(span);
+        let below = |span| ReuseGrace::Below {
+            span: seconds(span),
+        };
+        let notes = IssuerNotes::default().repeated_badly(seconds(10), now);
+        assert_eq!(notes.grace(now), below(10));
+        assert_eq!(notes.repeated_badly(seconds(11), now).grace(now), below(10));
+        assert_eq!(notes.repeated_badly(seconds(5), now).grace(now), below(5));
+        assert_eq!(notes.repeated_well(seconds(2), now), notes);
+        let none = notes.repeated_badly(seconds(1), now);
+        assert_eq!(none.grace(now), ReuseGrace::None);
+        assert_eq!(
+            none.repeated_badly(seconds(9), now).grace(now),
+            ReuseGrace::None
+        );
+    }
+
+    /// DESIGN.md section 3, step 6: what a repeat brought is refused: its first call has arrived late. Later refusals, and those of
+    /// other logins, say nothing about the grace.
+    #[test]
+    fn a_late_arrival_is_told_from_other_refusals() {
+        let at = Wall::from_unix_seconds(1_000_000);
+        let version = |login, generation| Version {
+            incarnation: crate::credential::Incarnation([login; 16]),
+            generation: crate::credential::Generation(generation),
+        };
+        let after = Duration::from_secs(10);
+        let notes = IssuerNotes::default().repeat_brought(version(1, 5), after, at);
+        let repeated = notes.repeated.unwrap();
+        let (soon, later) = (at + Duration::from_secs(60), at + Duration::from_secs(3600));
+        assert!(repeated.explains(version(1, 5), later));
+        assert!(repeated.explains(version(1, 7), soon));
+        assert!(!repeated.explains(version(1, 7), later));
+        assert!(!repeated.explains(version(2, 5), soon));
+    }
 
     /// DESIGN.md section 3, step 6: what was learned is kept with its evidence and forgotten after thirty days.
     #[test]

@@ -1,9 +1,11 @@
 //! The states people see: exactly one for each login, plus flags.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    attempt::{Attempt, Ruling},
+    attempt::{Attempt, Ruling, repeat_window},
     credential::Credential,
     error::{Certainty, Error, LoginCause},
     freshness::{Freshness, Policy},
@@ -102,7 +104,12 @@ impl State {
             return ending(credential, freshness, now);
         }
         if let Some(attempt) = &record.attempt
-            && is_uncertain(attempt, credential, grace, now)
+            && is_uncertain(
+                attempt,
+                credential,
+                repeat_window(grace, policy.repeat_limit),
+                now,
+            )
         {
             return Self::Uncertain;
         }
@@ -131,7 +138,12 @@ fn ending(credential: &Credential, freshness: Freshness, now: Now) -> State {
     }
 }
 
-fn is_uncertain(attempt: &Attempt, credential: &Credential, grace: ReuseGrace, now: Now) -> bool {
+fn is_uncertain(
+    attempt: &Attempt,
+    credential: &Credential,
+    window: Option<Duration>,
+    now: Now,
+) -> bool {
     attempt.generation == credential.version.generation
-        && attempt.ruling(now, grace) == Ruling::Uncertain
+        && attempt.ruling(now, window) == Ruling::Uncertain
 }

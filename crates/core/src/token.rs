@@ -49,6 +49,8 @@ pub enum Verdict {
         error: Error,
         /// Whether the connection broke, so that a repeat may leave at once.
         broken: bool,
+        /// Whether the issuer did it for certain: its 200 came, and only cannot be read.
+        acted: bool,
     },
     /// `invalid_grant`: the issuer refuses this grant.
     InvalidGrant {
@@ -79,7 +81,11 @@ impl Verdict {
                     },
                     Delivery::Ambiguous => {
                         let broken = !matches!(failure.fault, crate::exchange::Fault::Deadline(_));
-                        Self::Ambiguous { error, broken }
+                        Self::Ambiguous {
+                            error,
+                            broken,
+                            acted: false,
+                        }
                     }
                 };
             }
@@ -95,6 +101,7 @@ impl Verdict {
                 None => Self::Ambiguous {
                     error: server_error,
                     broken: true,
+                    acted: is_cut_short(reply),
                 },
             },
             429 => Self::NotDelivered {
@@ -117,11 +124,13 @@ impl Verdict {
                 None => Self::Ambiguous {
                     error: server_error,
                     broken: true,
+                    acted: false,
                 },
             },
             408 | 500.. => Self::Ambiguous {
                 error: server_error,
                 broken: true,
+                acted: false,
             },
             // Redirects (a captive portal) and other refusals: no token endpoint took the request.
             _ => Self::NotDelivered {
@@ -167,6 +176,13 @@ impl TokenAnswer {
             scopes: text("scope").map(Scopes::parse),
         })
     }
+}
+
+/// Whether a 200 that cannot be read began as a token response: no captive portal's page does.
+fn is_cut_short(reply: &Reply) -> bool {
+    let named = b"\"access_token\"";
+    reply.body.trim_ascii_start().starts_with(b"{")
+        && reply.body.windows(named.len()).any(|part| part == named)
 }
 
 /// Seconds as a number or a string of one; zero, negative, absurd or absent is `None`: unknown, not expired.

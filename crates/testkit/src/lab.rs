@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::authorization_server::{AuthorizationServer, AuthorizationServerConfig};
 use crate::mcp_server::{McpServer, McpServerConfig, TokenFacts};
+use crate::proxy::Proxy;
 use crate::serve::{Bound, Clock, Loopback, lock};
 
 /// Configures a [`Lab`]. The default is an issuer and an MCP server as they should be, on ports the system chooses.
@@ -19,6 +20,8 @@ pub struct LabConfig {
     pub issuer_path: String,
     /// The issuer's port; 0 lets the system choose.
     pub issuer_port: u16,
+    /// Whether a [`Proxy`] stands before the issuer: then its port is the issuer's, in the metadata too.
+    pub issuer_proxied: bool,
     /// The MCP server's port; 0 lets the system choose.
     pub mcp_port: u16,
     /// The time both live in.
@@ -44,6 +47,7 @@ pub struct Lab {
     mcp_server: Arc<Mutex<McpServer>>,
     issuer_loopback: Loopback,
     mcp_loopback: Loopback,
+    issuer_proxy: Option<Proxy>,
 }
 
 impl Lab {
@@ -53,9 +57,19 @@ impl Lab {
     ///
     /// A port is taken, or no socket can be made.
     pub async fn start(config: LabConfig) -> io::Result<Self> {
-        let issuer_bound = Bound::new(config.issuer_port).await?;
+        let (issuer_bound, issuer_proxy) = if config.issuer_proxied {
+            let behind = Bound::new(0).await?;
+            let proxy = Proxy::start(config.issuer_port, behind.address()).await?;
+            (behind, Some(proxy))
+        } else {
+            (Bound::new(config.issuer_port).await?, None)
+        };
         let mcp_bound = Bound::new(config.mcp_port).await?;
-        let issuer = format!("{}{}", issuer_bound.origin(), config.issuer_path);
+        let issuer_origin = match &issuer_proxy {
+            Some(proxy) => proxy.origin(),
+            None => issuer_bound.origin(),
+        };
+        let issuer = format!("{issuer_origin}{}", config.issuer_path);
         let resource_url = format!("{}/mcp", mcp_bound.origin());
 
         let server = AuthorizationServer::new(issuer.clone(), config.authorization_server);
@@ -85,6 +99,7 @@ impl Lab {
             mcp_loopback: mcp_bound.serve(Arc::clone(&mcp_server), clock.clone()),
             authorization_server,
             mcp_server,
+            issuer_proxy,
             clock,
         })
     }
@@ -101,7 +116,13 @@ impl Lab {
         &self.resource_url
     }
 
-    /// Gives the URL of the issuer's control endpoints; an operation's name is appended to it.
+    /// Gives the proxy before the issuer, if there is one.
+    #[must_use]
+    pub fn issuer_proxy(&self) -> Option<&Proxy> {
+        self.issuer_proxy.as_ref()
+    }
+
+    /// Gives the URL of the issuer's control endpoints, past any proxy; an operation's name is appended to it.
     #[must_use]
     pub fn issuer_control(&self) -> String {
         format!("{}/__ctl/", self.issuer_loopback.origin())

@@ -14,6 +14,8 @@
 //! - [`faults`]: what can be made to go wrong with one request;
 //! - [`mcp_server`]: Streamable HTTP, both wires, behind bearer tokens;
 //! - [`serve`]: the models on sockets;
+//! - [`world`]: all of it simulated, from one seed: processes, store, issuer, network, people, and a judge;
+//! - [`proxy`]: the network before a socket, with everything that can go wrong in it;
 //! - [`human`]: a person who follows the login URL and clicks;
 //! - [`leak`]: finds secrets where none may be.
 
@@ -25,7 +27,11 @@ pub mod human;
 pub mod lab;
 pub mod leak;
 pub mod mcp_server;
+#[cfg(feature = "processes")]
+pub mod processes;
+pub mod proxy;
 pub mod serve;
+pub mod world;
 
 mod mint;
 
@@ -37,3 +43,4 @@ pub use lab::{Lab, LabConfig};
 pub use leak::Canaries;
 pub use mcp_server::{McpServer, McpServerConfig};
 pub use mint::fingerprint;
+pub use proxy::Proxy;

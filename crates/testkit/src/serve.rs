@@ -52,6 +52,12 @@ impl Bound {
         format!("http://{}", self.address)
     }
 
+    /// Gives the address.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Starts to answer. It must be called within a tokio runtime.
     pub fn serve<S: Service + 'static>(self, service: Arc<Mutex<S>>, clock: Clock) -> Loopback {
         let origin = self.origin();

@@ -2,6 +2,8 @@
 //!
 //! It keeps every promise of [`Store`] but durability, within one process.
 
+mod login;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -10,6 +12,7 @@ use std::{
 use async_trait::async_trait;
 use pilotlight_core::{
     Error,
+    attempt::Attempt,
     credential::{
         Binding, BindingId, BindingKey, Credential, CredentialId, CredentialKey, Incarnation,
         Version,
@@ -19,18 +22,17 @@ use pilotlight_core::{
     flow::{Buried, Commit, Committed, Registration},
     issuer::Issuer,
     notes::IssuerNotes,
-    record::{Fact, Record, Spooled},
+    record::{Fact, Record},
     registration::ClientSource,
 };
 use zeroize::Zeroizing;
 
 use super::{
-    Lease, LockName, Locked, LoginOutcome, QueuedRevocation, Store,
-    lookup::Lookup,
-    name_taken,
-    rules::{Admission, Held},
+    Lease, LockName, Locked, LoginOutcome, QueuedRevocation, Store, lookup::Lookup, name_taken,
+    rules::Admission,
 };
 use crate::clock::Clock;
+use login::{Login, Stored};
 
 /// A [`Store`] in memory. See [`store`](crate::store) for what it promises.
 #[derive(Debug)]
@@ -50,22 +52,6 @@ struct State {
     outcomes: HashMap<BindingId, LoginOutcome>,
     locks: HashMap<LockName, Lock>,
     changes: u64,
-}
-
-#[derive(Debug, Default)]
-struct Login {
-    stored: Stored,
-    /// The two halves of a slot, newest first: the versions that each may follow, and the version.
-    spooled: Vec<(Vec<Option<Version>>, Credential)>,
-    events: Vec<Event>,
-}
-
-#[derive(Debug, Default)]
-enum Stored {
-    #[default]
-    Nothing,
-    Buried(Version),
-    Login(Box<Record>, Version),
 }
 
 #[derive(Debug, Default)]
@@ -100,80 +86,6 @@ impl MemoryStore {
         let mut state = self.state();
         state.changes += 1;
         state
-    }
-}
-
-impl Login {
-    fn held(&self) -> Held {
-        match &self.stored {
-            Stored::Nothing => Held::Nothing,
-            Stored::Buried(version) => Held::Buried(version.incarnation),
-            Stored::Login(_, version) => Held::Login(*version),
-        }
-    }
-
-    /// The spooled version, if it counts.
-    fn counting(&self) -> Option<&Credential> {
-        self.spooled
-            .first()
-            .filter(|spooled| self.counts(spooled))
-            .map(|(_, credential)| credential)
-    }
-
-    fn counts(&self, (after, credential): &(Vec<Option<Version>>, Credential)) -> bool {
-        self.held().is_followed_by(after, credential.version)
-    }
-
-    /// The newest version of the stored login, in store or spool, where `new` is of another.
-    fn superseded_by(&self, new: Version) -> Option<Box<Credential>> {
-        let Stored::Login(record, version) = &self.stored else {
-            return None;
-        };
-        if version.incarnation == new.incarnation {
-            return None;
-        }
-        let spooled = self
-            .spooled
-            .iter()
-            .filter(|spooled| self.counts(spooled))
-            .map(|(_, credential)| credential);
-        let newest = spooled
-            .filter(|c| c.version.succeeds(version))
-            .max_by_key(|c| c.version.generation);
-        newest.or(record.credential.as_ref()).cloned().map(Box::new)
-    }
-
-    fn read(&self) -> Option<Record> {
-        if let Some(credential) = self.counting() {
-            let forced = match &self.stored {
-                Stored::Login(record, version)
-                    if version.incarnation == credential.version.incarnation =>
-                {
-                    record.forced.clone()
-                }
-                _ => None,
-            };
-            let spooled = Some(Spooled {
-                follows: self.held().version(),
-            });
-            return Some(Record {
-                credential: Some(credential.clone()),
-                spooled,
-                forced,
-                ..Record::default()
-            });
-        }
-        match &self.stored {
-            Stored::Nothing => None,
-            Stored::Buried(_) => Some(Record::default()),
-            Stored::Login(record, _) => Some((**record).clone()),
-        }
-    }
-
-    fn add(&mut self, event: &Event) {
-        self.events.push(event.clone());
-        let surplus = self.events.len().saturating_sub(EVENTS_KEPT);
-        self.events.drain(..surplus);
     }
 }
 
@@ -288,6 +200,9 @@ impl Store for MemoryStore {
             Stored::Login(record, stored) if *stored == version => record.apply(facts),
             _ => return Ok(false),
         }
+        if facts.iter().any(|fact| matches!(fact, Fact::Attempt(_))) {
+            login.change_slot(|entry| entry.keep_attempt(version, None));
+        }
         if let Some(event) = event {
             login.add(event);
         }
@@ -340,14 +255,23 @@ impl Store for MemoryStore {
         let id = self.credential_id(&credential.key);
         let mut state = self.changing();
         let login = state.logins.entry(id).or_default();
-        let mut after = vec![follows];
-        if let Some((before, spooled)) = login.spooled.first()
-            && follows == Some(spooled.version)
-        {
-            after.extend(before);
-        }
-        login.spooled.insert(0, (after, credential.clone()));
-        login.spooled.truncate(2);
+        login.change_slot(|entry| {
+            entry.keep(follows, credential.clone());
+            true
+        });
+        Ok(())
+    }
+
+    async fn spool_attempt(
+        &self,
+        key: &CredentialKey,
+        version: Version,
+        attempt: Option<&Attempt>,
+    ) -> Result<(), Error> {
+        let id = self.credential_id(key);
+        let mut state = self.changing();
+        let login = state.logins.entry(id).or_default();
+        login.change_slot(|entry| entry.keep_attempt(version, attempt));
         Ok(())
     }
 
@@ -528,5 +452,3 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 fn same(one: &Registration, other: &Registration) -> bool {
     one.issuer == other.issuer && one.client.id == other.client.id
 }
-
-const EVENTS_KEPT: usize = 1000;

@@ -14,10 +14,13 @@
 //! 7. *One holder*: at most one live [`Lease`] for each lock name on the machine (for a fleet: in the fleet); it ends with
 //!    its process, and each lease's fence is larger than the one before.
 //! 8. *Reads see spool and store*: of the same incarnation the higher generation wins; a spooled version counts only while
-//!    the stored one is exactly what it follows.
+//!    the stored one is exactly what it follows. A spooled attempt counts beside the version that it belongs to, wherever
+//!    that is read from, unless the store holds a later one. Version and attempt share the slot and never displace each
+//!    other, and what is noted of an attempt takes the place of what the slot holds.
 //! 9. *Sealed*: nothing that a store writes shows a token, secret, URL, name or account in the clear.
 //! 10. *Unreadable is not absent*: damage is an error, never an empty answer.
 
+mod entry;
 #[cfg(feature = "sqlite")]
 mod key;
 mod lookup;
@@ -37,6 +40,7 @@ use std::{any::Any, fmt::Debug};
 use async_trait::async_trait;
 use pilotlight_core::{
     Error,
+    attempt::Attempt,
     credential::{
         Binding, BindingId, BindingKey, Credential, CredentialId, CredentialKey, Incarnation,
         Version,
@@ -82,7 +86,8 @@ pub trait Store: Send + Sync + Debug + 'static {
     /// record without a credential is a tombstone.
     async fn read(&self, key: &CredentialKey) -> Result<Option<Record>, Error>;
 
-    /// Writes facts beside the credential while `version` is stored; answers whether it was.
+    /// Writes facts beside the credential while `version` is stored; answers whether it was. What they say of an attempt
+    /// takes the place of what the spool slot holds of it; a refresh without trouble leaves the slot alone.
     async fn note(
         &self,
         key: &CredentialKey,
@@ -99,6 +104,15 @@ pub trait Store: Send + Sync + Debug + 'static {
 
     /// Keeps a version durably in the spool slot; `follows` is the version that the store must still hold for it to count.
     async fn spool(&self, follows: Option<Version>, credential: &Credential) -> Result<(), Error>;
+
+    /// Keeps an attempt durably in the spool slot, for the version whose refresh token it spends, beside whatever else the
+    /// slot holds; `None` takes that version's attempt back. For an attempt that the store refuses to note.
+    async fn spool_attempt(
+        &self,
+        key: &CredentialKey,
+        version: Version,
+        attempt: Option<&Attempt>,
+    ) -> Result<(), Error>;
 
     /// Replaces a login by a tombstone and, with `revoke`, moves its secrets to the revocation queue. `None` where there
     /// is no login.

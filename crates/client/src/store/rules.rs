@@ -1,9 +1,13 @@
 //! What promises 3, 5 and 8 mean, decided in one place for every store.
 
 use pilotlight_core::{
+    attempt::Attempt,
     credential::{Incarnation, Version},
     flow::Expects,
+    record::{Record, Spooled},
 };
+
+use super::entry::Entry;
 
 /// What a store holds under an id, without any spool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,10 +91,49 @@ impl Held {
     }
 }
 
+/// What store and slot hold together (promise 8). Of the slot only the newest entry counts: it was written knowing the other.
+pub(super) fn together(
+    held: Held,
+    stored: Option<Record>,
+    newest: Option<&Entry>,
+) -> Option<Record> {
+    let mut record = match newest.and_then(|entry| entry.counting(held)) {
+        Some(credential) => {
+            let continues = |held: Version| held.incarnation == credential.version.incarnation;
+            // What is known of forced refreshes outlives a version; the other facts belong to the one that is stored.
+            let forced = stored
+                .filter(|_| held.version().is_some_and(continues))
+                .and_then(|stored| stored.forced);
+            Record {
+                credential: Some(credential.clone()),
+                spooled: Some(Spooled {
+                    follows: held.version(),
+                }),
+                forced,
+                ..Record::default()
+            }
+        }
+        None => stored?,
+    };
+    if let (Some(version), Some(entry)) = (record.version(), newest) {
+        record.attempt = later(record.attempt, entry.attempt_of(version));
+    }
+    Some(record)
+}
+
+/// The attempt that counts of the two that store and slot hold for one version: the later one. What is put back after a
+/// call that was not delivered has the number that it had.
+fn later(noted: Option<Attempt>, spooled: Option<Attempt>) -> Option<Attempt> {
+    match (noted, spooled) {
+        (Some(noted), Some(spooled)) if spooled.number <= noted.number => Some(noted),
+        (noted, spooled) => spooled.or(noted),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pilotlight_core::credential::Generation;
+    use pilotlight_core::{attempt::ProcessId, credential::Generation, time::Stamp};
 
     fn v(incarnation: u8, generation: u64) -> Version {
         Version {
@@ -177,5 +220,30 @@ mod tests {
             held.admits(Some(v(1, 4)), Expects::Version(v(1, 4)), v(1, 5)),
             Admission::Write
         );
+    }
+
+    /// I-3, promise 8: of two attempts the later counts; with the same number the store's.
+    #[test]
+    fn the_later_attempt_counts() {
+        let attempt = |number, fence| Attempt {
+            generation: Generation(3),
+            number,
+            label: None,
+            fence,
+            process: ProcessId::default(),
+            first_sent_at: Stamp::default(),
+            sent_at: Stamp::default(),
+        };
+        let (first, second) = (attempt(1, 1), attempt(2, 2));
+        for (noted, spooled, counts) in [
+            (None, None, None),
+            (Some(first), None, Some(first)),
+            (None, Some(first), Some(first)),
+            (Some(first), Some(second), Some(second)),
+            (Some(second), Some(first), Some(second)),
+            (Some(first), Some(attempt(1, 9)), Some(first)),
+        ] {
+            assert_eq!(later(noted, spooled), counts);
+        }
     }
 }

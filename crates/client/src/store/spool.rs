@@ -1,4 +1,4 @@
-//! The spool: one preallocated slot per login, for the version that the store refuses (F-06).
+//! The spool: one preallocated slot per login, for the version and the attempt that the store refuses (F-06).
 //!
 //! A slot is a file of two equal halves that are written in turn, in place and durably, so that a full disk cannot refuse
 //! the write and a crash in the middle of it costs nothing: the other half still holds what was there before.
@@ -11,23 +11,10 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt as _, thread, time::Duration};
 
-use pilotlight_core::{
-    Error,
-    credential::{Credential, Version},
-};
-use serde::{Deserialize, Serialize};
+use pilotlight_core::Error;
 use sha2::{Digest, Sha256};
 
 use super::place::{Folder, failed, id_of};
-
-/// What a slot's envelope holds.
-#[derive(Serialize, Deserialize)]
-pub(super) struct Entry {
-    /// The versions that the store may hold for this to count; several where a spooled version followed a spooled one.
-    pub(super) after: Vec<Option<Version>>,
-    /// What is kept.
-    pub(super) credential: Credential,
-}
 
 /// One login's slot in the spool folder.
 pub(super) struct Slot<'a> {
@@ -78,12 +65,20 @@ impl<'a> Slot<'a> {
         self.folder.look(&self.name).map(|entry| entry.is_some())
     }
 
-    /// Writes an envelope over the older half.
-    pub(super) fn write(&self, envelope: &[u8]) -> Result<(), Error> {
+    /// Writes what `change` makes of the newest envelope over the older half, unless it makes nothing of it. No other writer
+    /// comes between: a login spools without the lock that a refresh holds.
+    pub(super) fn update(
+        &self,
+        change: impl FnOnce(Option<&[u8]>) -> Result<Option<Vec<u8>>, Error>,
+    ) -> Result<(), Error> {
         if !self.exists()? {
-            self.make(half_for(envelope.len()))?;
+            self.make(SMALLEST_HALF)?;
         }
         let mut file = self.lock()?;
+        let held = newest_first(self.halves(&file)?);
+        let Some(envelope) = change(held.first().map(Vec::as_slice))? else {
+            return Ok(());
+        };
         let mut size = self.half_size(&file)?;
         if (HEAD + envelope.len()) as u64 > size {
             (file, size) = self.grow(&file, half_for(envelope.len()))?;
@@ -95,7 +90,7 @@ impl<'a> Slot<'a> {
         } else {
             1
         };
-        let bytes = half(sequence, envelope);
+        let bytes = half(sequence, &envelope);
         file.write_all_at(&bytes, older * size)
             .and_then(|()| file.sync_data())
             .map_err(|e| self.failed(e))
@@ -331,110 +326,4 @@ const LOCK_TRIES: u32 = 500;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::place::Others;
-
-    fn folder() -> (tempfile::TempDir, Folder) {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::create(&dir.path().join("spool"), Others::Nothing).unwrap();
-        (dir, folder)
-    }
-
-    /// F-06: the slot is allocated before it is needed, and each write leaves the other half alone.
-    #[test]
-    fn halves_are_written_in_turn() {
-        let (_dir, folder) = folder();
-        let slot = Slot::new(&folder, "a");
-        slot.reserve(100).unwrap();
-        let size = folder.look("a.spool").unwrap().unwrap().size;
-        assert_eq!(size, 2 * SMALLEST_HALF);
-        assert!(slot.read().unwrap().is_empty());
-        for n in 0u8..5 {
-            slot.write(&[n; 1000]).unwrap();
-            let held = slot.read().unwrap();
-            assert_eq!(held[0], [n; 1000]);
-            assert_eq!(
-                held.get(1),
-                (n > 0).then(|| vec![n.wrapping_sub(1); 1000]).as_ref()
-            );
-        }
-        assert_eq!(folder.look("a.spool").unwrap().unwrap().size, size);
-        slot.wipe().unwrap();
-        assert!(slot.read().unwrap().is_empty());
-        assert!(
-            std::fs::read(folder.path().join("a.spool"))
-                .unwrap()
-                .iter()
-                .all(|b| *b == 0)
-        );
-    }
-
-    /// F-03, F-06: a write torn at any byte leaves what was there before; two damaged halves are an error, not nothing.
-    #[test]
-    fn a_torn_write_leaves_the_version_before() {
-        let (_dir, folder) = folder();
-        let slot = Slot::new(&folder, "a");
-        slot.write(b"first").unwrap();
-        let path = folder.path().join("a.spool");
-        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-        let new = half(2, b"second");
-        for cut in 1..new.len() {
-            fill_half(&file, SMALLEST_HALF);
-            file.write_all_at(&new[..cut], SMALLEST_HALF).unwrap();
-            assert_eq!(slot.read().unwrap(), [b"first"], "torn after {cut} bytes");
-        }
-        file.write_all_at(b"PLSPOOL?", 0).unwrap();
-        assert!(matches!(slot.read(), Err(Error::StoreCorrupt { .. })));
-        slot.write(b"third").unwrap();
-        assert_eq!(
-            slot.read().unwrap(),
-            [b"third"],
-            "the next write heals the slot"
-        );
-    }
-
-    fn fill_half(file: &File, offset: u64) {
-        file.write_all_at(&[0; 1024], offset).unwrap();
-    }
-
-    /// F-06: a slot grows before a larger record needs it, and keeps what it holds.
-    #[test]
-    fn a_slot_grows_and_keeps_what_it_holds() {
-        let (_dir, folder) = folder();
-        let slot = Slot::new(&folder, "a");
-        slot.write(b"small").unwrap();
-        slot.reserve(20_000).unwrap();
-        assert!(folder.look("a.spool").unwrap().unwrap().size >= 80_000);
-        assert_eq!(slot.read().unwrap(), [b"small"]);
-        slot.write(&[7; 60_000]).unwrap();
-        assert_eq!(slot.read().unwrap()[0], [7; 60_000]);
-        slot.reserve(10).unwrap();
-        assert_eq!(slot.read().unwrap()[0], [7; 60_000], "it never shrinks");
-    }
-
-    /// F-27: a slot cut short is damage.
-    #[test]
-    fn a_truncated_slot_is_damage() {
-        let (_dir, folder) = folder();
-        let slot = Slot::new(&folder, "a");
-        slot.write(b"first").unwrap();
-        let file = std::fs::OpenOptions::new()
-            .write(true)
-            .open(folder.path().join("a.spool"))
-            .unwrap();
-        for size in [0, 1, 51, 4096, 16_384, 32_767] {
-            file.set_len(size).unwrap();
-            assert!(
-                matches!(slot.read(), Err(Error::StoreCorrupt { .. })),
-                "{size}"
-            );
-        }
-        slot.write(b"second").unwrap();
-        assert_eq!(
-            slot.read().unwrap(),
-            [b"second"],
-            "the next write heals the slot"
-        );
-    }
-}
+mod tests;

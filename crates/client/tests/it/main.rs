@@ -4,10 +4,30 @@
     reason = "a test stops at the first surprise, in its helpers too"
 )]
 
+#[cfg(feature = "sqlite")]
+mod faults_answers;
+#[cfg(feature = "sqlite")]
+mod faults_callers;
+#[cfg(feature = "sqlite")]
+mod faults_clock;
+#[cfg(feature = "sqlite")]
+mod faults_herd;
+#[cfg(feature = "sqlite")]
+mod faults_limits;
+#[cfg(feature = "sqlite")]
+mod faults_outage;
+#[cfg(feature = "sqlite")]
+mod faults_races;
+#[cfg(feature = "sqlite")]
+mod faults_refusal;
+#[cfg(feature = "sqlite")]
+mod faults_support;
 mod net_callback;
 mod net_egress;
 mod net_http;
 mod net_human;
+#[cfg(all(feature = "sqlite", target_os = "linux", target_arch = "x86_64"))]
+mod power;
 mod sessions;
 #[cfg(feature = "sqlite")]
 mod store_contract;

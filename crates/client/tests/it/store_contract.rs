@@ -1,5 +1,6 @@
 //! The store contract: each numbered promise of `pilotlight::store`, on every store.
 
+mod attempts;
 mod first;
 mod last;
 mod lists;
@@ -20,7 +21,7 @@ use pilotlight::{
 };
 
 use crate::store_support::*;
-use {first::*, last::*, lists::*};
+use {attempts::*, first::*, last::*, lists::*};
 
 /// Makes one test of each promise for each store.
 macro_rules! contract {
@@ -63,6 +64,14 @@ contract! {
     promise_8_spooled_after_spooled,
     /// Promise 8 (F-06, F-31): a login over a spooled refresh is told of the spooled one.
     promise_8_a_login_supersedes_what_is_spooled,
+    /// Promise 8 (F-03, I-1, I-3): an attempt that the store refused is read from the slot, beside its version.
+    promise_8_reads_see_a_spooled_attempt,
+    /// Promise 8 (F-06, I-3): a version and an attempt in one slot never displace each other, and end each in its time.
+    promise_8_version_and_attempt_share_the_slot,
+    /// Promise 8 (F-06, I-3): nor do two writers at once, a login and a refresh.
+    promise_8_two_writers_of_one_slot_lose_nothing,
+    /// Promise 8 (I-3, I-8): what is noted of an attempt takes the place of what the slot holds.
+    promise_8_a_note_rules_over_the_slot,
     /// Promise 9 (T-33): no store shows a secret when it is printed.
     promise_9_debug_shows_nothing,
     /// A logout leaves a tombstone, a queue entry, and no way back (F-31).

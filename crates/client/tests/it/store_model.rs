@@ -18,8 +18,11 @@ use crate::store_support::*;
 #[derive(Debug, Clone)]
 enum Call {
     Commit(u8, Version, Expects),
-    Note(u8, Version, u32),
+    /// Of this version, or of the current one.
+    Note(u8, Option<Version>, Option<u32>),
     Spool(u8, Option<Version>, Version),
+    /// Of this version, or of the current one.
+    SpoolAttempt(u8, Option<Version>, Option<u32>),
     Bury(u8, bool),
     Revoked(u8),
     Reopen,
@@ -31,25 +34,58 @@ struct Login {
     stored: Option<Version>,
     tombstone: Option<Version>,
     attempt: Option<u32>,
-    /// The two spooled versions, newest first, each with the versions that it may follow.
-    spool: Vec<(Vec<Option<Version>>, Version)>,
+    /// The two halves of the slot, newest first.
+    spool: Vec<Half>,
     events: usize,
     queued: usize,
 }
 
+/// What one half of a slot holds.
+#[derive(Debug, Default, Clone)]
+struct Half {
+    after: Vec<Option<Version>>,
+    version: Option<Version>,
+    attempt: Option<(Version, u32)>,
+}
+
 impl Login {
     fn spooled(&self) -> Option<Version> {
-        self.spool.first().and_then(|entry| self.counting(entry))
+        self.spool.first().and_then(|half| self.counting(half))
     }
 
-    fn counting(&self, (after, spooled): &(Vec<Option<Version>>, Version)) -> Option<Version> {
+    /// The number of the attempt that counts.
+    fn known_attempt(&self) -> Option<u32> {
+        let noted = self.attempt.filter(|_| self.spooled().is_none());
+        let kept = self.spool.first().and_then(|half| half.attempt);
+        let kept = kept.filter(|(of, _)| self.current() == Some(*of));
+        noted.max(kept.map(|(_, number)| number))
+    }
+
+    fn write(&mut self, change: impl FnOnce(&mut Half)) {
+        let mut half = self.spool.first().cloned().unwrap_or_default();
+        change(&mut half);
+        self.spool.insert(0, half);
+        self.spool.truncate(2);
+    }
+
+    /// Keeps or takes back an attempt; what changes nothing is not written.
+    fn keep(&mut self, at: Version, number: Option<u32>) {
+        let newest = self.spool.first().and_then(|half| half.attempt);
+        let found = newest.filter(|(of, _)| *of == at).map(|(_, found)| found);
+        if found != number {
+            self.write(|half| half.attempt = number.map(|number| (at, number)));
+        }
+    }
+
+    fn counting(&self, Half { after, version, .. }: &Half) -> Option<Version> {
+        let spooled = (*version)?;
         let resurrects = self
             .tombstone
             .is_some_and(|buried| buried.incarnation == spooled.incarnation);
         let goes_back = self.stored.is_some_and(|v| {
             v.incarnation == spooled.incarnation && spooled.generation <= v.generation
         });
-        (after.contains(&self.stored) && !resurrects && !goes_back).then_some(*spooled)
+        (after.contains(&self.stored) && !resurrects && !goes_back).then_some(spooled)
     }
 
     fn current(&self) -> Option<Version> {
@@ -93,6 +129,10 @@ fn versions() -> impl Strategy<Value = Version> {
     (1u8..4, 0u64..4).prop_map(|(incarnation, generation)| version(incarnation, generation))
 }
 
+fn mostly_current() -> impl Strategy<Value = Option<Version>> {
+    prop_oneof![3 => Just(None), 1 => versions().prop_map(Some)]
+}
+
 fn calls() -> impl Strategy<Value = Call> {
     let expects = prop_oneof![
         6 => versions().prop_map(Expects::Version),
@@ -101,7 +141,8 @@ fn calls() -> impl Strategy<Value = Call> {
     ];
     prop_oneof![
         6 => (1u8..3, versions(), expects).prop_map(|(n, new, expects)| Call::Commit(n, new, expects)),
-        3 => (1u8..3, versions(), 1u32..9).prop_map(|(n, at, number)| Call::Note(n, at, number)),
+        3 => (1u8..3, mostly_current(), prop::option::of(1u32..9)).prop_map(|(n, at, number)| Call::Note(n, at, number)),
+        4 => (1u8..3, mostly_current(), prop::option::of(1u32..9)).prop_map(|(n, at, number)| Call::SpoolAttempt(n, at, number)),
         4 => (1u8..3, prop::option::of(versions()), versions()).prop_map(|(n, follows, new)| Call::Spool(n, follows, new)),
         1 => (1u8..3, any::<bool>()).prop_map(|(n, revoke)| Call::Bury(n, revoke)),
         1 => (1u8..3).prop_map(Call::Revoked),
@@ -139,8 +180,9 @@ async fn step(
         }
         Call::Note(n, at, number) => {
             let login = &mut logins[usize::from(n) - 1];
+            let at = at.or(login.current()).unwrap_or(version(1, 0));
             let fits = login.stored == Some(at);
-            let fact = [Fact::Attempt(Some(attempt(number)))];
+            let fact = [Fact::Attempt(number.map(attempt))];
             assert_eq!(
                 store
                     .note(&key(n), at, &fact, Some(&event(0)))
@@ -150,21 +192,31 @@ async fn step(
                 "{call:?}"
             );
             if fits {
-                login.attempt = Some(number);
+                login.attempt = number;
+                login.keep(at, None);
                 login.events += 1;
             }
         }
         Call::Spool(n, follows, new) => {
             let login = &mut logins[usize::from(n) - 1];
             store.spool(follows, &credential(n, new)).await.unwrap();
-            let mut after = vec![follows];
-            if let Some((before, spooled)) = login.spool.first()
-                && follows == Some(*spooled)
-            {
-                after.extend(before);
-            }
-            login.spool.insert(0, (after, new));
-            login.spool.truncate(2);
+            login.write(|half| {
+                let before = std::mem::replace(&mut half.after, vec![follows]);
+                if half.version.is_some() && half.version == follows {
+                    half.after.extend(before);
+                }
+                half.version = Some(new);
+            });
+        }
+        Call::SpoolAttempt(n, at, number) => {
+            let login = &mut logins[usize::from(n) - 1];
+            let at = at.or(login.current()).unwrap_or(version(1, 0));
+            let kept = number.map(attempt);
+            store
+                .spool_attempt(&key(n), at, kept.as_ref())
+                .await
+                .unwrap();
+            login.keep(at, number);
         }
         Call::Bury(n, revoke) => {
             let login = &mut logins[usize::from(n) - 1];
@@ -208,14 +260,9 @@ async fn check(store: &Arc<dyn Store>, n: u8, login: &Login, call: &Call) {
         login.spooled().map(|_| login.stored),
         "{n} after {call:?}"
     );
-    let attempt = if login.spooled().is_some() {
-        None
-    } else {
-        login.attempt
-    };
     assert_eq!(
         record.attempt.map(|attempt| attempt.number),
-        attempt,
+        login.known_attempt(),
         "{n} after {call:?}"
     );
     assert_eq!(

@@ -1,6 +1,8 @@
 //! The store in a file, against the file system, other processes, and whoever edits or cuts the file.
 
 mod files;
+mod race;
+mod refusing;
 
 use std::{
     fs,
@@ -71,7 +73,10 @@ async fn fill(store: &SqliteStore) {
         .await
         .unwrap();
     store
-        .learn(&issuer(), &IssuerNotes::repeated_badly(Wall(1)))
+        .learn(
+            &issuer(),
+            &IssuerNotes::default().repeated_badly(std::time::Duration::ZERO, Wall(1)),
+        )
         .await
         .unwrap();
     store
@@ -81,6 +86,10 @@ async fn fill(store: &SqliteStore) {
     store.bury(&key(3), &event(4), true).await.unwrap();
     store
         .spool(Some(version(1, 1)), &credential(2, version(1, 2)))
+        .await
+        .unwrap();
+    store
+        .spool_attempt(&key(2), version(1, 2), Some(&attempt(1)))
         .await
         .unwrap();
     drop(
@@ -110,7 +119,7 @@ async fn read_all(store: &SqliteStore) -> Result<(), Error> {
     assert_eq!(store.registrations(&issuer()).await?.len(), 1);
     assert_eq!(
         store.notes(&issuer()).await?,
-        IssuerNotes::repeated_badly(Wall(1))
+        IssuerNotes::default().repeated_badly(std::time::Duration::ZERO, Wall(1))
     );
     Ok(())
 }
@@ -125,6 +134,7 @@ async fn read_logins(store: &SqliteStore) -> Result<(), Error> {
             record.version(),
             Some(version(1, if n == 2 { 2 } else { 1 }))
         );
+        assert_eq!(record.attempt, Some(attempt(1)));
     }
     assert_eq!(store.bindings().await?.len(), 2);
     assert_eq!(store.revocations().await?.len(), 1);
@@ -242,7 +252,8 @@ fn child() {
                 std::thread::sleep(Duration::from_secs(600));
                 drop(lease);
             }
-            "race" => race(&dir, argument.parse().unwrap()).await,
+            "refresh" => refusing::refresh(&dir, argument).await,
+            "race" => race::race(&dir, argument.parse().unwrap()).await,
             "write" => {
                 let store = SqliteStore::open(&config(&dir)).unwrap();
                 for n in 0.. {
@@ -266,78 +277,6 @@ fn variable(name: &str) -> Option<String> {
 #[expect(clippy::disallowed_methods, reason = "tests measure")]
 fn now() -> Instant {
     Instant::now()
-}
-
-/// Opens the stores of all rounds, each at the same moment as the other processes do.
-async fn race(dir: &Path, me: u8) {
-    for round in 0..ROUNDS {
-        fs::write(dir.join(format!("ready-{round}-{me}")), "").unwrap();
-        for other in 0..RACERS {
-            wait_for(&dir.join(format!("ready-{round}-{other}")));
-        }
-        if round < SHARED {
-            SqliteStore::open(&sharing(dir, round, me)).unwrap();
-        }
-        let store = SqliteStore::open(&config(&dir.join(round.to_string()))).unwrap();
-        let mine = Binding {
-            credential: None,
-            ..binding(me, &format!("racer-{me}"))
-        };
-        store.put_binding(&mine).await.unwrap();
-    }
-}
-
-/// A store of one racer's own, with the key file that all of them share.
-fn sharing(dir: &Path, round: u32, me: u8) -> SqliteStoreConfig {
-    let mut config = config(&dir.join(format!("own-{round}-{me}")));
-    config.key_file = dir.join(format!("shared-{round}/key"));
-    config
-}
-
-const ROUNDS: u32 = 50;
-/// In how many of them each racer also makes a store of its own, with a key file that all share.
-const SHARED: u32 = 10;
-const RACERS: u8 = 8;
-
-/// F-27, DESIGN.md section 4: eight processes that open an empty place at once make one store and one key.
-#[tokio::test]
-async fn a_race_to_open_makes_one_store_and_one_key() {
-    let dir = tempfile::tempdir().unwrap();
-    let racers: Vec<Child> = (0..RACERS)
-        .map(|me| spawn(&format!("race:{me}"), dir.path()))
-        .collect();
-    for mut racer in racers {
-        assert!(racer.wait().unwrap().success());
-    }
-    for round in 0..ROUNDS {
-        let place = dir.path().join(round.to_string());
-        let store = SqliteStore::open(&config(&place)).unwrap();
-        assert_eq!(
-            store.bindings().await.unwrap().len(),
-            usize::from(RACERS),
-            "round {round}"
-        );
-        let names = |folder: &str| -> Vec<_> {
-            fs::read_dir(place.join(folder))
-                .unwrap()
-                .map(|file| file.unwrap().file_name())
-                .collect()
-        };
-        assert_eq!(
-            names("state"),
-            ["key"],
-            "round {round}: nothing is left over"
-        );
-        for me in (0..RACERS).filter(|_| round < SHARED) {
-            SqliteStore::open(&sharing(dir.path(), round, me)).unwrap();
-        }
-        assert!(
-            names("data")
-                .iter()
-                .all(|name| !name.to_string_lossy().contains("new")),
-            "round {round}"
-        );
-    }
 }
 
 /// F-11, promise 7: a lock ends with its holder's process, and says where that process is stopped.

@@ -23,6 +23,7 @@ mod stage;
 use url::Url;
 
 use crate::{
+    attempt::Attempt,
     credential::{Binding, Credential, CredentialKey, Incarnation, Version},
     error::Error,
     event::Event,
@@ -99,7 +100,8 @@ pub enum Act {
     Unlock(Lock),
     /// Read store and spool. [`Answer::Read`]
     Reread(CredentialKey),
-    /// Write facts beside the credential while `version` is still the stored one. [`Answer::Noted`]
+    /// Write facts beside the credential while `version` is still the stored one; what is said of an attempt takes the
+    /// place of what the spool slot holds of that version. [`Answer::Noted`]
     Note {
         /// Whose.
         key: CredentialKey,
@@ -118,6 +120,16 @@ pub enum Act {
         follows: Option<Version>,
         /// What to keep.
         credential: Box<Credential>,
+    },
+    /// Keep an attempt in the spool slot, beside whatever else is there, because the store refused to note it; or take the
+    /// one that is there back. [`Answer::Done`]
+    SpoolAttempt {
+        /// Whose.
+        key: CredentialKey,
+        /// The version whose refresh token it spends.
+        version: Version,
+        /// What to keep; `None` to take back what is there.
+        attempt: Option<Attempt>,
     },
     /// Make sure that the spool slot exists and has room. [`Answer::Done`]
     PrepareSpool(CredentialKey),

@@ -9,25 +9,29 @@
 //!                                                                         +- tokens: commit, else spool -> unlock
 //! ```
 //!
+//! The attempt is noted in the store, else kept in the spool slot; only a token that is of no use any more is sent without.
 //! The token endpoint is the one pinned at login, never one that was just discovered (T-15, T-16). Nothing is sent
 //! without the lock (I-16), nothing that the store does not hold (I-2), and no refresh token twice but under a label that
 //! was durable first (I-1, I-3).
 
 mod decide;
+mod ending;
+mod note;
 mod settle;
 
 use crate::{
-    attempt::{Attempt, Label, ProcessId, repeat_window},
+    attempt::{Attempt, ProcessId},
     credential::{Credential, CredentialKey, Version},
     error::{Error, LoginCause, Named},
     event::{Event, Happened, Reason},
     flow::{Act, Answer, Committed, Flow, Lock, Reading, Step, Turn},
     freshness::Policy,
     notes::IssuerNotes,
-    record::{Fact, Record},
+    record::Record,
     time::{Mono, Now},
     token::Verdict,
 };
+use ending::Then;
 
 /// What is to be refreshed, and why.
 #[derive(Debug)]
@@ -91,6 +95,8 @@ pub struct Refresh {
     stored: Option<Version>,
     /// Whether the store refused to note facts in this run.
     unnoted: bool,
+    /// Whether the spool slot holds an attempt of this run, because the store refused it.
+    in_slot: bool,
 }
 
 #[derive(Debug)]
@@ -111,6 +117,7 @@ enum State {
         reading: Box<Reading>,
     },
     ExpectNote(Box<Call>),
+    ExpectSlot(Box<Call>, Error),
     ExpectToken(Box<Call>),
     ExpectPause(Box<Call>, Mono),
     ExpectCommit(Box<Call>, Box<Credential>),
@@ -122,9 +129,13 @@ enum State {
     },
     ExpectFacts {
         outcome: Box<Outcome>,
-        learned: bool,
+        then: Then,
     },
-    ExpectMoved(Box<Outcome>),
+    ExpectMoved {
+        outcome: Box<Outcome>,
+        then: Then,
+    },
+    ExpectTakenBack(Box<Outcome>),
     ExpectDiscard {
         fence: u64,
     },
@@ -143,6 +154,10 @@ struct Call {
     attempt: Attempt,
     /// The attempt that may have been delivered before, to be put back where this call turns out not to have been.
     found: Option<Attempt>,
+    /// Whether it repeats a call of this run.
+    repeats: bool,
+    /// Whether the issuer has acted on an earlier one for certain.
+    acted: bool,
 }
 
 impl Refresh {
@@ -155,6 +170,7 @@ impl Refresh {
             looks: 0,
             stored: None,
             unnoted: false,
+            in_slot: false,
         }
     }
 
@@ -178,69 +194,12 @@ impl Refresh {
         self.next(state, Act::Reread(key))
     }
 
-    fn unlock(self, mut outcome: Outcome) -> Turn<Self> {
-        // What only memory holds stays unsaved until something has taken it.
-        let kept = self
-            .task
-            .unsaved
-            .as_ref()
-            .filter(|_| self.stored.is_some())
-            .map(|kept| kept.version);
-        outcome.unsaved |= kept.is_some() && kept == version_of(&outcome.record);
-        outcome.unnoted = self.unnoted;
-        if outcome.unsaved {
-            // The lock stays with whoever holds the only copy: what the store holds is spent, and nobody else may send it
-            // (F-06). The next run, which saves it, lets go.
-            return Turn::Done(outcome);
-        }
-        let key = self.task.key.clone();
-        self.next(
-            State::ExpectUnlock(Box::new(outcome)),
-            Act::Unlock(Lock::Refresh(key)),
-        )
-    }
-
-    fn stop(self, reading: Reading, result: Result<Gain, Error>) -> Turn<Self> {
-        let Reading { record, notes, .. } = reading;
-        self.unlock(Outcome {
-            record,
-            notes,
-            result,
-            unsaved: false,
-            unnoted: false,
-        })
-    }
-
     fn event(&self, now: Now, happened: Happened) -> Event {
         Event {
             at: now.wall,
             process: self.task.process,
             happened,
         }
-    }
-
-    fn facts(
-        self,
-        outcome: Outcome,
-        version: Version,
-        facts: Vec<Fact>,
-        event: Event,
-        learned: bool,
-    ) -> Turn<Self> {
-        let key = self.task.key.clone();
-        let act = Act::Note {
-            key,
-            version,
-            facts,
-            event: Some(event),
-        };
-        self.next(
-            State::ExpectFacts {
-                outcome: Box::new(outcome),
-                learned,
-            },
-            act,
-        )
     }
 
     /// A number in `0.0..1.0` from the flow's entropy.
@@ -296,32 +255,9 @@ impl Flow for Refresh {
             (State::ExpectKept { fence, reading }, Answer::Done(Err(_))) => {
                 self.decide_in_memory(fence, *reading, now)
             }
-            // A repeat that comes too late, after a suspend or a slow disk, is no repeat any more.
-            (State::ExpectNote(call), Answer::Noted(Ok(true))) if call.is_late(now) => {
-                self.reread(call.attempt.fence, true)
-            }
-            (State::ExpectNote(call), Answer::Noted(Ok(true))) => self.send(call),
-            // A login or logout came between, or the store can take again what memory holds: look again.
-            (State::ExpectNote(call), Answer::Noted(Ok(false))) => {
-                self.reread(call.attempt.fence, false)
-            }
-            (State::ExpectNote(call), Answer::Noted(Err(error))) => {
-                self.unnoted = true;
-                // Without a durable note a repeat would be unlabelled after a crash: only for a token that is of no use
-                // any more, and never for a repeat.
-                match call.reason {
-                    Reason::Expired | Reason::Refused if call.attempt.label.is_none() => {
-                        self.send(call)
-                    }
-                    _ => {
-                        let mut reading = call.reading;
-                        if let Some(record) = &mut reading.record {
-                            // A call of this run may have been delivered although nothing could be noted.
-                            record.attempt = call.found.or(record.attempt);
-                        }
-                        self.stop(reading, Err(error))
-                    }
-                }
+            (State::ExpectNote(call), Answer::Noted(noted)) => self.noted(call, noted, now),
+            (State::ExpectSlot(call, refused), Answer::Done(spooled)) => {
+                self.spooled_attempt(call, refused, spooled, now)
             }
             (State::ExpectToken(call), Answer::Exchanged(exchanged)) => {
                 let sent_at = match &exchanged {
@@ -375,9 +311,11 @@ impl Flow for Refresh {
             }
             (State::ExpectReread(call, named), Answer::Read(read)) => {
                 let stored = read.as_ref().ok().and_then(|r| version_of(&r.record));
+                // What only memory holds is newer than what it follows in the store.
+                let expected = self.stored.unwrap_or(call.credential.version);
                 match read {
                     // Somebody newer: adopt it.
-                    Ok(reading) if stored != Some(call.credential.version) => {
+                    Ok(reading) if stored != Some(expected) => {
                         let gain = stored
                             .map(|_| Gain::Adopted)
                             .ok_or(Error::login(LoginCause::Never));
@@ -386,61 +324,24 @@ impl Flow for Refresh {
                     _ => self.refused(*call, named, now),
                 }
             }
-            // A login or logout came between: it rules, not what was learned about the one before.
-            (State::ExpectFacts { outcome, .. }, Answer::Noted(Ok(false))) => {
-                let key = self.task.key.clone();
-                self.next(State::ExpectMoved(outcome), Act::Reread(key))
+            (State::ExpectFacts { outcome, then }, Answer::Noted(noted)) => {
+                self.noted_facts(outcome, then, noted)
             }
-            (State::ExpectMoved(outcome), Answer::Read(Ok(reading))) => {
-                let (held, stored) = (version_of(&outcome.record), version_of(&reading.record));
-                match (held, stored) {
-                    (_, None) => self.stop(reading, Err(Error::login(LoginCause::Never))),
-                    (Some(held), Some(stored)) if held == stored || held.succeeds(&stored) => {
-                        self.unlock(*outcome)
-                    }
-                    _ => self.stop(reading, Ok(Gain::Adopted)),
-                }
-            }
-            (State::ExpectMoved(outcome), Answer::Read(Err(_))) => self.unlock(*outcome),
-            (
-                State::ExpectFacts {
-                    outcome,
-                    learned: true,
-                },
-                Answer::Noted(_),
-            ) => {
-                let issuer = self.task.key.issuer.clone();
-                let act = Act::Learn(issuer, outcome.notes.clone());
-                self.next(State::ExpectLearn(outcome), act)
-            }
-            (State::ExpectFacts { outcome, .. }, Answer::Noted(noted)) => {
-                self.unnoted |= noted.is_err();
-                self.unlock(*outcome)
+            (State::ExpectMoved { outcome, then }, Answer::Read(read)) => {
+                self.moved(outcome, then, read)
             }
             (State::ExpectDiscard { fence }, Answer::Exchanged(_)) => self.reread(fence, true),
-            (State::ExpectLearn(outcome) | State::ExpectHealed(outcome), Answer::Done(_)) => {
-                self.unlock(*outcome)
-            }
+            (
+                State::ExpectLearn(outcome)
+                | State::ExpectTakenBack(outcome)
+                | State::ExpectHealed(outcome),
+                Answer::Done(_),
+            ) => self.unlock(*outcome),
             (State::ExpectUnlock(outcome), Answer::Done(_)) => Turn::Done(*outcome),
             _ => Turn::Done(failed(Error::Bug {
                 what: "refresh: an answer that nothing waits for",
             })),
         }
-    }
-}
-
-impl Call {
-    /// Whether this is a repeat whose window has closed.
-    fn is_late(&self, now: Now) -> bool {
-        let repeats = matches!(
-            self.attempt.label,
-            Some(Label::RetryAmbiguous | Label::AfterCrash)
-        );
-        let window = repeat_window(self.reading.notes.grace(now.wall)).unwrap_or_default();
-        repeats
-            && now
-                .since(&self.attempt.first_sent_at)
-                .is_none_or(|age| age >= window)
     }
 }
 

@@ -2,6 +2,8 @@
 //! of every act. Each act takes a millisecond, so that no flow can lean on two of them sharing an instant.
 
 mod script;
+mod store;
+mod words;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -9,13 +11,13 @@ use std::{
 };
 
 pub(super) use script::*;
+use words::words;
 
 use super::*;
 use crate::{
-    attempt::{Label, ProcessId},
+    attempt::{Attempt, Label, ProcessId},
     credential::Incarnation,
     exchange::Leg,
-    record::Spooled,
     time::Wall,
     token::Verdict,
 };
@@ -43,6 +45,8 @@ pub(super) struct Stage {
     pub(super) record: Option<Record>,
     pub(super) buried: Option<Incarnation>,
     pub(super) spool: Option<(Vec<Option<Version>>, Credential)>,
+    /// The attempt that the slot holds beside it, and the version that this belongs to.
+    pub(super) slot_attempt: Option<(Version, Attempt)>,
     pub(super) notes: IssuerNotes,
     pub(super) read_only: bool,
     pub(super) registrations: Vec<Registration>,
@@ -147,22 +151,6 @@ impl Stage {
     pub(super) fn pass(&mut self, span: Duration) -> &mut Self {
         self.now = self.now.after(span);
         self
-    }
-
-    pub(super) fn record(&self) -> &Record {
-        self.record.as_ref().expect("a record")
-    }
-
-    pub(super) fn generation(&self) -> u64 {
-        self.record().version().expect("a login").generation.0
-    }
-
-    /// The login as another process would commit it, right now.
-    pub(super) fn put(&mut self, credential: Credential) {
-        self.record = Some(Record {
-            credential: Some(credential),
-            ..Record::default()
-        });
     }
 
     pub(super) fn labels(&self) -> Vec<Option<Label>> {
@@ -283,32 +271,19 @@ impl Stage {
                 facts,
                 event,
                 ..
-            } => {
-                let stored = self
-                    .record
-                    .as_mut()
-                    .filter(|record| record.version() == Some(version));
-                let noted = stored.is_some();
-                if let Some(record) = stored {
-                    record.apply(&facts);
-                    self.events.extend(event);
-                }
-                Answer::Noted(Ok(noted))
-            }
+            } => Answer::Noted(Ok(self.note(version, &facts, event))),
             Act::Commit(commit) => Answer::Committed(Ok(self.commit(*commit))),
             Act::Spool {
                 follows,
                 credential,
             } => {
-                let mut after = vec![follows];
-                if let Some((before, _)) = self
-                    .spool
-                    .take()
-                    .filter(|(_, held)| Some(held.version) == follows)
-                {
-                    after.extend(before);
-                }
-                self.spool = Some((after, *credential));
+                self.keep(follows, *credential);
+                Answer::Done(Ok(()))
+            }
+            Act::SpoolAttempt {
+                version, attempt, ..
+            } => {
+                self.keep_attempt(version, attempt);
                 Answer::Done(Ok(()))
             }
             Act::PrepareSpool(_) => Answer::Done(Ok(())),
@@ -387,7 +362,12 @@ impl Stage {
                     .any(|lock| matches!(lock, Lock::Refresh(_))),
                 "sent without the lock (I-16)"
             );
-            let attempt = self.record.as_ref().and_then(|record| record.attempt);
+            let known = self.read().record.filter(|record| {
+                let kept = record.credential.as_ref();
+                let kept = kept.and_then(|credential| credential.refresh_token.as_ref());
+                kept.is_some_and(|kept| kept.expose() == token)
+            });
+            let attempt = known.and_then(|record| record.attempt);
             let (label, noted) = (attempt.and_then(|attempt| attempt.label), attempt.is_some());
             self.sent.push(Sent {
                 token,
@@ -413,167 +393,5 @@ impl Stage {
             sent.delivered &= exchange.leg != Leg::Token;
         }
         exchanged
-    }
-
-    pub(super) fn read(&self) -> Reading {
-        let (notes, writable) = (self.notes.clone(), !self.read_only);
-        let stored = self.record.as_ref().and_then(Record::version);
-        let record = match &self.spool {
-            Some((after, credential))
-                if after.contains(&stored) && self.may_become(credential.version) =>
-            {
-                let spooled = Some(Spooled { follows: stored });
-                Some(Record {
-                    credential: Some(credential.clone()),
-                    spooled,
-                    ..Record::default()
-                })
-            }
-            _ => self.record.clone(),
-        };
-        Reading {
-            record,
-            notes,
-            writable,
-        }
-    }
-
-    fn may_become(&self, new: Version) -> bool {
-        match self.record.as_ref().and_then(Record::version) {
-            Some(held) => held.incarnation != new.incarnation || new.succeeds(&held),
-            None => self.buried != Some(new.incarnation),
-        }
-    }
-
-    fn commit(&mut self, commit: Commit) -> Committed {
-        self.commits.push(commit.clone());
-        let stored = self.record.as_ref().and_then(Record::version);
-        let spooled = self
-            .read()
-            .record
-            .filter(|r| r.spooled.is_some())
-            .and_then(|r| r.version());
-        let fits = match commit.expects {
-            Expects::Version(version) => stored == Some(version) || spooled == Some(version),
-            Expects::Nothing => stored.is_none(),
-            Expects::Anything => true,
-        };
-        if !fits
-            || (commit.expects != Expects::Anything && !self.may_become(commit.credential.version))
-        {
-            return Committed::Moved;
-        }
-        let other =
-            |old: &Credential| old.version.incarnation != commit.credential.version.incarnation;
-        let superseded = self
-            .record
-            .take()
-            .and_then(|record| record.credential)
-            .filter(other)
-            .map(Box::new);
-        let Commit {
-            credential,
-            forced,
-            binding,
-            event,
-            ..
-        } = commit;
-        self.record = Some(Record {
-            credential: Some(credential),
-            forced,
-            ..Record::default()
-        });
-        self.binding = binding.or(self.binding.take());
-        self.spool = None;
-        self.events.push(event);
-        Committed::Done { superseded }
-    }
-
-    fn bury(&mut self, event: Event, revoke: bool) -> Option<Box<Buried>> {
-        let credential = self.record.take()?.credential;
-        self.record = Some(Record::default());
-        let credential = credential?;
-        self.buried = Some(credential.version.incarnation);
-        self.events.push(event);
-        if revoke {
-            self.queue.push(credential.clone());
-        }
-        let unshared = self
-            .registrations
-            .iter()
-            .find(|r| r.client.id == credential.client.id)
-            .cloned();
-        Some(Box::new(Buried {
-            credential,
-            unshared,
-        }))
-    }
-}
-
-/// An act in words: its kind, then what tells it from others of its kind.
-fn words(act: &Act) -> String {
-    match act {
-        Act::Send(exchange) => format!("send {:?}", exchange.leg).to_lowercase(),
-        Act::Lock(Lock::Refresh(_)) => "lock".into(),
-        Act::Lock(Lock::Register(_)) => "lock registering".into(),
-        Act::Unlock(Lock::Refresh(_)) => "unlock".into(),
-        Act::Unlock(Lock::Register(_)) => "unlock registering".into(),
-        Act::Reread(_) => "reread".into(),
-        Act::Note { facts, .. } => format!(
-            "note {}",
-            facts.iter().map(fact).collect::<Vec<_>>().join(", ")
-        ),
-        Act::Commit(commit) => {
-            let over = match commit.expects {
-                Expects::Version(version) => version.generation.0.to_string(),
-                other => format!("{other:?}").to_lowercase(),
-            };
-            format!(
-                "commit {} over {over}",
-                commit.credential.version.generation.0
-            )
-        }
-        Act::Spool {
-            follows,
-            credential,
-        } => {
-            let follows =
-                follows.map_or("nothing".into(), |version| version.generation.0.to_string());
-            format!("spool {} after {follows}", credential.version.generation.0)
-        }
-        Act::PrepareSpool(_) => "prepare-spool".into(),
-        Act::Learn(..) => "learn".into(),
-        Act::FindRegistrations(_) => "find-registrations".into(),
-        Act::KeepRegistration(_) => "keep-registration".into(),
-        Act::ForgetRegistration(_) => "forget-registration".into(),
-        Act::OpenCallback(callback) => match callback.port {
-            Some(port) => format!("open-callback {port}"),
-            None => "open-callback".into(),
-        },
-        Act::Show(_) => "show".into(),
-        Act::CloseCallback => "close-callback".into(),
-        Act::Bury { .. } => "bury".into(),
-        Act::Revoked(..) => "revoked".into(),
-        Act::PutBinding(_) => "bind".into(),
-        Act::Record(..) => "record".into(),
-    }
-}
-
-fn fact(fact: &Fact) -> String {
-    match fact {
-        Fact::Attempt(Some(attempt)) => match attempt.label {
-            Some(label) => format!(
-                "attempt {}",
-                serde_json::to_string(&label).unwrap().trim_matches('"')
-            ),
-            None => "attempt".into(),
-        },
-        Fact::Attempt(None) => "no attempt".into(),
-        Fact::Acceptance(_) => "acceptance".into(),
-        Fact::Suspicion(Some(suspicion)) => format!("suspicion {}", suspicion.probes),
-        Fact::Suspicion(None) => "no suspicion".into(),
-        Fact::Backoff(Some(_)) => "backoff".into(),
-        Fact::Backoff(None) => "no backoff".into(),
-        Fact::Forced(_) => "forced".into(),
     }
 }

@@ -137,6 +137,21 @@ fn an_ended_token_is_tried_only_when_its_refresh_failed() {
     assert!(!tries_the_ended(&Error::login(LoginCause::Never)));
 }
 
+/// F-02: a refresh that was refused because of somebody else's 401 is no answer to who has an ended token.
+#[test]
+fn a_refusal_for_anothers_reason_is_no_answer() {
+    let (memory, policy) = (holding(0), Policy::default());
+    let refused = Want {
+        asked: false,
+        refused: Some(version(0)),
+    };
+    let denied = Err(Error::DeniedByResource);
+    assert!(memory.answers(refused, &denied, at(0), policy));
+    assert!(!memory.answers(Want::default(), &denied, at(0), policy));
+    assert!(memory.answers(Want::default(), &Ok(Gain::Nothing), at(0), policy));
+    assert!(!memory.answers(refused, &Ok(Gain::Nothing), at(0), policy));
+}
+
 /// What an earlier run could not store goes along with the next: the version, and the facts about it.
 #[test]
 fn the_next_task_carries_what_nothing_has_taken() {

@@ -4,6 +4,10 @@
 
 mod authorization;
 mod mcp;
+#[cfg(feature = "processes")]
+mod processes;
+mod proxy;
 mod refresh;
+mod simulation;
 mod sockets;
 mod world;

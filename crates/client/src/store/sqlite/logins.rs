@@ -5,7 +5,7 @@ use pilotlight_core::{
     credential::{Credential, CredentialId, CredentialKey, Incarnation, Version},
     event::Event,
     flow::{Buried, Commit, Committed, Registration},
-    record::{Fact, Record, Spooled},
+    record::{Fact, Record},
     registration::ClientSource,
     time::Wall,
 };
@@ -15,51 +15,29 @@ use serde::{Deserialize, Serialize};
 use super::{
     Inner,
     error::sql,
-    lock,
     rows::{self, Stored},
     schema::hides_nothing,
     tables::{self, TakenName},
 };
 use crate::store::{
-    LockName, QueuedRevocation,
-    place::Folder,
-    rules::{Admission, Held},
-    seal::{Kind, Place, hex},
-    spool::{Entry, Slot},
+    QueuedRevocation,
+    entry::Entry,
+    rules::{Admission, together},
+    seal::{Kind, Place},
 };
 
 impl Inner {
     pub(super) fn read(&self, key: &CredentialKey) -> Result<Option<Record>, Error> {
         let id = self.keys.lookup.credential(key);
-        let spooled = self.spooled(id)?;
+        let newest = self.spooled(id)?.into_iter().next();
         let stored = self.reading(|connection| rows::load(connection, &self.keys, id))?;
         let held = stored.held();
-        let spooled = newest(spooled, held).map(|credential| {
-            let spooled = Some(Spooled {
-                follows: held.version(),
-            });
-            // What is known of forced refreshes outlives a version; the other facts belong to the one that is stored.
-            let forced = match &stored {
-                Stored::Login(record, version)
-                    if version.incarnation == credential.version.incarnation =>
-                {
-                    record.forced.clone()
-                }
-                _ => None,
-            };
-            Record {
-                credential: Some(credential),
-                spooled,
-                forced,
-                ..Record::default()
-            }
-        });
-        Ok(match (spooled, stored) {
-            (Some(record), _) => Some(record),
-            (None, Stored::Login(record, _)) => Some(*record),
-            (None, Stored::Buried(_)) => Some(Record::default()),
-            (None, Stored::Nothing) => None,
-        })
+        let stored = match stored {
+            Stored::Login(record, _) => Some(*record),
+            Stored::Buried(_) => Some(Record::default()),
+            Stored::Nothing => None,
+        };
+        Ok(together(held, stored, newest.as_ref()))
     }
 
     pub(super) fn note(
@@ -70,13 +48,17 @@ impl Inner {
         event: Option<&Event>,
     ) -> Result<bool, Error> {
         let id = self.keys.lookup.credential(key);
-        self.writing(|transaction| {
+        let noted = self.writing(|transaction| {
             let noted = rows::note(transaction, &self.keys, id, version, facts)?;
             if let (true, Some(event)) = (noted, event) {
                 rows::add_event(transaction, &self.keys, id, event)?;
             }
             Ok(noted)
-        })
+        })?;
+        if noted && facts.iter().any(|fact| matches!(fact, Fact::Attempt(_))) {
+            self.give_up_spooled_attempt(id, version);
+        }
+        Ok(noted)
     }
 
     pub(super) fn commit(&self, commit: &Commit) -> Result<Committed, Error> {
@@ -88,15 +70,15 @@ impl Inner {
             let held = stored.held();
             let spooled = entries
                 .first()
-                .filter(|entry| counts(entry, held))
-                .map(|entry| entry.credential.version);
+                .and_then(|entry| entry.counting(held))
+                .map(|credential| credential.version);
             let (superseded, length) = match held.admits(spooled, commit.expects, new.version) {
                 Admission::Moved => return Ok((Committed::Moved, None)),
                 Admission::Already => (None, None),
                 Admission::Write => {
                     let length =
                         rows::save(transaction, &self.keys, id, new, commit.forced.as_ref())?;
-                    (superseded(stored, entries, new.version), Some(length))
+                    (superseded(stored, &entries, new.version), Some(length))
                 }
             };
             if let Some(binding) = &commit.binding {
@@ -111,40 +93,6 @@ impl Inner {
         Ok(committed)
     }
 
-    pub(super) fn prepare_spool(&self, key: &CredentialKey) -> Result<(), Error> {
-        self.admit_writer()?;
-        let id = self.keys.lookup.credential(key);
-        let locks = self.folder.sub(super::LOCKS)?;
-        lock::prepare(&locks, &lock::file_name(LockName::Refresh(id)))?;
-        let folder = self.folder.sub(SPOOL)?;
-        slot(&folder, id).reserve(0)
-    }
-
-    pub(super) fn spool(
-        &self,
-        follows: Option<Version>,
-        credential: &Credential,
-    ) -> Result<(), Error> {
-        self.admit_writer()?;
-        let id = self.keys.lookup.credential(&credential.key);
-        let mut after = vec![follows];
-        // What follows a spooled version also follows what that one followed: neither may have reached the store.
-        if let Some(newest) = self.spooled_if_readable(id).into_iter().next()
-            && follows == Some(newest.credential.version)
-        {
-            after.extend(newest.after.into_iter().take(CHAIN - 1));
-        }
-        let entry = Entry {
-            after,
-            credential: credential.clone(),
-        };
-        let envelope = self.keys.seal(&spool_place(&id.0), &entry)?;
-        let folder = self.folder.sub(SPOOL)?;
-        slot(&folder, id).write(&envelope)?;
-        self.count_change();
-        Ok(())
-    }
-
     pub(super) fn bury(
         &self,
         key: &CredentialKey,
@@ -156,7 +104,11 @@ impl Inner {
         let now = self.clock.now().wall;
         let buried = self.writing(|transaction| {
             let stored = rows::load(transaction, &self.keys, id)?;
-            let spooled = newest(entries, stored.held());
+            // Only the newest: it was written knowing the other.
+            let spooled = entries
+                .first()
+                .and_then(|entry| entry.counting(stored.held()))
+                .cloned();
             let credential = match (spooled, stored) {
                 (Some(credential), stored) => {
                     // A login that only the spool holds is over, and so is the one that it was about to replace.
@@ -193,13 +145,7 @@ impl Inner {
             Ok(Some(buried))
         })?;
         if buried.is_some() {
-            let wiped = self
-                .folder
-                .sub(SPOOL)
-                .and_then(|folder| slot(&folder, id).wipe());
-            if let Err(error) = wiped {
-                tracing::warn!(%error, "the spool slot of a login that was ended could not be wiped");
-            }
+            self.wipe_slot(id);
             if !revoke {
                 self.empty_the_log();
             }
@@ -336,43 +282,6 @@ impl Inner {
         })
     }
 
-    /// What the slot holds, newest first.
-    fn spooled(&self, id: CredentialId) -> Result<Vec<Entry>, Error> {
-        let Some(folder) = self.folder.existing_sub(SPOOL)? else {
-            return Ok(Vec::new());
-        };
-        let envelopes = slot(&folder, id).read()?;
-        envelopes
-            .iter()
-            .map(|envelope| self.keys.open(&spool_place(&id.0), envelope))
-            .collect()
-    }
-
-    /// The same for writers, whom a damaged slot must not stop: the store's own rules still hold, and a login or a
-    /// logout is how a person gets out of the damage.
-    fn spooled_if_readable(&self, id: CredentialId) -> Vec<Entry> {
-        self.spooled(id).unwrap_or_else(|error| {
-            tracing::warn!(%error, "a spool slot cannot be read");
-            Vec::new()
-        })
-    }
-
-    /// Grows the slot ahead of the next refresh, whose record will be about as long as this one.
-    fn make_room(&self, id: CredentialId, length: usize) {
-        let grown = self
-            .folder
-            .existing_sub(SPOOL)
-            .and_then(|folder| match folder {
-                Some(folder) if slot(&folder, id).exists()? => {
-                    slot(&folder, id).reserve(length + ENTRY_EXTRA)
-                }
-                _ => Ok(()),
-            });
-        if let Err(error) = grown {
-            tracing::warn!(%error, "the spool slot of a login could not be made larger");
-        }
-    }
-
     /// Moves the log into the file and empties it, so that what was deleted is nowhere. As well as it can be done: while
     /// another process reads, the log is emptied by a later call.
     fn empty_the_log(&self) {
@@ -391,22 +300,9 @@ struct Queued {
     unshared: Option<Registration>,
 }
 
-/// The spooled version that counts, if one does: only the newest, since it was written knowing the other.
-fn newest(entries: Vec<Entry>, held: Held) -> Option<Credential> {
-    entries
-        .into_iter()
-        .next()
-        .filter(|entry| counts(entry, held))
-        .map(|entry| entry.credential)
-}
-
-fn counts(entry: &Entry, held: Held) -> bool {
-    held.is_followed_by(&entry.after, entry.credential.version)
-}
-
 /// The newest version of another incarnation that a commit replaces; where a login is spooled over a refresh that never
 /// reached the store, that version lies in the other half.
-fn superseded(stored: Stored, entries: Vec<Entry>, new: Version) -> Option<Box<Credential>> {
+fn superseded(stored: Stored, entries: &[Entry], new: Version) -> Option<Box<Credential>> {
     let held = stored.held();
     let Stored::Login(record, version) = stored else {
         return None;
@@ -415,11 +311,11 @@ fn superseded(stored: Stored, entries: Vec<Entry>, new: Version) -> Option<Box<C
         return None;
     }
     let spooled = entries
-        .into_iter()
-        .filter(|entry| counts(entry, held) && entry.credential.version.succeeds(&version))
-        .map(|entry| entry.credential)
+        .iter()
+        .filter_map(|entry| entry.counting(held))
+        .filter(|credential| credential.version.succeeds(&version))
         .max_by_key(|credential| credential.version.generation);
-    spooled.or(record.credential).map(Box::new)
+    spooled.cloned().or(record.credential).map(Box::new)
 }
 
 /// Forgets tombstones with their history, and revocations that nobody managed, after thirty days.
@@ -432,22 +328,4 @@ pub(super) fn forget_old(transaction: &Connection, now: Wall) -> Result<(), Erro
     Ok(())
 }
 
-fn slot(folder: &Folder, id: CredentialId) -> Slot<'_> {
-    Slot::new(folder, &hex(&id.0))
-}
-
-fn spool_place(id: &[u8; 32]) -> Place<'_> {
-    Place {
-        kind: Kind::Spool,
-        record: id,
-        version: None,
-        clear: &[],
-    }
-}
-
-pub(super) const SPOOL: &str = "spool";
-/// How many versions a chain of spooled ones may name.
-const CHAIN: usize = 32;
-/// How much longer a spooled record can be than a stored one.
-const ENTRY_EXTRA: usize = 1024;
 const THIRTY_DAYS_MS: u64 = 30 * 86_400 * 1000;

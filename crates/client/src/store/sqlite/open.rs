@@ -157,7 +157,7 @@ fn wait_for_init(locks: &Folder, config: &SqliteStoreConfig) -> Result<crate::st
 
 /// A store that was never made leaves nothing behind; one whose file is gone leaves the spare copies of its logins.
 fn missing(folder: &Folder) -> Result<(), Error> {
-    let spool = folder.path().join(super::logins::SPOOL);
+    let spool = folder.path().join(super::slots::SPOOL);
     let mut entries = fs::read_dir(spool).into_iter().flatten().flatten();
     if entries.any(|entry| entry.file_name().to_string_lossy().ends_with(".spool")) {
         let what = format!(

@@ -2,9 +2,13 @@ use super::{
     schema::{Header, READER, WRITER},
     *,
 };
-use crate::clock::SystemClock;
+use crate::{clock::SystemClock, store::Store as _};
 use pilotlight_core::{
-    credential::{Account, Generation, Incarnation},
+    credential::{Account, CredentialKey, Generation, Incarnation, Version},
+    event::Event,
+    issuer::Issuer,
+    notes::IssuerNotes,
+    record::Record,
     resource::Resource,
     time::{Mono, Now},
 };
@@ -88,6 +92,7 @@ async fn below_min_writer_a_program_serves_and_writes_nothing() {
         assert!(is_refused(store.note(&key(), version, &[], None).await));
         assert!(is_refused(store.bury(&key(), &event(), true).await));
         assert!(is_refused(store.prepare_spool(&key()).await));
+        assert!(is_refused(store.spool_attempt(&key(), version, None).await));
         assert!(is_refused(
             store.revoked(&key(), Incarnation([1; 16])).await
         ));

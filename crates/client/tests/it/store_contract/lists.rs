@@ -164,7 +164,7 @@ pub(super) async fn notes_and_outcomes_are_kept(world: &impl World) {
         store.notes(&issuer()).await.unwrap(),
         IssuerNotes::default()
     );
-    let notes = IssuerNotes::repeated_badly(Wall(7));
+    let notes = IssuerNotes::default().repeated_badly(std::time::Duration::ZERO, Wall(7));
     store.learn(&issuer(), &notes).await.unwrap();
     assert_eq!(store.notes(&issuer()).await.unwrap(), notes);
     let id = store.binding_id(&binding_key(1));

@@ -1,4 +1,4 @@
-//! The file system: permissions, planted files, full disks.
+//! The file system: permissions, planted files, other writers.
 
 use super::*;
 
@@ -198,7 +198,7 @@ async fn files_of_other_users_are_refused() {
     }
 }
 
-fn skipped(why: &str) {
+pub(super) fn skipped(why: &str) {
     use std::io::Write as _;
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }
@@ -230,99 +230,6 @@ async fn an_existing_store_opens_at_once() {
     };
     let best = (0..20).map(|_| once()).min().unwrap();
     assert!(best < Duration::from_millis(20), "{best:?}");
-}
-
-/// F-06: with the disk full the store refuses and the spool takes; afterwards what was spooled is merged.
-#[tokio::test]
-async fn the_spool_takes_what_a_full_disk_refuses() {
-    let place = Sqlite::new();
-    let disk = place.dir.path().join("disk");
-    fs::create_dir(&disk).unwrap();
-    let mut mount = Command::new("mount");
-    mount
-        .args(["-t", "tmpfs", "-o", "size=1m,mode=0700", "none"])
-        .arg(&disk)
-        .stderr(Stdio::null());
-    if !mount.status().is_ok_and(|status| status.success()) {
-        return skipped("no file system can be mounted here");
-    }
-    let _unmount = Unmount(disk.clone());
-    let mut config = place.config.clone();
-    config.data_dir = disk.join("data");
-    let store = SqliteStore::open(&config).unwrap();
-    store.prepare_spool(&key(1)).await.unwrap();
-    store
-        .commit(&commit(1, version(1, 0), Expects::Anything))
-        .await
-        .unwrap();
-    let filler = fs::File::create(disk.join("filler")).unwrap();
-    let mut offset = 0;
-    for size in [65_536, 4096, 1] {
-        while filler.write_all_at(&vec![1; size], offset).is_ok() {
-            offset += size as u64;
-        }
-    }
-    // The log still has room in the blocks that it has; when those are used up, every write is refused.
-    let mut refused = None;
-    for n in 0..2000 {
-        if let Err(error) = store.record(&key(1), &event(n)).await {
-            refused = Some(error);
-            break;
-        }
-    }
-    assert!(
-        matches!(refused, Some(Error::StoreUnavailable { .. })),
-        "{refused:?}"
-    );
-    let name = LockName::Refresh(store.credential_id(&key(1)));
-    let lease = store.try_lock(name).await.unwrap();
-    assert!(
-        matches!(lease, Locked::Got(_)),
-        "the lock needs no new block"
-    );
-    for generation in 1..4 {
-        let next = commit(
-            1,
-            version(1, generation),
-            Expects::Version(version(1, generation - 1)),
-        );
-        assert_eq!(
-            store.commit(&next).await.unwrap_err().code(),
-            "unavailable.store"
-        );
-        store
-            .spool(Some(version(1, generation - 1)), &next.credential)
-            .await
-            .unwrap();
-        assert_eq!(
-            store.read(&key(1)).await.unwrap().unwrap().version(),
-            Some(version(1, generation))
-        );
-    }
-    drop((lease, store));
-    fs::remove_file(disk.join("filler")).unwrap();
-    let store = SqliteStore::open(&config).unwrap();
-    let record = store.read(&key(1)).await.unwrap().unwrap();
-    assert_eq!(
-        record.credential,
-        Some(credential(1, version(1, 3))),
-        "the newest refresh token survives the restart"
-    );
-    let follows = record.spooled.unwrap().follows.unwrap();
-    let merged = store
-        .commit(&commit(1, version(1, 3), Expects::Version(follows)))
-        .await
-        .unwrap();
-    assert_eq!(merged, Committed::Done { superseded: None });
-    assert_eq!(store.read(&key(1)).await.unwrap().unwrap().spooled, None);
-}
-
-struct Unmount(PathBuf);
-
-impl Drop for Unmount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }
 
 /// F-06: another writer that does not let go is a bad moment, not damage; reading goes on.

@@ -3,19 +3,17 @@
 use std::time::Duration;
 
 use crate::{
-    attempt::{Attempt, Label, Ruling},
+    attempt::{Attempt, Label, Ruling, repeat_window},
     credential::{Credential, Lifetime, Version},
     error::{Error, LoginCause},
     event::{Happened, Reason},
-    exchange::{Exchange, Leg},
     flow::{Act, Commit, Expects, Reading, Turn},
     freshness::{DueReason, Freshness},
-    grant::{Grant, token_request},
     record::{Fact, Forced, Record},
     time::{Now, Wall},
 };
 
-use super::{Call, Gain, Outcome, Refresh, State, version_of};
+use super::{Call, Gain, Outcome, Refresh, State, ending::Then, version_of};
 
 impl Refresh {
     /// Decides, from what store and spool hold, whether to send at all.
@@ -97,7 +95,11 @@ impl Refresh {
             Some(Label::RetryAmbiguous) if attempt.process == self.task.process => {
                 Ruling::Uncertain
             }
-            _ => attempt.ruling(now, reading.notes.grace(now.wall)),
+            _ => {
+                let grace = reading.notes.grace(now.wall);
+                let limit = self.task.policy.repeat_limit;
+                attempt.ruling(now, repeat_window(grace, limit))
+            }
         });
         let label = match ruling {
             _ if record.suspicion.is_some() => Some(Label::ProbeSuspect),
@@ -122,18 +124,23 @@ impl Refresh {
             reason,
             attempt,
             found,
+            repeats: false,
+            acted: false,
         })
     }
 
     /// Lays what an earlier run could not note over what the store knows of the same version (I-1, I-9).
-    fn remember(&self, reading: &mut Reading) {
+    fn remember(&mut self, reading: &mut Reading) {
         let (Some(known), Some(record)) = (&self.task.remembered, &mut reading.record) else {
             return;
         };
         if known.version() == record.version() {
+            let read = record.clone();
             record.attempt = record.attempt.or(known.attempt);
             record.backoff = record.backoff.take().or_else(|| known.backoff.clone());
             record.suspicion = record.suspicion.take().or_else(|| known.suspicion.clone());
+            // Nor does the store know now: a run that only looks must not forget it.
+            self.unnoted |= *record != read;
         }
     }
 
@@ -226,45 +233,7 @@ impl Refresh {
             unsaved: false,
             unnoted: false,
         };
-        self.facts(outcome, version, facts, event, false)
-    }
-
-    /// Makes the attempt durable; nothing leaves before that.
-    pub(super) fn note(self, call: Call) -> Turn<Self> {
-        let (key, version) = (self.task.key.clone(), call.credential.version);
-        let act = Act::Note {
-            key,
-            version,
-            facts: vec![Fact::Attempt(Some(call.attempt))],
-            event: None,
-        };
-        self.next(State::ExpectNote(Box::new(call)), act)
-    }
-
-    pub(super) fn send(self, call: Box<Call>) -> Turn<Self> {
-        let Some(token) = &call.credential.refresh_token else {
-            return self.stop(
-                call.reading,
-                Err(Error::Bug {
-                    what: "refresh without a refresh token",
-                }),
-            );
-        };
-        let grant = Grant::Refresh { token, scope: None };
-        let pins = &call.credential.pins;
-        let form = token_request(
-            &grant,
-            &call.credential.client,
-            pins.resource_parameter.as_deref(),
-        );
-        let exchange = Exchange::post(
-            Leg::Token,
-            pins.token_endpoint.clone(),
-            "token_endpoint",
-            form.headers,
-            form.body,
-        );
-        self.next(State::ExpectToken(call), Act::Send(Box::new(exchange)))
+        self.facts(outcome, version, facts, event, Then::Unlock)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    attempt::{Label, repeat_window},
+    attempt::Label,
     credential::{Credential, Lifetime},
     error::{Certainty, Error, LoginCause, Named},
     event::{Happened, Reason},
@@ -11,18 +11,17 @@ use crate::{
     flow::{Act, Commit, Expects, Reading, Step, Turn},
     freshness::refresh_point,
     grant::revocation_request,
-    notes::IssuerNotes,
     record::{Backoff, Fact, Record, Suspicion},
     time::{Mono, Now, Wall},
     token::{TokenAnswer, Verdict},
 };
 
-use super::{Call, Gain, Outcome, Refresh, State, version_of};
+use super::{Call, Gain, Outcome, Refresh, State, ending::Then, version_of};
 
 impl Refresh {
     pub(super) fn judge(
         self,
-        call: Box<Call>,
+        mut call: Box<Call>,
         verdict: Verdict,
         sent_at: Now,
         now: Now,
@@ -35,7 +34,14 @@ impl Refresh {
             Verdict::Refused { error } => {
                 self.back_off(*call, Error::DeniedByIssuer { error }, None, now)
             }
-            Verdict::Ambiguous { error, broken } => self.ambiguous(call, error, broken, now),
+            Verdict::Ambiguous {
+                error,
+                broken,
+                acted,
+            } => {
+                call.acted |= acted;
+                self.ambiguous(call, error, broken, now)
+            }
             Verdict::InvalidGrant { named } => {
                 let key = self.task.key.clone();
                 self.next(State::ExpectReread(call, named), Act::Reread(key))
@@ -133,7 +139,16 @@ impl Refresh {
                 follows: Some(call.credential.version),
             });
         }
-        let notes = call.reading.notes;
+        let mut notes = call.reading.notes;
+        let repeat = call.repeats || call.attempt.label == Some(Label::AfterCrash);
+        let after = call.attempt.sent_at.since(&call.attempt.first_sent_at);
+        let repeated = after.zip(record.version()).filter(|_| repeat);
+        if let Some((after, version)) = repeated {
+            if call.acted {
+                notes = notes.repeated_well(after, now.wall);
+            }
+            notes = notes.repeat_brought(version, after, now.wall);
+        }
         let outcome = Outcome {
             record: Some(record),
             notes,
@@ -141,6 +156,13 @@ impl Refresh {
             unsaved: false,
             unnoted: false,
         };
+        if repeated.is_some() {
+            let (issuer, notes) = (self.task.key.issuer.clone(), outcome.notes.clone());
+            return self.next(
+                State::ExpectLearn(Box::new(outcome)),
+                Act::Learn(issuer, notes),
+            );
+        }
         if call.attempt.label == Some(Label::ProbeSuspect) {
             let (key, event) = (self.task.key.clone(), self.event(now, Happened::Healed));
             return self.next(
@@ -210,16 +232,16 @@ impl Refresh {
         now: Now,
     ) -> Turn<Self> {
         let first = call.attempt.label.is_none();
-        let age = now
-            .since(&call.attempt.first_sent_at)
-            .unwrap_or(Duration::MAX);
-        let pause = Duration::from_millis(200).mul_f64(1.0 + 4.0 * self.fraction());
-        let window = repeat_window(call.reading.notes.grace(now.wall));
-        if first && broken && window.is_some_and(|window| age + pause < window) {
-            // The first call may have been delivered, whatever becomes of the second.
+        if broken && let Some(pause) = self.repeat_after(&call, Duration::ZERO, now) {
+            // This call may have been delivered, whatever becomes of the next.
             call.found = Some(call.attempt);
-            call.attempt.label = Some(Label::RetryAmbiguous);
+            call.attempt.label = Some(match call.attempt.label {
+                None => Label::RetryAmbiguous,
+                // Each label has its maximum; what follows a repeat is uncertain, and no worse (I-1).
+                Some(_) => Label::Uncertain,
+            });
             call.attempt.number += 1;
+            call.repeats = true;
             return self.pause(call, now.mono + pause);
         }
         let usable = !matches!(call.reason, Reason::Refused | Reason::Expired);
@@ -266,7 +288,31 @@ impl Refresh {
             unsaved: false,
             unnoted: false,
         };
-        self.facts(outcome, credential.version, facts, event, false)
+        self.facts(outcome, credential.version, facts, event, Then::Unlock)
+    }
+
+    /// How long to pause before a call whose answer was lost is repeated in this run, if it may be: the window is still
+    /// open then, and it was not repeated too often. After the first repeat nothing is risked that was not risked before, so
+    /// one fault more costs no login.
+    pub(super) fn repeat_after(&self, call: &Call, asked: Duration, now: Now) -> Option<Duration> {
+        let repeats = match call.attempt.label {
+            None => call.attempt.number == 1,
+            Some(Label::RetryAmbiguous | Label::AfterCrash) => true,
+            Some(Label::Uncertain) => call.repeats,
+            Some(_) => false,
+        };
+        let age = now.since(&call.attempt.first_sent_at)?;
+        let pause = match call.attempt.label {
+            None => Duration::from_millis(200).mul_f64(1.0 + 4.0 * self.fraction()),
+            Some(_) => {
+                let doubled = call.attempt.number.saturating_sub(2).min(8);
+                REPEAT_PAUSE.mul_f64(1.0 + self.fraction()) * 2u32.pow(doubled)
+            }
+        };
+        let pause = pause.max(asked);
+        let window = call.window(self.task.policy, now)?;
+        let open = age + pause < window && call.attempt.number <= self.task.policy.most_repeats;
+        (repeats && open).then_some(pause)
     }
 
     pub(super) fn pause(self, call: Box<Call>, at: Mono) -> Turn<Self> {
@@ -282,11 +328,20 @@ impl Refresh {
     /// The issuer did nothing: everything is kept, the attempt is taken back, and the next call waits.
     pub(super) fn back_off(
         self,
-        call: Call,
+        mut call: Call,
         error: Error,
         retry_after: Option<Duration>,
         now: Now,
     ) -> Turn<Self> {
+        // A repeat that was not delivered is still to be made, while its window is open.
+        let asked = retry_after.unwrap_or_default();
+        if call.found.is_some()
+            && let Some(pause) = self.repeat_after(&call, asked, now)
+        {
+            call.attempt.number += 1;
+            call.repeats = true;
+            return self.pause(Box::new(call), now.mono + pause);
+        }
         let Call {
             reading,
             mut record,
@@ -315,7 +370,7 @@ impl Refresh {
             unsaved: false,
             unnoted: false,
         };
-        self.facts(outcome, credential.version, facts, event, false)
+        self.facts(outcome, credential.version, facts, event, Then::TakeBack)
     }
 
     /// `invalid_grant`, and the store still holds what was refused: the login is suspect, or lost.
@@ -357,6 +412,7 @@ impl Refresh {
             mut record,
             attempt,
             credential,
+            repeats,
             ..
         } = call;
         let cause = suspicion.cause.clone();
@@ -371,15 +427,22 @@ impl Refresh {
                 label: attempt.label,
             },
         };
-        let repeated = matches!(
-            attempt.label,
-            Some(Label::RetryAmbiguous | Label::AfterCrash)
-        );
-        let learned = repeated
-            && named != Some(Named::Revoked)
-            && matches!(cause, LoginCause::RefreshRejected { .. });
-        if learned {
-            reading.notes = IssuerNotes::repeated_badly(now.wall);
+        let after = match (attempt.label, reading.notes.repeated) {
+            (Some(Label::RetryAmbiguous | Label::AfterCrash), _) => {
+                attempt.sent_at.since(&attempt.first_sent_at)
+            }
+            (Some(Label::Uncertain), _) if repeats => attempt.sent_at.since(&attempt.first_sent_at),
+            // What a repeat has just brought is refused: the first call has reached the issuer after all, too late.
+            (None, Some(repeated)) if repeated.explains(credential.version, now.wall) => {
+                Some(repeated.after)
+            }
+            _ => None,
+        };
+        let believed =
+            named != Some(Named::Revoked) && matches!(cause, LoginCause::RefreshRejected { .. });
+        let learned = after.filter(|_| believed);
+        if let Some(after) = learned {
+            reading.notes = reading.notes.repeated_badly(after, now.wall);
         }
         let facts = vec![
             Fact::Attempt(None),
@@ -396,7 +459,12 @@ impl Refresh {
             unsaved: false,
             unnoted: false,
         };
-        self.facts(outcome, credential.version, facts, event, learned)
+        let then = if learned.is_some() {
+            Then::Learn
+        } else {
+            Then::Unlock
+        };
+        self.facts(outcome, credential.version, facts, event, then)
     }
 }
 
@@ -439,5 +507,8 @@ const PROBES: [Duration; 4] = [
 ];
 
 const LAST_PROBE: u32 = 3;
+
+/// The shortest pause before a second repeat (I-9); it doubles.
+const REPEAT_PAUSE: Duration = Duration::from_millis(500);
 
 const SHORTEST_LEARNED: Duration = Duration::from_secs(10);

@@ -5,6 +5,7 @@ mod order;
 mod property;
 mod refusal;
 mod repeat;
+mod slot;
 mod storing;
 
 use std::time::Duration;
@@ -12,8 +13,10 @@ use std::time::Duration;
 use super::*;
 use crate::flow::stage::*;
 use crate::{
+    attempt::Label,
     error::Certainty,
     exchange::{Exchange, Leg},
+    record::Fact,
     time::Wall,
 };
 

@@ -104,7 +104,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// I-1, I-16, I-17: whatever is answered, a refresh neither panics nor goes on for ever, lets go of what it locked, and
-    /// sends nothing but under the lock, after a note that was written (or could not be, for a token that has ended).
+    /// sends nothing but under the lock, after an attempt that store or slot took (or both refused, for a token that has
+    /// ended).
     #[test]
     fn whatever_is_answered_the_rules_hold(
         choices in prop::collection::vec(any::<u8>(), 0..60),
@@ -118,7 +119,7 @@ proptest! {
         let mut now = start().after(secs(age));
         let mut choices = choices.into_iter();
         let mut turn = Refresh::new(Task { unsaved, refused, asked, ..task(3) }).start(now);
-        let (mut locked, mut noted, mut bug, mut steps) = (false, None, false, 0);
+        let (mut locked, mut noted, mut slot_refused, mut bug, mut steps) = (false, None, false, false, 0);
         let outcome = loop {
             let (flow, Step { act, wake_at }) = match turn {
                 Turn::Done(outcome) => break outcome,
@@ -133,18 +134,24 @@ proptest! {
                 (Some(Act::Unlock(_)), _) => locked = false,
                 (Some(Act::Note { facts, .. }), Answer::Noted(written)) => {
                     if let [Fact::Attempt(Some(attempt))] = facts[..] {
-                        noted = Some((attempt, written.clone()));
+                        (noted, slot_refused) = (Some((attempt, *written == Ok(true))), false);
                     }
+                }
+                // After the call it puts back what was found before it.
+                (Some(Act::SpoolAttempt { attempt: Some(attempt), .. }), Answer::Done(kept)) if noted.is_some() => {
+                    prop_assert!(noted == Some((*attempt, false)), "the store is asked first");
+                    (noted, slot_refused) = (Some((*attempt, kept.is_ok())), kept.is_err());
                 }
                 (Some(Act::Send(exchange)), _) if exchange.leg == Leg::Token => {
                     prop_assert!(locked);
-                    let Some((attempt, written)) = noted.take() else { panic!("sent without a note") };
-                    prop_assert!(written == Ok(true) || (written.is_err() && attempt.label.is_none()));
+                    let Some((attempt, durable)) = noted.take() else { panic!("sent without a note") };
+                    let excused = slot_refused || kept.is_some();
+                    prop_assert!(durable || (excused && attempt.label.is_none()));
                 }
                 _ => {}
             }
             // After a wrong answer the driver lets go of everything.
-            let done = matches!(act, Some(Act::Unlock(_) | Act::Spool { .. } | Act::Learn(..) | Act::Record(..)));
+            let done = matches!(act, Some(Act::Unlock(_) | Act::Spool { .. } | Act::SpoolAttempt { .. } | Act::Learn(..) | Act::Record(..)));
             bug |= !done && matches!(answer, Answer::Done(_));
             turn = flow.handle(answer, now);
         };
@@ -153,47 +160,44 @@ proptest! {
     }
 
     /// I-1, I-2, I-3, I-4, I-5, I-8, F-03, F-06: three processes, crashes, a network and a store that break: per refresh
-    /// token one unlabelled call, each label within its maximum, nothing spent is sent again, and no login is ever lost.
+    /// token one unlabelled call, each label within its maximum, nothing spent is sent again, and no login is ever lost. While
+    /// the slot takes what the store refuses, nothing leaves without a durable attempt.
     #[test]
-    fn whatever_breaks_the_invariants_hold(script in prop::collection::vec(any::<[u8; 4]>(), 1..40)) {
+    fn whatever_breaks_the_invariants_hold(script in prop::collection::vec(any::<[u8; 5]>(), 1..40)) {
         let mut stage = Stage::with(credential(0));
         stage.may_keep = true;
-        let mut memories: [Option<Credential>; 3] = Default::default();
+        let mut memories: [Memory; 3] = Default::default();
         let mut spent: Vec<String> = Vec::new();
-        for (i, [who, time, weather, fault]) in script.into_iter().enumerate() {
+        for (i, [who, time, weather, fault, change]) in script.into_iter().enumerate() {
             stage.pass(Duration::from_millis(u64::from(time) * u64::from(time) * 60));
             let next = u64::try_from(i).unwrap() + 100;
             stage.heal().clear();
-            if fault % 5 == 1 {
-                stage.fail("commit");
-            }
-            if fault % 25 == 6 {
-                stage.fail("spool");
-            }
-            for _ in 0..3 {
+            break_store(&mut stage, fault, change);
+            for _ in 0..8 {
                 stage.answer(network(weather, next));
             }
             let (before, mut refreshed) = (stage.sent.len(), false);
             // Where nothing durable knows the newest version, only the process that holds it could know better.
-            let holder = memories.iter().position(Option::is_some).unwrap_or(usize::from(who % 3));
+            let holder = memories.iter().position(|memory| memory.unsaved.is_some()).unwrap_or(usize::from(who % 3));
             let memory = &mut memories[holder];
-            let held = memory.as_ref().or(stage.record().credential.as_ref()).map(|c| c.version);
+            let held = memory.unsaved.as_ref().or(stage.record().credential.as_ref()).map(|c| c.version);
             let refused = held.filter(|_| who > 200);
-            let task = Task { held, refused, unsaved: memory.clone().map(Box::new), process: process(u32::try_from(holder).unwrap()), ..task(0) };
-            if fault > 230 && memory.is_none() {
-                stage.crash_after(["lock", "reread", "note", "send", "commit"][usize::from(weather % 5)], Refresh::new(task));
+            let unsaved = memory.unsaved.clone().map(Box::new);
+            let remembered = memory.unnoted.clone().map(Box::new);
+            let task = Task { held, refused, unsaved, remembered, process: process(u32::try_from(holder).unwrap()), ..task(0) };
+            if fault > 230 && memory.unsaved.is_none() {
+                stage.crash_after(CRASHES[usize::from(weather) % CRASHES.len()], Refresh::new(task));
+                *memory = Memory::default();
             } else {
                 let outcome = stage.run(Refresh::new(task));
                 let wrong = matches!(outcome.result, Err(Error::Bug { .. } | Error::LoginRequired { cause: LoginCause::Never }));
                 prop_assert!(!wrong, "{:?}", outcome.result);
-                let newest = outcome.record.and_then(|record| record.credential);
                 refreshed = outcome.result == Ok(Gain::Refreshed);
-                *memory = newest.filter(|_| outcome.unsaved).or(memory.take()).filter(|kept| {
-                    stage.read().record.and_then(|r| r.version()).is_some_and(|stored| kept.version.succeeds(&stored))
-                });
+                memory.settle(outcome, &stage);
             }
             for sent in &stage.sent[before..] {
                 prop_assert!(!spent.contains(&sent.token), "{} is spent", sent.token);
+                prop_assert!(sent.noted || slot_fails(fault), "{:?} left without a durable attempt", sent);
             }
             if refreshed {
                 spent.push(stage.sent.last().unwrap().token.clone());
@@ -201,9 +205,61 @@ proptest! {
             prop_assert!(stage.record().credential.as_ref().is_some_and(|c| c.refresh_token.is_some()));
         }
         for token in stage.sent.iter().map(|sent| &sent.token) {
-            let of = |label| stage.sent.iter().filter(|s| s.token == *token && s.delivered && s.noted && s.label == label).count();
-            prop_assert!(of(None) <= 1, "{token} {:?}", stage.sent);
+            let of = |label| stage.sent.iter().filter(|s| s.token == *token && s.delivered && s.label == label).count();
+            // What nothing durable knew of may be sent again by whoever was not told.
+            let unheld = stage.sent.iter().filter(|s| s.token == *token && !s.noted).count();
+            prop_assert!(of(None) <= 1 + unheld, "{token} {:?}", stage.sent);
             prop_assert!(of(Some(Label::RetryAmbiguous)) <= 1 && of(Some(Label::AfterCrash)) <= 1, "{token} {:?}", stage.sent);
         }
     }
 }
+
+/// What a process knows that no store does.
+#[derive(Default)]
+struct Memory {
+    unsaved: Option<Credential>,
+    unnoted: Option<Record>,
+}
+
+impl Memory {
+    fn settle(&mut self, outcome: Outcome, stage: &Stage) {
+        self.unnoted = outcome.record.clone().filter(|_| outcome.unnoted);
+        let newest = outcome.record.and_then(|record| record.credential);
+        let stored = stage.read().record.and_then(|record| record.version());
+        self.unsaved = newest
+            .filter(|_| outcome.unsaved)
+            .or(self.unsaved.take())
+            .filter(|kept| stored.is_some_and(|stored| kept.version.succeeds(&stored)));
+    }
+}
+
+/// Makes store and slot refuse, from the start or from the call on, or only until then.
+fn break_store(stage: &mut Stage, fault: u8, change: u8) {
+    if fault % 5 == 1 {
+        stage.fail("commit");
+    }
+    if fault % 3 == 1 {
+        stage.fail("note");
+    }
+    if slot_fails(fault) {
+        stage.fail("spool");
+    }
+    match change % 8 {
+        0 => drop(stage.before("send", |stage| {
+            stage.heal();
+        })),
+        1 => drop(stage.before("send", |stage| {
+            stage.fail("note").fail("commit");
+        })),
+        2 => drop(stage.before("note attempt retry", |stage| {
+            stage.fail("note");
+        })),
+        _ => {}
+    }
+}
+
+fn slot_fails(fault: u8) -> bool {
+    fault % 25 == 6
+}
+
+const CRASHES: [&str; 6] = ["lock", "reread", "note", "spool", "send", "commit"];

@@ -65,26 +65,16 @@ fn a_refusing_store_is_served_from_the_spool() {
     stage.spool = Some((vec![Some(version(4))], five()));
     stage.fail("commit").fail("note");
     assert_eq!(stage.refresh().result, Ok(Gain::Adopted));
-    stage.pass(secs(3500));
-    assert!(
-        matches!(stage.refresh().result, Err(Error::StoreUnavailable { .. })),
-        "due, and no note can be written"
-    );
-    assert!(stage.sent.is_empty());
-    stage.pass(secs(200)).answer(tokens(6));
+    stage.pass(secs(3500)).answer(tokens(6));
     let outcome = stage.refresh();
     assert_eq!(
         (outcome.result, outcome.unsaved),
         (Ok(Gain::Refreshed), false)
     );
-    assert_eq!(
-        stage
-            .sent
-            .iter()
-            .map(|sent| sent.token.as_str())
-            .collect::<Vec<_>>(),
-        ["rt-5"]
-    );
+    let [Sent { token, noted, .. }] = &stage.sent[..] else {
+        panic!("{:?}", stage.sent)
+    };
+    assert_eq!((token.as_str(), *noted), ("rt-5", true));
     stage.heal();
     assert_eq!(stage.run(Refresh::new(task(6))).result, Ok(Gain::Nothing));
     assert_eq!(
@@ -129,65 +119,54 @@ fn what_nothing_takes_is_unsaved_and_saved_later() {
 /// F-06, I-2, I-3: while nothing takes it, memory still holds the newest version: the store's is spent and never sent.
 #[test]
 fn the_spent_token_is_never_sent_while_memory_holds_its_successor() {
-    for spool_heals in [false, true] {
-        let mut stage = due();
-        stage.may_keep = !spool_heals;
-        stage.record.as_mut().unwrap().attempt = Some(Attempt {
-            generation: version(4).generation,
-            number: 1,
-            label: None,
-            fence: 1,
-            process: process(1),
-            first_sent_at: start(),
-            sent_at: start(),
-        });
-        stage.fail("commit").fail("note");
-        if !spool_heals {
-            stage.fail("spool");
-        }
-        let outcome = stage.run(Refresh::new(Task {
+    let mut stage = due();
+    stage.may_keep = true;
+    stage.record.as_mut().unwrap().attempt = Some(Attempt {
+        generation: version(4).generation,
+        number: 1,
+        label: None,
+        fence: 1,
+        process: process(1),
+        first_sent_at: start(),
+        sent_at: start(),
+    });
+    stage.fail("commit").fail("note").fail("spool");
+    let again = |stage: &mut Stage| {
+        stage.run(Refresh::new(Task {
             unsaved: Some(Box::new(five())),
             ..task(5)
-        }));
-        assert_eq!(
-            (outcome.result, outcome.unsaved),
-            (Ok(Gain::Nothing), !spool_heals)
-        );
-        assert_eq!(outcome.record.unwrap().version(), Some(version(5)));
-        stage.pass(secs(3500));
-        let outcome = stage.run(Refresh::new(Task {
-            unsaved: Some(Box::new(five())),
-            ..task(5)
-        }));
-        assert!(
-            matches!(outcome.result, Err(Error::StoreUnavailable { .. })),
-            "due: not refreshed without a note"
-        );
-        assert_eq!(
-            (outcome.record.unwrap().version(), outcome.unsaved),
-            (Some(version(5)), !spool_heals)
-        );
-        stage.pass(secs(200)).answer(tokens(6));
-        let outcome = stage.run(Refresh::new(Task {
-            unsaved: Some(Box::new(five())),
-            ..task(5)
-        }));
-        assert_eq!(
-            (outcome.result, outcome.unsaved),
-            (Ok(Gain::Refreshed), !spool_heals)
-        );
-        let [Sent { token, .. }] = &stage.sent[..] else {
-            panic!("{:?}", stage.sent)
-        };
-        assert_eq!(token, "rt-5");
-        let six = outcome.record.unwrap().credential.unwrap();
-        stage.heal();
-        let outcome = stage.run(Refresh::new(Task {
-            unsaved: Some(Box::new(six)),
-            ..task(6)
-        }));
-        assert_eq!((outcome.result, stage.generation()), (Ok(Gain::Nothing), 6));
-    }
+        }))
+    };
+    let outcome = again(&mut stage);
+    assert_eq!((outcome.result, outcome.unsaved), (Ok(Gain::Nothing), true));
+    assert_eq!(outcome.record.unwrap().version(), Some(version(5)));
+    stage.pass(secs(3500));
+    let outcome = again(&mut stage);
+    assert!(
+        matches!(outcome.result, Err(Error::StoreUnavailable { .. })),
+        "due: not refreshed without a note"
+    );
+    assert_eq!(
+        (outcome.record.unwrap().version(), outcome.unsaved),
+        (Some(version(5)), true)
+    );
+    stage.pass(secs(200)).answer(tokens(6));
+    let outcome = again(&mut stage);
+    assert_eq!(
+        (outcome.result, outcome.unsaved),
+        (Ok(Gain::Refreshed), true)
+    );
+    let [Sent { token, .. }] = &stage.sent[..] else {
+        panic!("{:?}", stage.sent)
+    };
+    assert_eq!(token, "rt-5");
+    let six = outcome.record.unwrap().credential.unwrap();
+    stage.heal();
+    let outcome = stage.run(Refresh::new(Task {
+        unsaved: Some(Box::new(six)),
+        ..task(6)
+    }));
+    assert_eq!((outcome.result, stage.generation()), (Ok(Gain::Nothing), 6));
 }
 
 /// F-06: a store that takes writes again in the middle takes what memory held first.
@@ -259,11 +238,11 @@ fn what_memory_kept_of_a_logged_out_login_is_revoked() {
     );
 }
 
-/// DESIGN.md section 3 step 7: without a note only a token that is of no use any more is refreshed.
+/// DESIGN.md section 3 step 7: where neither store nor slot takes the note, only a token that is of no use any more is refreshed.
 #[test]
-fn without_a_note_only_an_ended_token_is_refreshed() {
+fn without_any_note_only_an_ended_token_is_refreshed() {
     let mut stage = due();
-    stage.fail("note");
+    stage.fail("note").fail("spool");
     assert!(matches!(
         stage.refresh().result,
         Err(Error::StoreUnavailable { .. })
@@ -372,24 +351,47 @@ fn a_wrong_answer_ends_in_a_bug() {
     assert_eq!(outcome.result.unwrap_err().code(), "bug.unreachable");
 }
 
-/// I-1, I-9: what the store could not note is remembered by the process: no second unlabelled call, no hurried one.
+/// I-1, I-3, I-9: what nothing could note is remembered by the process, through runs that only look: no second unlabelled
+/// call, no hurried one.
 #[test]
 fn what_the_store_could_not_note_is_remembered() {
     let mut stage = due();
-    stage.pass(secs(4000)).fail("note");
+    stage.pass(secs(4000)).fail("note").fail("spool");
     stage.answer(reply(502, "")).answer(reply(502, ""));
-    let outcome = stage.refresh();
+    let mut outcome = stage.refresh();
     assert!(outcome.result.is_err() && outcome.unnoted);
-    let record = outcome.record.unwrap();
+    let record = outcome.record.as_ref().unwrap();
     assert!(
         record.attempt.is_some(),
         "the first call may have been delivered"
     );
     let sent = stage.sent.len();
-    let again = stage.run(Refresh::new(Task {
-        remembered: Some(Box::new(record)),
-        ..task(4)
-    }));
-    assert!(matches!(again.result, Err(Error::StoreUnavailable { .. })));
-    assert_eq!(stage.sent.len(), sent, "no repeat without a durable label");
+    for pause in [0, 0, 0, 400, 0] {
+        stage.pass(secs(pause));
+        let remembered = outcome.record.filter(|_| outcome.unnoted).map(Box::new);
+        outcome = stage.run(Refresh::new(Task {
+            remembered,
+            ..task(4)
+        }));
+        assert!(outcome.result.is_err());
+        assert_eq!(stage.sent.len(), sent, "no repeat without a durable label");
+    }
+}
+
+/// I-2, F-06: a refusal of what only memory holds leaves it there, with the lock: what the store still holds is older, not
+/// newer, and spent.
+#[test]
+fn a_refusal_does_not_bring_the_spent_version_back() {
+    let mut stage = due();
+    stage.may_keep = true;
+    stage.fail("commit").fail("note").fail("spool");
+    let held = Task {
+        unsaved: Some(Box::new(five())),
+        ..task(5)
+    };
+    stage.pass(secs(3700)).answer(oauth_error("invalid_grant"));
+    let outcome = stage.run(Refresh::new(held));
+    assert!(matches!(outcome.result, Err(Error::LoginRequired { .. })));
+    assert_eq!(outcome.record.unwrap().version(), Some(version(5)));
+    assert!(outcome.unsaved, "and the lock is kept");
 }

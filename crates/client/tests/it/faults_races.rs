@@ -1,0 +1,148 @@
+//! Logins and logouts that race a refresh: whatever comes first, a login never loses and a logout leaves nothing alive.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use pilotlight::{
+    Error, LoginRequest,
+    core::{credential::Account, error::LoginCause},
+    store::Store,
+};
+use pilotlight_testkit::{Fault, authorization_server::Kind, fingerprint};
+
+use crate::faults_support::{Dice, World, ask, served, slow, until};
+
+/// What the person does while a refresh is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Person {
+    LogsOut,
+    LogsIn,
+    LogsOutAndIn,
+}
+
+/// F-31, I-5, I-6: a thousand refreshes, two at a time in two processes, race a login, a logout or both in a third. After
+/// a logout nobody is served and nothing is alive at the issuer, not even what a late refresh brought; a login is the one
+/// that counts for everybody. No spent refresh token is sent by anybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_or_logout_races_a_refresh() {
+    let rounds = if slow() { 125 } else { 30 };
+    join_all((0..4).map(|seed| races(seed, rounds))).await;
+}
+
+async fn races(seed: u64, rounds: u32) {
+    let world = World::new(|_| {}).await;
+    let (person, mut session) = world.logged_in().await;
+    let others = [world.process(), world.process()];
+    let mut dice = Dice::new(seed);
+    for round in 0..rounds {
+        // A login of the last ten seconds would be adopted instead of made.
+        world.advance(Duration::from_secs(20));
+        let does = [Person::LogsOut, Person::LogsIn, Person::LogsOutAndIn]
+            [usize::try_from(dice.roll(3)).unwrap()];
+        let fault = match dice.roll(3) {
+            0 => None,
+            1 => Some(Fault::Delay { ms: dice.roll(15) }),
+            _ => Some(Fault::DelayAnswer { ms: dice.roll(15) }),
+        };
+        let context = format!("seed {seed}, round {round}: {does:?}, {fault:?}");
+        if let Some(fault) = fault {
+            world.lab.with_issuer(|issuer| issuer.push_fault(fault));
+        }
+        let before = person.record(&world).await.version().unwrap();
+        // Earlier logins as the same client stay alive at the issuer, which may hold one grant for all of them.
+        let alive = || world.lab.with_issuer(|issuer| issuer.live_grants());
+        let alive_before = alive();
+        let mut refreshing = Vec::new();
+        for other in &others {
+            let refreshed = other.session(&world).await;
+            let pause = Duration::from_micros(dice.roll(10_000));
+            refreshing.push(async move {
+                tokio::time::sleep(pause).await;
+                refreshed.refresh(true).await
+            });
+        }
+        let pause = Duration::from_micros(dice.roll(25_000));
+        let acting = async {
+            tokio::time::sleep(pause).await;
+            if does != Person::LogsIn {
+                person.sessions.logout(&world.key(), false).await.unwrap();
+            }
+            if does != Person::LogsOut {
+                let request = LoginRequest::new(world.url(), Account::default());
+                let done = person.sessions.login(request).await.unwrap();
+                assert!(!done.adopted, "{context}");
+            }
+        };
+        let (ended, ()) = tokio::join!(join_all(refreshing), acting);
+        for result in ended {
+            match result {
+                Ok(_) => {}
+                Err(error) if error == Error::login(LoginCause::Never) => {
+                    assert_ne!(does, Person::LogsIn, "{context}");
+                }
+                Err(error) => panic!("{context}: {error:?}"),
+            }
+        }
+        for process in others.iter().chain([&person]) {
+            process.idle().await;
+        }
+        world.lab.with_issuer(|issuer| issuer.clear_faults());
+
+        let stats = world.stats();
+        assert_eq!(
+            (stats.spent_presented, stats.reuse_revocations),
+            (0, 0),
+            "{context}"
+        );
+        let record = person.record(&world).await;
+        let ended = usize::from(does != Person::LogsIn);
+        let begun = usize::from(does != Person::LogsOut);
+        assert_eq!(alive() + ended, alive_before + begun, "{context}");
+        if does == Person::LogsOut {
+            assert_eq!(record.version(), None, "{context}");
+            let never = Err(Error::login(LoginCause::Never));
+            assert_eq!(ask(&session, &world).await, never, "{context}");
+            assert!(person.store.revocations().await.unwrap().is_empty());
+            world.advance(Duration::from_secs(20));
+            session = person.log_in(&world).await;
+        } else {
+            let version = record.version().unwrap();
+            assert_ne!(version.incarnation, before.incarnation, "{context}");
+        }
+        for other in &others {
+            served(&other.session(&world).await, &world).await;
+        }
+        served(&session, &world).await;
+    }
+}
+
+/// F-31: a logout during a refresh waits for what that brings, and revokes it: the newest token is what the issuer is told of.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_logout_during_a_refresh_revokes_what_that_brought() {
+    let world = World::new(|_| {}).await;
+    let (one, session) = world.logged_in().await;
+    let two = world.process();
+    let other = two.session(&world).await;
+    world
+        .lab
+        .with_issuer(|issuer| issuer.push_fault(Fault::DelayAnswer { ms: 400 }));
+    let late = other.clone();
+    let refreshing = tokio::spawn(async move { late.refresh(true).await.map(drop) });
+    until("the rotation", || world.stats().refresh_ok == 1).await;
+    one.sessions.logout(&world.key(), false).await.unwrap();
+    refreshing.await.unwrap().unwrap();
+    world.lab.with_issuer(|issuer| {
+        assert_eq!(issuer.live_grants(), 0);
+        let told: Vec<_> = issuer.ledger().of(Kind::Revoke).collect();
+        let newest = issuer.issued_secrets();
+        let newest = newest.iter().rfind(|secret| secret.starts_with("rt-"));
+        let newest = newest.map(|secret| fingerprint(secret));
+        assert_eq!(told.len(), 1);
+        assert_eq!(told[0].refresh_token, newest);
+    });
+    for session in [&session, &other] {
+        let never = Error::login(LoginCause::Never);
+        assert_eq!(ask(session, &world).await, Err(never));
+    }
+    assert_eq!(one.record(&world).await.version(), None);
+}

@@ -1,0 +1,186 @@
+//! Before the call: the attempt, made durable. In the store, or in the spool slot where the store refuses it; where both
+//! refuse, memory alone knows of it, and that is enough only for a first call with a token that is of no use any more.
+
+use std::time::Duration;
+
+use crate::{
+    attempt::{DEAD_PATH_FOUND, Label, repeat_window},
+    error::Error,
+    event::Reason,
+    exchange::{Exchange, Leg},
+    flow::{Act, Turn},
+    freshness::Policy,
+    grant::{Grant, token_request},
+    record::Fact,
+    time::Now,
+};
+
+use super::{Call, Refresh, State};
+
+impl Refresh {
+    /// Makes the attempt durable; nothing leaves before that.
+    pub(super) fn note(self, call: Call) -> Turn<Self> {
+        let (key, version) = (self.task.key.clone(), call.credential.version);
+        let act = Act::Note {
+            key,
+            version,
+            facts: vec![Fact::Attempt(Some(call.attempt))],
+            event: None,
+        };
+        self.next(State::ExpectNote(Box::new(call)), act)
+    }
+
+    /// What came of the note.
+    pub(super) fn noted(
+        mut self,
+        call: Box<Call>,
+        noted: Result<bool, Error>,
+        now: Now,
+    ) -> Turn<Self> {
+        match noted {
+            Ok(true) => {
+                self.in_slot = false;
+                self.depart(call, now)
+            }
+            // What spool or memory hold is never beside its facts in the store. A store that was asked twice to take it and
+            // has not refuses the note as well, whatever it says: a full disk has no objection to writing nothing.
+            Ok(false) if self.looks > 1 && self.is_unstored(&call) => {
+                let why = "it takes no new version".to_owned();
+                self.spool_attempt(call, Error::StoreUnavailable { why }, now)
+            }
+            // A login or logout came between, or the store can take again what memory or spool hold: look again.
+            Ok(false) => self.reread(call.attempt.fence, false),
+            Err(error) => self.spool_attempt(call, error, now),
+        }
+    }
+
+    /// The store refuses the note: the spool slot may take it.
+    fn spool_attempt(self, call: Box<Call>, error: Error, now: Now) -> Turn<Self> {
+        // What memory alone holds ends with the process, and the slot may have to tell whoever comes then that the token
+        // which the store still holds is spent. A probe is counted in the store, and nowhere else (I-1).
+        let useless = self.stored.is_some() || call.attempt.label == Some(Label::ProbeSuspect);
+        if useless || call.is_hurried(now) {
+            return self.send_unheld(call, error, now);
+        }
+        let act = Act::SpoolAttempt {
+            key: self.task.key.clone(),
+            version: call.credential.version,
+            attempt: Some(call.attempt),
+        };
+        self.next(State::ExpectSlot(call, error), act)
+    }
+
+    /// What came of keeping the attempt in the slot.
+    pub(super) fn spooled_attempt(
+        mut self,
+        call: Box<Call>,
+        refused: Error,
+        spooled: Result<(), Error>,
+        now: Now,
+    ) -> Turn<Self> {
+        match spooled {
+            Ok(()) => {
+                self.in_slot = true;
+                self.depart(call, now)
+            }
+            Err(_) => self.send_unheld(call, refused, now),
+        }
+    }
+
+    /// Neither store nor slot took the attempt. A repeat would be unlabelled after a crash: only what is of no use any more
+    /// is sent, and only for the first time.
+    fn send_unheld(mut self, call: Box<Call>, error: Error, now: Now) -> Turn<Self> {
+        self.unnoted = true;
+        match call.reason {
+            Reason::Expired | Reason::Refused if call.attempt.label.is_none() => {
+                self.send(call, now)
+            }
+            _ => {
+                let mut reading = call.reading;
+                if let Some(record) = &mut reading.record {
+                    // A call of this run may have been delivered although nothing could be noted.
+                    record.attempt = call.found.or(record.attempt);
+                }
+                self.stop(reading, Err(error))
+            }
+        }
+    }
+
+    /// The attempt is durable: the call leaves, unless it is a repeat that comes too late, after a suspend or a slow disk.
+    fn depart(self, call: Box<Call>, now: Now) -> Turn<Self> {
+        if call.is_late(self.task.policy, now) {
+            return self.reread(call.attempt.fence, true);
+        }
+        self.send(call, now)
+    }
+
+    fn send(self, call: Box<Call>, now: Now) -> Turn<Self> {
+        let Some(token) = &call.credential.refresh_token else {
+            return self.stop(
+                call.reading,
+                Err(Error::Bug {
+                    what: "refresh without a refresh token",
+                }),
+            );
+        };
+        let grant = Grant::Refresh { token, scope: None };
+        let pins = &call.credential.pins;
+        let form = token_request(
+            &grant,
+            &call.credential.client,
+            pins.resource_parameter.as_deref(),
+        );
+        let mut exchange = Exchange::post(
+            Leg::Token,
+            pins.token_endpoint.clone(),
+            "token_endpoint",
+            form.headers,
+            form.body,
+        );
+        // Where no repeat could follow, nothing is gained by giving a dead path up: it may heal, and bring the answer.
+        let found_dead = now.after(DEAD_PATH_FOUND);
+        exchange.patient = self
+            .repeat_after(&call, Duration::ZERO, found_dead)
+            .is_none();
+        self.next(State::ExpectToken(call), Act::Send(Box::new(exchange)))
+    }
+
+    /// Whether the version in hand is one that the store does not hold.
+    fn is_unstored(&self, call: &Call) -> bool {
+        self.stored.is_some() || call.record.spooled.is_some()
+    }
+}
+
+impl Call {
+    /// Until when after the first call a repeat may leave.
+    pub(super) fn window(&self, policy: Policy, now: Now) -> Option<Duration> {
+        repeat_window(self.reading.notes.grace(now.wall), policy.repeat_limit)
+    }
+
+    /// Whether this is a repeat whose window has closed.
+    fn is_late(&self, policy: Policy, now: Now) -> bool {
+        let repeats = matches!(
+            self.attempt.label,
+            Some(Label::RetryAmbiguous | Label::AfterCrash)
+        );
+        let window = self.window(policy, now).unwrap_or_default();
+        (repeats || self.repeats)
+            && now
+                .since(&self.attempt.first_sent_at)
+                .is_none_or(|age| age >= window)
+    }
+
+    /// Whether this would be an uncertain call too soon after the one before. The slot keeps no back-off that all processes
+    /// could heed, so the attempts themselves are spaced.
+    fn is_hurried(&self, now: Now) -> bool {
+        self.attempt.label == Some(Label::Uncertain)
+            && !self.repeats
+            && self
+                .found
+                .and_then(|before| now.since(&before.sent_at))
+                .is_some_and(|age| age < UNCERTAIN_PACE)
+    }
+}
+
+/// 24 calls an hour (I-9).
+const UNCERTAIN_PACE: Duration = Duration::from_secs(150);

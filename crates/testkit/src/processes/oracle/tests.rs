@@ -1,0 +1,200 @@
+//! The judge, judged: each rule broken once.
+
+use std::{path::Path, sync::Arc};
+
+use pilotlight::core::{
+    attempt::ProcessId,
+    error::{Certainty, LoginCause, Named},
+    time::Wall,
+};
+use rustix::process::Signal;
+
+use super::*;
+use crate::processes::{
+    harness::{Program, Start},
+    testimony::{Exit, lock},
+};
+
+/// A process that said these things, and how it ended.
+fn process(pid: u32, killed: bool, said: Vec<(u64, Said)>) -> Arc<Testimony> {
+    let start = Start::new(&Program::new("x"), "work", Path::new("/x"), "http://x");
+    let testimony = Testimony::new(pid, start);
+    *lock(&testimony.lines) = said
+        .into_iter()
+        .map(|(at_ms, said)| Line { at_ms, said })
+        .collect();
+    *lock(&testimony.fate) = Some(match killed {
+        true => Exit::Signal(Signal::KILL.as_raw()),
+        false => Exit::Code(0),
+    });
+    Arc::new(testimony)
+}
+
+fn attempt(token: &str, generation: u64, label: Option<Label>) -> Said {
+    Said::Attempt {
+        token: token.to_owned(),
+        login: "login".to_owned(),
+        generation,
+        number: 1,
+        label,
+        durable: true,
+    }
+}
+
+fn durable(token: &str, generation: u64) -> Said {
+    Said::Durable {
+        token: token.to_owned(),
+        login: "login".to_owned(),
+        generation,
+        spooled: false,
+    }
+}
+
+/// A refresh as the issuer saw it: accepted, or refused as reuse.
+fn refresh(at_ms: u64, token: &str, spent: bool) -> Entry {
+    Entry {
+        at_ms,
+        kind: Kind::Refresh,
+        client_id: None,
+        refresh_token: Some(token.to_owned()),
+        spent_before: spent,
+        grace_hit: false,
+        family: Some(1),
+        outcome: match spent {
+            true => Outcome::Error("invalid_grant".to_owned()),
+            false => Outcome::Ok,
+        },
+        answer_lost: false,
+        label: None,
+    }
+}
+
+fn lost() -> Event {
+    Event {
+        at: Wall(0),
+        process: ProcessId::default(),
+        happened: Happened::Lost {
+            cause: LoginCause::RefreshRejected {
+                certainty: Certainty::Certain,
+                named: Some(Named::Reuse),
+            },
+            label: Some(Label::AfterCrash),
+        },
+    }
+}
+
+fn judged(
+    entries: Vec<Entry>,
+    witnesses: &[Arc<Testimony>],
+    stored: &str,
+    events: &[Event],
+) -> Judgement {
+    judge(&Ledger { entries }, witnesses, Some(stored), events)
+}
+
+/// A refresh as it should be: nothing to say.
+#[test]
+fn a_clean_refresh_is_clean() {
+    let said = vec![(10, attempt("a", 0, None)), (20, durable("b", 1))];
+    let judgement = judged(
+        vec![refresh(15, "a", false)],
+        &[process(1, false, said)],
+        "b",
+        &[],
+    );
+    let clean = Judgement {
+        refreshes: 1,
+        ..Judgement::default()
+    };
+    assert_eq!(judgement, clean);
+}
+
+/// I-20: a process killed between the issuer's answer and the disk is inherent; one that lived is not, nor is a loss of
+/// something that the store no longer holds.
+#[test]
+fn only_an_answer_that_died_is_inherent() {
+    let repeat = || {
+        process(
+            2,
+            false,
+            vec![(30, attempt("a", 0, Some(Label::AfterCrash)))],
+        )
+    };
+    let entries = || vec![refresh(15, "a", false), refresh(35, "a", true)];
+    for (killed, stored, loss) in [
+        (true, "a", Loss::AnswerDiedWithItsProcess),
+        (false, "a", Loss::Avoidable),
+        (true, "b", Loss::Avoidable),
+    ] {
+        let first = process(1, killed, vec![(10, attempt("a", 0, None))]);
+        let judgement = judged(entries(), &[first, repeat()], stored, &[lost()]);
+        assert_eq!(judgement.loss, Some(loss), "killed: {killed}, {stored}");
+        assert_eq!(
+            (judgement.spent_labelled, judgement.spent_unlabelled),
+            (1, 0)
+        );
+        assert_eq!(judgement.violations, Vec::<String>::new());
+    }
+    let first = process(1, true, vec![(10, attempt("a", 0, None))]);
+    let untold = judged(entries(), &[first, repeat()], "a", &[]);
+    assert_eq!(untold.violations.len(), 1, "the history says nothing");
+}
+
+/// I-3, I-1: a repeat without a label, and the same label twice.
+#[test]
+fn a_repeat_needs_a_label_and_each_has_its_maximum() {
+    let twice = |label| {
+        let said = vec![(10, attempt("a", 0, None)), (30, attempt("a", 0, label))];
+        let entries = vec![refresh(15, "a", false), refresh(35, "a", true)];
+        judged(entries, &[process(1, true, said)], "a", &[lost()])
+    };
+    let unlabelled = twice(None);
+    assert_eq!(unlabelled.spent_unlabelled, 1);
+    assert!(unlabelled.violations.iter().any(|v| v.starts_with("I-3")));
+    assert_eq!(twice(Some(Label::AfterCrash)).spent_unlabelled, 0);
+
+    let said = vec![
+        (10, attempt("a", 0, Some(Label::AfterCrash))),
+        (30, attempt("a", 0, Some(Label::AfterCrash))),
+    ];
+    let again = judged(vec![], &[process(1, false, said)], "a", &[]);
+    assert!(again.violations.iter().any(|v| v.starts_with("I-1")));
+}
+
+/// I-2: a generation spent when a later one of the same login is durable; what comes after it in time alone is fine.
+#[test]
+fn a_superseded_token_is_not_spent() {
+    let other = process(1, false, vec![(20, durable("b", 1))]);
+    let late = process(2, false, vec![(30, attempt("a", 0, None))]);
+    let judgement = judged(
+        vec![refresh(31, "a", false)],
+        &[other.clone(), late],
+        "b",
+        &[],
+    );
+    assert!(judgement.violations.iter().any(|v| v.starts_with("I-2")));
+
+    let before = process(2, false, vec![(10, attempt("a", 0, None))]);
+    let judgement = judged(vec![refresh(11, "a", false)], &[other, before], "b", &[]);
+    assert_eq!(judgement.violations, Vec::<String>::new());
+}
+
+/// DESIGN.md section 3, step 4: nothing is sent that was not noted; what the spool took in the store's place is one note.
+#[test]
+fn what_is_sent_was_noted() {
+    let silent = judged(vec![refresh(15, "a", false)], &[], "a", &[]);
+    assert_eq!(silent.violations.len(), 1);
+
+    let refused = Said::Attempt {
+        token: "a".to_owned(),
+        login: "login".to_owned(),
+        generation: 0,
+        number: 1,
+        label: None,
+        durable: false,
+    };
+    let said = vec![(10, refused), (11, attempt("a", 0, None))];
+    let entries = vec![refresh(15, "a", false), refresh(16, "a", false)];
+    let judgement = judged(entries, &[process(1, false, said)], "a", &[]);
+    assert_eq!(judgement.violations.len(), 1, "{judgement:?}");
+}

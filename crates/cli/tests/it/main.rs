@@ -19,5 +19,6 @@ mod peers_logout;
 mod peers_loss;
 mod peers_refused;
 mod peers_steady;
+mod previous;
 mod support;
 mod wire;

@@ -45,8 +45,17 @@ impl Entry {
     }
 
     /// Takes a version in, beside the attempt that is there. What follows a spooled version also follows what that one
-    /// followed: neither may have reached the store.
-    pub(super) fn keep(&mut self, follows: Option<Version>, credential: Credential) {
+    /// followed: neither may have reached the store. A login is never displaced by a refresh of the one that it replaces
+    /// (I-5); answers whether that changes anything.
+    pub(super) fn keep(&mut self, follows: Option<Version>, credential: Credential) -> bool {
+        let login = credential.version.incarnation;
+        let replaces = |after: &Option<Version>| after.is_some_and(|v| v.incarnation == login);
+        if let Some(kept) = &self.credential
+            && kept.version.incarnation != login
+            && self.after.iter().any(replaces)
+        {
+            return false;
+        }
         let before = std::mem::replace(&mut self.after, vec![follows]);
         if let Some(kept) = &self.credential
             && follows == Some(kept.version)
@@ -54,6 +63,7 @@ impl Entry {
             self.after.extend(before.into_iter().take(CHAIN - 1));
         }
         self.credential = Some(credential);
+        true
     }
 
     /// Takes an attempt in, or takes that of this version back; answers whether that changes anything.

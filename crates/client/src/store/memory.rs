@@ -255,10 +255,7 @@ impl Store for MemoryStore {
         let id = self.credential_id(&credential.key);
         let mut state = self.changing();
         let login = state.logins.entry(id).or_default();
-        login.change_slot(|entry| {
-            entry.keep(follows, credential.clone());
-            true
-        });
+        login.change_slot(|entry| entry.keep(follows, credential.clone()));
         Ok(())
     }
 

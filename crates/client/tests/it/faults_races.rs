@@ -15,9 +15,9 @@ use crate::faults_support::{Dice, World, ask, served, slow, until};
 /// What the person does while a refresh is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Person {
-    LogsOut,
-    LogsIn,
-    LogsOutAndIn,
+    Logout,
+    Login,
+    Both,
 }
 
 /// F-31, I-5, I-6: a thousand refreshes, two at a time in two processes, race a login, a logout or both in a third. After
@@ -25,8 +25,8 @@ enum Person {
 /// that counts for everybody. No spent refresh token is sent by anybody.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_or_logout_races_a_refresh() {
-    let rounds = if slow() { 125 } else { 30 };
-    join_all((0..4).map(|seed| races(seed, rounds))).await;
+    let rounds = if slow() { 63 } else { 15 };
+    join_all((0..8).map(|seed| races(seed, rounds))).await;
 }
 
 async fn races(seed: u64, rounds: u32) {
@@ -37,8 +37,8 @@ async fn races(seed: u64, rounds: u32) {
     for round in 0..rounds {
         // A login of the last ten seconds would be adopted instead of made.
         world.advance(Duration::from_secs(20));
-        let does = [Person::LogsOut, Person::LogsIn, Person::LogsOutAndIn]
-            [usize::try_from(dice.roll(3)).unwrap()];
+        let does =
+            [Person::Logout, Person::Login, Person::Both][usize::try_from(dice.roll(3)).unwrap()];
         let fault = match dice.roll(3) {
             0 => None,
             1 => Some(Fault::Delay { ms: dice.roll(15) }),
@@ -64,10 +64,10 @@ async fn races(seed: u64, rounds: u32) {
         let pause = Duration::from_micros(dice.roll(25_000));
         let acting = async {
             tokio::time::sleep(pause).await;
-            if does != Person::LogsIn {
+            if does != Person::Login {
                 person.sessions.logout(&world.key(), false).await.unwrap();
             }
-            if does != Person::LogsOut {
+            if does != Person::Logout {
                 let request = LoginRequest::new(world.url(), Account::default());
                 let done = person.sessions.login(request).await.unwrap();
                 assert!(!done.adopted, "{context}");
@@ -78,7 +78,7 @@ async fn races(seed: u64, rounds: u32) {
             match result {
                 Ok(_) => {}
                 Err(error) if error == Error::login(LoginCause::Never) => {
-                    assert_ne!(does, Person::LogsIn, "{context}");
+                    assert_ne!(does, Person::Login, "{context}");
                 }
                 Err(error) => panic!("{context}: {error:?}"),
             }
@@ -95,10 +95,10 @@ async fn races(seed: u64, rounds: u32) {
             "{context}"
         );
         let record = person.record(&world).await;
-        let ended = usize::from(does != Person::LogsIn);
-        let begun = usize::from(does != Person::LogsOut);
+        let ended = usize::from(does != Person::Login);
+        let begun = usize::from(does != Person::Logout);
         assert_eq!(alive() + ended, alive_before + begun, "{context}");
-        if does == Person::LogsOut {
+        if does == Person::Logout {
             assert_eq!(record.version(), None, "{context}");
             let never = Err(Error::login(LoginCause::Never));
             assert_eq!(ask(&session, &world).await, never, "{context}");

@@ -5,6 +5,8 @@
 )]
 
 #[cfg(feature = "sqlite")]
+mod corpus;
+#[cfg(feature = "sqlite")]
 mod faults_answers;
 #[cfg(feature = "sqlite")]
 mod faults_callers;

@@ -200,6 +200,17 @@ async fn step(
         Call::Spool(n, follows, new) => {
             let login = &mut logins[usize::from(n) - 1];
             store.spool(follows, &credential(n, new)).await.unwrap();
+            // A login in the slot is not displaced by a refresh of the one that it replaces.
+            let own = |after: &Option<Version>| {
+                after.is_some_and(|after| after.incarnation == new.incarnation)
+            };
+            let displaces = login.spool.first().is_some_and(|half| {
+                let other = |kept: Version| kept.incarnation != new.incarnation;
+                half.version.is_some_and(other) && half.after.iter().any(own)
+            });
+            if displaces {
+                return;
+            }
             login.write(|half| {
                 let before = std::mem::replace(&mut half.after, vec![follows]);
                 if half.version.is_some() && half.version == follows {

@@ -122,6 +122,7 @@ enum State {
     ExpectPause(Box<Call>, Mono),
     ExpectCommit(Box<Call>, Box<Credential>),
     ExpectSpool(Box<Call>, Box<Credential>),
+    ExpectSpooled(Box<Call>, Box<Credential>),
     ExpectReread(Box<Call>, Option<Named>),
     ExpectOvertaken {
         fence: u64,
@@ -292,7 +293,18 @@ impl Flow for Refresh {
                 };
                 self.next(State::ExpectSpool(call, new), act)
             }
+            // A login may have gone into the slot before: that one counts, and never loses.
             (State::ExpectSpool(call, new), Answer::Done(Ok(()))) => {
+                let key = self.task.key.clone();
+                self.next(State::ExpectSpooled(call, new), Act::Reread(key))
+            }
+            (State::ExpectSpooled(call, new), Answer::Read(Ok(reading)))
+                if version_of(&reading.record)
+                    .is_some_and(|read| read.incarnation != new.version.incarnation) =>
+            {
+                self.overtaken(call.attempt.fence, &new, reading, now)
+            }
+            (State::ExpectSpooled(call, new), Answer::Read(_)) => {
                 self.committed(*call, *new, true, now)
             }
             (State::ExpectSpool(call, new), Answer::Done(Err(_))) => {

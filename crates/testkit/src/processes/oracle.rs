@@ -4,7 +4,10 @@
 //! a knowing repeat is shown by the attempt that the store had made durable before it left, which the harness's store
 //! reports, and by the login's history.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use pilotlight::core::{
     attempt::Label,
@@ -80,13 +83,13 @@ enum What {
 #[must_use]
 pub fn judge(
     ledger: &Ledger,
-    witnesses: &[impl AsRef<Testimony>],
+    witnesses: &[Arc<Testimony>],
     stored: Option<&str>,
     events: &[Event],
 ) -> Judgement {
     let said: Vec<(&Testimony, Vec<Line>)> = witnesses
         .iter()
-        .map(|witness| (witness.as_ref(), witness.as_ref().lines()))
+        .map(|witness| (witness.as_ref(), witness.lines()))
         .collect();
     let lives = lives(ledger, &said);
     let mut judgement = Judgement::default();

@@ -191,9 +191,8 @@ async fn run(command: Command, at: Where, surroundings: Surroundings) -> u8 {
         points,
         clock,
     } = surroundings;
-    let mut terminated = match signal(SignalKind::terminate()) {
-        Ok(terminated) => terminated,
-        Err(_) => return Error::ConfigRuntime.exit_code(),
+    let Ok(mut terminated) = signal(SignalKind::terminate()) else {
+        return Error::ConfigRuntime.exit_code();
     };
     // A file that may not grow is to be an error of the write, not the end of the process.
     let _too_large = signal(SignalKind::from_raw(SIGXFSZ));

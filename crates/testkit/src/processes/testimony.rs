@@ -75,12 +75,6 @@ impl Testimony {
     }
 }
 
-impl AsRef<Testimony> for Testimony {
-    fn as_ref(&self) -> &Testimony {
-        self
-    }
-}
-
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {

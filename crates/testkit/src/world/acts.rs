@@ -5,7 +5,8 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue};
 use pilotlight_core::{
     Error,
-    credential::CredentialKey,
+    attempt::Attempt,
+    credential::{CredentialKey, Version},
     error::{Holder, NetworkFault},
     exchange::{self, Delivery, Exchange, Failure, Fault, Leg, Reply},
     flow::{
@@ -18,7 +19,7 @@ use pilotlight_core::{
 };
 
 use super::{
-    Call, CallId, Event, ISSUER, Kind, LOCK_WAIT, Run, Variant, World,
+    Ambush, Call, CallId, Event, ISSUER, Kind, LOCK_WAIT, Run, Variant, World,
     judge::number,
     network::{DEADLINE, Failed, Fate, fate},
     people,
@@ -100,6 +101,8 @@ impl World {
             want,
             began_at: self.now,
             attempt: None,
+            noted_while: super::store::Health::Well,
+            stopped_at: 0,
         })));
         self.advance(run, None);
         run
@@ -161,7 +164,37 @@ impl World {
         }
     }
 
+    /// Begins an act, unless somebody lies in wait just there: between any two steps.
     fn begin_act(&mut self, run: usize, step: u32, act: Act) {
+        let process = self.holder_of(run).0;
+        let waiting = |ambush: &Ambush| ambush.step == step;
+        if let Some(ambush) = self.ambushes.iter().position(waiting) {
+            let Ambush { crashes, lasts, .. } = self.ambushes.swap_remove(ambush);
+            self.spring(process, crashes, lasts);
+        }
+        if !self.processes[process].alive {
+            return;
+        }
+        if self.processes[process].paused {
+            if let Some(own) = self.runs[run].as_deref_mut() {
+                own.act = Some(act);
+            }
+            return self.at(self.now, Event::Begin { run, step });
+        }
+        self.begin_now(run, step, act);
+    }
+
+    /// A process that was stopped before an act goes on with it.
+    pub(super) fn begin_late(&mut self, run: usize, step: u32) {
+        if let Some(act) = self.run_mut(run, step).and_then(|run| run.act.take()) {
+            if let Some(own) = self.runs[run].as_deref_mut() {
+                own.stopped_at = step;
+            }
+            self.begin_now(run, step, act);
+        }
+    }
+
+    fn begin_now(&mut self, run: usize, step: u32, act: Act) {
         match act {
             Act::Send(exchange) => self.send_exchange(run, step, *exchange),
             Act::Lock(lock) => self.lock(run, step, &lock),
@@ -230,6 +263,15 @@ impl World {
             Act::Reread(_) => {
                 let with_spool = !self.is(Variant::SpoolNotReread);
                 let mut reading = self.store.read(login, with_spool);
+                let process = self.holder_of(run).0;
+                let own = self.memory(process, login).credential().ok().cloned();
+                if self.is(Variant::ReceivedTimeNotSeeded)
+                    && let Some(read) = reading.record.as_mut().and_then(|r| r.credential.as_mut())
+                    && own
+                        .is_none_or(|own| own.version != read.version || own.received_at.is_none())
+                {
+                    read.received_at = None;
+                }
                 if is_refresh && (naive || self.is(Variant::NoReread)) {
                     let process = self.runs[run].as_deref().map_or(0, |run| run.process);
                     reading
@@ -249,24 +291,20 @@ impl World {
                     matches!(fact, Fact::Suspicion(Some(suspicion)) if suspicion.next_probe_at.is_none())
                 });
                 if believed {
-                    self.check_believed(login);
+                    self.check_believed(login, version);
                 }
                 if naive || self.is(Variant::NoAttemptNote) {
                     facts.retain(|fact| !matches!(fact, Fact::Attempt(_)));
                 }
                 let done = self.store.note(login, version, &facts);
-                if let (Some(attempt), Some(run)) = (noted, self.runs[run].as_deref_mut()) {
-                    run.attempt = Some((version, attempt));
-                }
+                self.attempted(run, login, version, noted);
                 Answer::Noted(if naive { Ok(true) } else { done })
             }
             Act::SpoolAttempt {
                 version, attempt, ..
             } => {
                 let done = self.store.spool_attempt(login, version, attempt);
-                if let (Some(attempt), Some(run)) = (attempt, self.runs[run].as_deref_mut()) {
-                    run.attempt = Some((version, attempt));
-                }
+                self.attempted(run, login, version, attempt);
                 Answer::Done(done)
             }
             Act::Commit(mut commit) => {
@@ -326,6 +364,8 @@ impl World {
                 if self.store.health == super::store::Health::Well {
                     self.trace.say(self.now, || format!("learned: {notes:?}"));
                     self.store.notes = notes;
+                } else if notes.reuse_grace != self.store.notes.reuse_grace {
+                    self.report.unlearned += 1;
                 }
                 Answer::Done(Ok(()))
             }
@@ -351,6 +391,15 @@ impl World {
                 Answer::Done(Ok(()))
             }
             _ => Answer::Done(Ok(())),
+        }
+    }
+
+    /// Remembers what a run noted of the call that it is about to make, and whether store or spool really hold it.
+    fn attempted(&mut self, run: usize, login: usize, version: Version, attempt: Option<Attempt>) {
+        let held = self.store.rows[login].noted_attempt(version);
+        if let (Some(attempt), Some(run)) = (attempt, self.runs[run].as_deref_mut()) {
+            run.attempt = Some((version, attempt, held == Some(attempt)));
+            run.noted_while = self.store.health;
         }
     }
 
@@ -534,6 +583,9 @@ impl World {
             fate(self.now, &self.plan, self.outage, &mut self.random)
         };
         let mut fate = fate;
+        let stopped = self.runs[run]
+            .as_deref()
+            .is_some_and(|own| own.stopped_at == step);
         if exchange.patient
             && let Some((at, Failed::DeadPath)) = &mut fate.fails
         {
@@ -562,6 +614,7 @@ impl World {
             label,
             fate,
             noted,
+            stopped,
             not_delivered: false,
             processed_at: None,
             answer: None,

@@ -53,7 +53,16 @@ pub(super) enum Timed {
     },
     Hostile,
     Roam,
+    Ambush(Ambush),
     Quiet,
+}
+
+/// Whoever next takes this step of a flow is killed or stopped just before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ambush {
+    pub(super) step: u32,
+    pub(super) crashes: bool,
+    pub(super) lasts: u64,
 }
 
 impl World {
@@ -96,6 +105,18 @@ impl World {
         let upto = |most: f64| (number * most) as u64 + 1;
         let signed = |most: f64| ((number - 0.5) * 2.0 * most) as i64;
         Some(match kind {
+            Kind::Crash | Kind::Pause if which != 0 && !harsh => {
+                let crashes = kind == Kind::Crash;
+                let lasts = upto(if crashes { 60_000.0 } else { 90_000.0 });
+                // A refresh has six steps if nothing goes wrong, a login fifteen.
+                let most = if which == 1 { 16 } else { 7 };
+                let step = 1 + random.below(most) as u32;
+                Event::Fault(Timed::Ambush(Ambush {
+                    step,
+                    crashes,
+                    lasts,
+                }))
+            }
             Kind::Crash => Event::Fault(Timed::Crash {
                 process,
                 back_after: upto(60_000.0),
@@ -250,7 +271,30 @@ impl World {
             Timed::EndAccess { login } => self.issuer.end_access(login),
             Timed::Hostile => self.hostile_metadata = true,
             Timed::Roam => self.roam(),
+            Timed::Ambush(ambush) => self.ambushes.push(ambush),
             Timed::Quiet => self.heal(),
+        }
+    }
+
+    /// What lay in wait for a process comes over it; people have a way of logging in just then.
+    pub(super) fn spring(&mut self, process: usize, crashes: bool, lasts: u64) {
+        self.trace.say(self.now, || {
+            format!(
+                "** p{process} is {}",
+                if crashes { "killed" } else { "stopped" }
+            )
+        });
+        if crashes {
+            self.crash(process);
+            self.after(lasts, Event::Start { process });
+        } else {
+            self.pause(process, lasts);
+        }
+        if self.plan.has(Kind::Login) {
+            let login = self.random.below(self.targets.len() as u64) as usize;
+            let soon = self.random.between(500, 5_000);
+            let what = What::Login;
+            self.after(soon, Event::Person { login, what });
         }
     }
 
@@ -278,7 +322,7 @@ impl World {
             return;
         }
         let (epoch, at) = (own.epoch, if own.paused { own.paused_at } else { self.now });
-        (own.paused, own.cells) = (false, Vec::new());
+        own.paused = false;
         own.deferred.clear();
         self.judge.died.insert((process, epoch), at);
         for lock in 0..self.locks.len() {
@@ -345,6 +389,7 @@ impl World {
     fn heal(&mut self) {
         self.quiet = true;
         self.outage = None;
+        self.ambushes.clear();
         self.store.health = Health::Well;
         self.stalled_until = 0;
         self.server_refuses_until = 0;

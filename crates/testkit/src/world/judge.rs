@@ -99,10 +99,11 @@ impl World {
             return (None, true);
         };
         let (process, epoch, login, want) = (own.process, own.epoch, own.login, own.want);
-        let Some((version, attempt)) = own.attempt else {
+        let Some((version, attempt, noted)) = own.attempt else {
             self.broken("I-1", || format!("p{process} sends without any attempt"));
             return (None, false);
         };
+        let noted_while = own.noted_while;
         let label = attempt.label;
         // What a store has forgotten nobody can know.
         let since = self.judge.rolled_back[login].last().copied().unwrap_or(0);
@@ -113,15 +114,12 @@ impl World {
         let newer = row
             .newest()
             .is_some_and(|newest| newest.version.succeeds(&version));
-        let noted = row
-            .noted_attempt(version)
-            .is_some_and(|noted| noted.number == attempt.number && noted.label == label);
         if newer {
             self.broken("I-2", || {
                 format!("p{process} sends what is no longer the newest")
             });
         }
-        if !noted && self.store.health != Health::Broken {
+        if !noted && noted_while != Health::Broken {
             self.broken("I-1", || {
                 format!("p{process} sends without a durable note of it ({label:?})")
             });
@@ -210,22 +208,12 @@ impl World {
         label: Option<Label>,
         want: super::Want,
     ) {
-        let odd = [
-            Kind::NoLifetime,
-            Kind::CachedToken,
-            Kind::Reboot,
-            Kind::Skew,
-            Kind::RollBack,
-            Kind::EarlyEnd,
-            Kind::ServerRefuses,
-            Kind::ServerRefusesAll,
-            Kind::Revocation,
-            Kind::IssuerRestart,
-            Kind::Duplicate,
-            Kind::LateArrival,
-        ];
-        let asked = want.refused.is_some() && !self.processes.is_empty();
-        if label.is_some() || asked || odd.iter().any(|kind| self.plan.has(*kind)) {
+        let odd = [Kind::NoLifetime, Kind::CachedToken, Kind::RollBack];
+        // After a restart of the machine only the wall clock can tell an age, and it may be wrong.
+        let unsure = self.plan.has(Kind::Reboot)
+            && (self.plan.has(Kind::Skew) || self.plan.has(Kind::ClockJump));
+        let odd = unsure || odd.iter().any(|kind| self.plan.has(*kind));
+        if label.is_some() || want.refused.is_some() || odd {
             return;
         }
         let Some(credential) = self.store.rows[login]
@@ -242,7 +230,7 @@ impl World {
         let life = std::time::Duration::from_millis(self.issuer.lifetime);
         let from = credential
             .received_at
-            .map_or(token.issued_at, |received| self.when(received.mono));
+            .map_or(token.issued_at, |received| self.instant(received));
         let point = from + ms(refresh_point(life, credential.spread(), self.setup.policy));
         if grant.ended.is_none() && self.now + 2_000 < point {
             let early = point - self.now;
@@ -358,9 +346,10 @@ impl World {
     }
 
     /// I-7: nothing is believed lost while the issuer would still take it.
-    pub(super) fn check_believed(&mut self, login: usize) {
+    pub(super) fn check_believed(&mut self, login: usize, version: Version) {
         let newest = self.store.rows[login]
             .newest()
+            .filter(|newest| newest.version == version)
             .and_then(|credential| credential.refresh_token.as_ref());
         let Some((family, _)) = newest.and_then(|token| number(token.expose())) else {
             return;
@@ -429,6 +418,8 @@ impl World {
         });
         let alive = self.issuer.families[family].ended.is_none() && self.issuer.knows(family);
         let silent = self.now.saturating_sub(self.judge.served[login]);
+        let refused = self.plan.has(Kind::ServerRefusesAll) && self.plan.has(Kind::NoLifetime);
+        let told = told || refused || self.targets[login].wants_more;
         let asked = self.judge.missed[login] > self.judge.served[login];
         if alive && !told && asked && silent > 600_000 {
             self.broken("I-12", || {
@@ -465,6 +456,10 @@ impl World {
                 "the store had lost the newer token".into(),
             ));
         }
+        if killer.stopped && label.is_some() {
+            let story = format!("p{} was stopped as it sent its repeat", killer.process);
+            return Some((LossClass::Inherent, story));
+        }
         if spender == call {
             return Some((
                 LossClass::Inherent,
@@ -473,7 +468,9 @@ impl World {
         }
         if first.sent_at > killer.sent_at {
             let in_time = at + 200 < killer.sent_at + DEADLINE;
-            let class = if in_time {
+            let dead = matches!(killer.failed, Some((_, Failed::DeadPath)));
+            let soon = first.sent_at - killer.sent_at <= ms(self.setup.policy.repeat_limit);
+            let class = if in_time && dead && soon {
                 LossClass::UnknownGrace
             } else {
                 LossClass::Inherent
@@ -559,11 +556,24 @@ impl World {
                     .is_some_and(|died| *died <= replies);
                 let in_window =
                     killer.sent_at - first.sent_at <= ms(self.setup.policy.repeat_limit);
+                let refusing = [
+                    Kind::DiskFull,
+                    Kind::DiskBroken,
+                    Kind::StoreStall,
+                    Kind::StoreLostAnswer,
+                ]
+                .iter()
+                .any(|kind| self.plan.has(*kind));
                 // The rule was kept, and its repeat met a fault of its own.
                 let repeated = self.calls[spender + 1..call].iter().any(|other| {
-                    other.login == grant.login && other.label == Some(Label::RetryAmbiguous)
+                    let soon = other.sent_at - first.sent_at <= ms(self.setup.policy.repeat_limit);
+                    other.login == grant.login && other.label.is_some() && soon
                 });
                 Some(match label {
+                    _ if refusing && !in_window => (
+                        LossClass::Inherent,
+                        format!("the store did not take the note of a repeat of call {spender}"),
+                    ),
                     _ if repeated => (
                         LossClass::Inherent,
                         format!("call {spender} met a dead path, and its repeat another fault"),

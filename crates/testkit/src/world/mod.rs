@@ -45,7 +45,7 @@ pub use report::{Broken, Loss, LossClass, Report, Totals};
 pub use variant::Variant;
 
 use acts::AnyFlow;
-use faults::Timed;
+use faults::{Ambush, Timed};
 use issuer::Issuer;
 use judge::Judge;
 use network::{Call, CallId, Outage};
@@ -108,6 +108,10 @@ enum Event {
         step: u32,
     },
     Answer {
+        run: usize,
+        step: u32,
+    },
+    Begin {
         run: usize,
         step: u32,
     },
@@ -231,7 +235,11 @@ struct Run {
     want: Want,
     began_at: u64,
     /// What it last noted about the call it is making.
-    attempt: Option<(Version, Attempt)>,
+    attempt: Option<(Version, Attempt, bool)>,
+    /// How the store was as it noted that.
+    noted_while: store::Health,
+    /// The step before which it was stopped.
+    stopped_at: u32,
 }
 
 /// One run. See the [module](self).
@@ -252,6 +260,7 @@ struct World {
     store: Store,
     issuer: Issuer,
     outage: Option<Outage>,
+    ambushes: Vec<Ambush>,
     /// Until when the store is slow.
     stalled_until: u64,
     /// Until when the server refuses everything.
@@ -339,6 +348,7 @@ impl World {
             store,
             issuer,
             outage: None,
+            ambushes: Vec::new(),
             stalled_until: 0,
             server_refuses_until: 0,
             hostile_metadata: false,
@@ -425,6 +435,7 @@ impl World {
                 Some((request.process, request.epoch))
             }
             Event::Perform { run, .. }
+            | Event::Begin { run, .. }
             | Event::Answer { run, .. }
             | Event::StillLocked { run, .. } => of_run(run),
             Event::Reply { call } | Event::Fail { call } => {
@@ -456,6 +467,7 @@ impl World {
             Event::Arrive { request } => self.arrive(request),
             Event::GiveUp { request, wait } => self.give_up(request, wait),
             Event::Perform { run, step } => self.perform(run, step),
+            Event::Begin { run, step } => self.begin_late(run, step),
             Event::Answer { run, step } => self.answer(run, step),
             Event::StillLocked { run, step } => self.still_locked(run, step),
             Event::LeaseEnds { lock, fence } => self.lease_ends(lock, fence),
@@ -495,6 +507,15 @@ impl World {
     /// When an instant of a process's clock comes.
     fn when(&self, mono: Mono) -> u64 {
         mono.0.saturating_sub(START_MONO) + self.machine.booted_at
+    }
+
+    /// When a stamp was taken, as far as clocks can tell.
+    fn instant(&self, stamp: Stamp) -> u64 {
+        if stamp.boot.0.starts_with(&self.machine.boot.to_be_bytes()) {
+            self.when(stamp.mono)
+        } else {
+            stamp.wall.0.saturating_sub(START_WALL)
+        }
     }
 
     fn is(&self, variant: Variant) -> bool {

@@ -27,6 +27,8 @@ pub(super) struct Call {
     pub(super) fate: Fate,
     /// Whether store or spool held a note of it as it left.
     pub(super) noted: bool,
+    /// Whether its sender was stopped just before it left.
+    pub(super) stopped: bool,
     /// Whether the client may take it as not delivered.
     pub(super) not_delivered: bool,
     pub(super) processed_at: Option<u64>,

@@ -216,6 +216,14 @@ impl Store {
             return Err(self.refuses());
         }
         let row = &mut self.rows[login];
+        let own = credential.version.incarnation;
+        let replaces = |after: &Option<Version>| after.is_some_and(|v| v.incarnation == own);
+        if let Some((after, kept)) = &row.spool
+            && kept.version.incarnation != own
+            && after.iter().any(replaces)
+        {
+            return Ok(());
+        }
         let mut after = vec![follows];
         if let Some((before, held)) = row.spool.take()
             && Some(held.version) == follows

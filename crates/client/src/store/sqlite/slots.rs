@@ -31,10 +31,7 @@ impl Inner {
         credential: &Credential,
     ) -> Result<(), Error> {
         let id = self.keys.lookup.credential(&credential.key);
-        self.change_slot(id, |entry| {
-            entry.keep(follows, credential.clone());
-            true
-        })
+        self.change_slot(id, |entry| entry.keep(follows, credential.clone()))
     }
 
     pub(super) fn spool_attempt(

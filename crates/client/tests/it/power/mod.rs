@@ -101,7 +101,7 @@ fn what_a_dead_process_left_unsynced_is_not_relied_on() {
     let shim = Shim::build();
     let acts = &script()[..SHORT];
     let twice = [acts, acts].concat();
-    let expected = runtime().block_on(Snapshot::after_each(&twice));
+    let after = runtime().block_on(Snapshot::after_each(&twice));
     let step = if cuts_wanted() > 500 { 1 } else { 5 };
     let mut failures = Vec::new();
     let mut lives = 0;
@@ -110,18 +110,16 @@ fn what_a_dead_process_left_unsynced_is_not_relied_on() {
         if recorder.run("short", Some(kill_at)).status.success() {
             break;
         }
+        let mut changes = recorder.changes();
+        let first = changes.len();
         let second = recorder.run("short", None);
         assert!(second.status.success(), "{second:#?}");
-        let changes = recorder.changes().into_iter();
-        let changes = changes.filter(|change| !matches!(change, Change::Mark(_)));
+        changes.retain(|change| !matches!(change, Change::Mark(_)));
+        changes.extend_from_slice(&recorder.changes()[first..]);
         // The login may have been stored twice.
-        let expected = [SHORT, 2 * SHORT].map(|n| Arc::clone(&expected[n]));
-        let life = Life::new(
-            recorder.root_inode(),
-            changes.collect(),
-            Vec::new(),
-            expected.into(),
-        );
+        let mut expected = vec![Arc::clone(&after[SHORT]); SHORT + 1];
+        expected.push(Arc::clone(&after[2 * SHORT]));
+        let life = Life::new(recorder.root_inode(), changes, acts.to_vec(), expected);
         let found = life.cut_at_the_end(8).into_iter();
         failures.extend(found.map(|failure| format!("killed at change {kill_at}: {failure}")));
         lives += 1;

@@ -229,7 +229,7 @@ impl Snapshot {
             let outcome = store.login_outcome(store.binding_id(&binding_key(n)));
             logins.push((
                 store.read(&key(n)).await?,
-                store.events(&key(n), 2).await?,
+                store.events(&key(n), 1).await?,
                 outcome.await?,
             ));
         }

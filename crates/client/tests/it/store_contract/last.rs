@@ -219,6 +219,12 @@ pub(super) async fn promise_8_a_login_supersedes_what_is_spooled(world: &impl Wo
         .await
         .unwrap();
     assert_eq!(read(&store, 1).await.version(), Some(version(3, 0)));
+    // A refresh of the login before, whose call was under way, does not displace it.
+    store
+        .spool(Some(version(2, 0)), &credential(1, version(2, 1)))
+        .await
+        .unwrap();
+    assert_eq!(read(&store, 1).await.version(), Some(version(3, 0)));
     let done = store
         .commit(&commit(1, version(3, 0), Expects::Anything))
         .await

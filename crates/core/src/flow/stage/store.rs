@@ -72,6 +72,14 @@ impl Stage {
     }
 
     pub(super) fn keep(&mut self, follows: Option<Version>, credential: Credential) {
+        let own = credential.version.incarnation;
+        let replaces = |after: &Option<Version>| after.is_some_and(|v| v.incarnation == own);
+        if let Some((after, kept)) = &self.spool
+            && kept.version.incarnation != own
+            && after.iter().any(replaces)
+        {
+            return;
+        }
         let mut after = vec![follows];
         if let Some((before, held)) = self.spool.take()
             && Some(held.version) == follows

@@ -1,6 +1,6 @@
 //! The judge, judged: each rule broken once.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 use pilotlight::core::{
     attempt::ProcessId,

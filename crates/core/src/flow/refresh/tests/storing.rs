@@ -32,7 +32,7 @@ fn the_spool_takes_what_the_store_refuses_and_is_merged() {
     );
     assert_eq!(
         stage.log[4..],
-        ["commit 5 over 4", "spool 5 after 4", "unlock"]
+        ["commit 5 over 4", "spool 5 after 4", "reread", "unlock"]
     );
     assert_eq!(
         outcome.record.unwrap().spooled,
@@ -394,4 +394,21 @@ fn a_refusal_does_not_bring_the_spent_version_back() {
     assert!(matches!(outcome.result, Err(Error::LoginRequired { .. })));
     assert_eq!(outcome.record.unwrap().version(), Some(version(5)));
     assert!(outcome.unsaved, "and the lock is kept");
+}
+
+/// I-5: the disk is full, and a person's login went into the slot while the call was under way: what the call brought does
+/// not displace it.
+#[test]
+fn a_refresh_does_not_displace_a_login_in_the_slot() {
+    let mut stage = due();
+    stage.fail("commit").fail("note");
+    stage.before("commit", |stage| {
+        stage.spool = Some((vec![Some(version(4))], other_login("client-1")));
+    });
+    stage.answer(tokens(5));
+    let outcome = stage.refresh();
+    assert_eq!(outcome.result, Ok(Gain::Adopted));
+    let login = other_login("client-1").version;
+    assert_eq!(outcome.record.unwrap().version(), Some(login));
+    assert_eq!(stage.read().record.unwrap().version(), Some(login));
 }

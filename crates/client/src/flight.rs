@@ -143,7 +143,18 @@ impl Cell {
         let cell = Arc::clone(self);
         let task = self.inner.spawn(async move {
             let result = cell.refresh(want).await;
-            lock(&cell.live).flight = None;
+            let mut live = lock(&cell.live);
+            live.flight = None;
+            let waits = live.memory.waits_for_store();
+            drop(live);
+            let id = cell.inner.store.binding_id(&cell.binding().key);
+            let mut kept = lock(&cell.inner.kept);
+            if waits {
+                kept.insert(id, Arc::clone(&cell));
+            } else {
+                kept.remove(&id);
+            }
+            drop(kept);
             result
         });
         let flight = task

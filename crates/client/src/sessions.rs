@@ -60,6 +60,8 @@ pub(crate) struct Inner {
     allow_private: Vec<Cidr>,
     runtime: Handle,
     pub(crate) cells: Mutex<HashMap<BindingId, Weak<Cell>>>,
+    /// Cells that hold what no store has taken: they live on although no session does (F-06).
+    pub(crate) kept: Mutex<HashMap<BindingId, Arc<Cell>>>,
     changes: broadcast::Sender<Changed>,
     at_work: AtomicUsize,
     idle: tokio::sync::Notify,
@@ -180,6 +182,7 @@ impl SessionsBuilder {
             client_name: self.client_name,
             runtime,
             cells: Mutex::default(),
+            kept: Mutex::default(),
             changes: broadcast::channel(64).0,
             at_work: AtomicUsize::new(0),
             idle: tokio::sync::Notify::new(),

@@ -127,11 +127,11 @@ impl Memory {
         let pausing = record
             .backoff
             .as_ref()
-            .is_some_and(|backoff| backoff.binds(now.wall).is_some());
+            .is_some_and(|backoff| backoff.binds(now).is_some());
         let refused = record
             .suspicion
             .as_ref()
-            .is_some_and(|s| s.next_probe_at.is_none_or(|at| at > now.wall));
+            .is_some_and(|s| s.probe_in(now).is_none_or(|left| !left.is_zero()));
         let endless = record
             .credential
             .as_ref()

@@ -36,20 +36,21 @@ pub struct IssuerNotes {
     pub reuse_grace: ReuseGrace,
     /// When that was last seen.
     pub seen_at: Wall,
-    /// What the last repeat brought, and how long after the first call it left: should the issuer refuse that login next, the
-    /// first call has reached it late, and was beyond its grace.
+    /// A repeat on a path that was found dead, and whose outcome is open: should the issuer refuse what it brought, the first
+    /// call has reached it late, and was beyond its grace. Until then there is no other: an issuer without grace takes one
+    /// login by this, not several.
     #[serde(default)]
-    pub repeated: Option<Repeated>,
+    pub trial: Option<Trial>,
 }
 
-/// A repeat that brought tokens.
+/// A repeat on a path that was found dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Repeated {
-    /// What it brought.
+pub struct Trial {
+    /// What it is to bring.
     pub version: Version,
-    /// How long after the first call it left.
+    /// How long after the first call it leaves.
     pub after: Duration,
-    /// When it was answered.
+    /// When that is.
     pub at: Wall,
 }
 
@@ -80,7 +81,7 @@ impl IssuerNotes {
         Self {
             reuse_grace,
             seen_at: now,
-            repeated: self.repeated,
+            trial: self.trial,
         }
     }
 
@@ -100,21 +101,38 @@ impl IssuerNotes {
         Self {
             reuse_grace,
             seen_at: now,
-            repeated: None,
+            trial: None,
         }
     }
 
-    /// Notes which version a repeat brought.
+    /// Notes a repeat on a path that was found dead.
     #[must_use]
-    pub fn repeat_brought(&self, version: Version, after: Duration, at: Wall) -> Self {
+    pub fn on_trial(&self, trial: Trial) -> Self {
         Self {
-            repeated: Some(Repeated { version, after, at }),
+            trial: Some(trial),
             ..self.clone()
         }
     }
+
+    /// Whether the outcome of such a repeat is open: for a day at most.
+    #[must_use]
+    pub fn is_trying(&self, now: Wall) -> bool {
+        self.trial
+            .is_some_and(|trial| trial.at.until(now) < TRIAL_ENDS_AFTER)
+    }
+
+    /// Learns that `version` was refreshed: if it is what the repeat brought, or later, all went well.
+    #[must_use]
+    pub fn confirmed(&self, version: Version) -> Option<Self> {
+        let trial = self.trial?;
+        (version == trial.version || version.succeeds(&trial.version)).then(|| Self {
+            trial: None,
+            ..self.clone()
+        })
+    }
 }
 
-impl Repeated {
+impl Trial {
     /// Whether a refusal of this version tells that the first call has arrived after its repeat: the version that the
     /// repeat brought, or one that followed within minutes. No network holds a request longer.
     #[must_use]
@@ -123,6 +141,8 @@ impl Repeated {
         refused == self.version || (soon && refused.succeeds(&self.version))
     }
 }
+
+const TRIAL_ENDS_AFTER: Duration = Duration::from_secs(86_400);
 
 /// For how long a request may be on its way.
 const LATEST_ARRIVAL: Duration = Duration::from_secs(300);
@@ -167,13 +187,21 @@ mod tests {
             generation: crate::credential::Generation(generation),
         };
         let after = Duration::from_secs(10);
-        let notes = IssuerNotes::default().repeat_brought(version(1, 5), after, at);
-        let repeated = notes.repeated.unwrap();
+        let trial = Trial {
+            version: version(1, 5),
+            after,
+            at,
+        };
+        let notes = IssuerNotes::default().on_trial(trial);
         let (soon, later) = (at + Duration::from_secs(60), at + Duration::from_secs(3600));
-        assert!(repeated.explains(version(1, 5), later));
-        assert!(repeated.explains(version(1, 7), soon));
-        assert!(!repeated.explains(version(1, 7), later));
-        assert!(!repeated.explains(version(2, 5), soon));
+        assert!(trial.explains(version(1, 5), later));
+        assert!(trial.explains(version(1, 7), soon));
+        assert!(!trial.explains(version(1, 7), later));
+        assert!(!trial.explains(version(2, 5), soon));
+        // And it is over when that login is refreshed once more, or after a day.
+        assert!(notes.is_trying(soon) && !notes.is_trying(at + TRIAL_ENDS_AFTER));
+        assert_eq!(notes.confirmed(version(2, 9)), None);
+        assert_eq!(notes.confirmed(version(1, 5)).unwrap().trial, None);
     }
 
     /// DESIGN.md section 3, step 6: what was learned is kept with its evidence and forgotten after thirty days.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -182,9 +182,14 @@ async fn answer<S: Service + 'static>(
     shared: Shared<S>,
 ) -> Result<http::Response<Full<Bytes>>, Destroyed> {
     let (head, body) = request.into_parts();
-    let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
-        let too_large = Response::empty(StatusCode::PAYLOAD_TOO_LARGE);
-        return Ok(into_http(too_large));
+    let body = match Limited::new(body, MAX_BODY).collect().await {
+        Ok(body) => body,
+        Err(error) if error.is::<LengthLimitError>() => {
+            let too_large = Response::empty(StatusCode::PAYLOAD_TOO_LARGE);
+            return Ok(into_http(too_large));
+        }
+        // The rest of it never came: there is no request to answer.
+        Err(_) => return Err(Destroyed),
     };
     let path_and_query = head
         .uri

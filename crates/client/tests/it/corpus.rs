@@ -14,6 +14,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use pilotlight::{
@@ -72,7 +73,8 @@ fn copy(from: &Path, to: &Path) {
 /// lies in the spool, a tombstone with its revocation, and all that lies beside them.
 #[tokio::test]
 async fn a_store_of_format_1_is_read() {
-    let store = Copy::of("store-v1").open();
+    let place = Copy::of("store-v1");
+    let store = place.open();
     let first = store.read(&key(1)).await.unwrap().unwrap();
     assert_first(&first);
     assert_eq!(
@@ -185,7 +187,7 @@ fn assert_first(record: &Record) {
     assert!(pins.revocation_endpoint.is_some() && pins.resource_parameter.is_some());
     assert_eq!(credential.client, client());
     assert_eq!(credential.received_at, Some(Stamp::default()));
-    let hour = std::time::Duration::from_secs(3600);
+    let hour = Duration::from_secs(3600);
     assert_eq!(credential.lifetime, Some(Lifetime::Stated(hour)));
     assert_eq!(credential.logged_in_at, Wall(1));
     assert_eq!(record.attempt, Some(attempt(1)));
@@ -216,9 +218,10 @@ async fn write() {
         Fact::Attempt(Some(attempt(1))),
         Fact::Acceptance(Some(acceptance())),
     ];
-    let noted = store.note(&key(1), version(1, 1), &facts, Some(&event(3)));
+    let (first, noted) = (key(1), event(3));
+    let noted = store.note(&first, version(1, 1), &facts, Some(&noted));
     assert!(noted.await.unwrap());
-    let id = store.credential_id(&key(1));
+    let id = store.credential_id(&first);
     drop(store.try_lock(LockName::Refresh(id)).await.unwrap());
     store
         .spool(Some(version(1, 0)), &credential(2, version(1, 1)))
@@ -255,7 +258,7 @@ fn acceptance() -> Acceptance {
 }
 
 fn notes() -> IssuerNotes {
-    IssuerNotes::repeated_badly(Wall(1))
+    IssuerNotes::default().repeated_badly(Duration::ZERO, Wall(1))
 }
 
 fn outcome() -> LoginOutcome {

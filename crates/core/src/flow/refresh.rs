@@ -119,6 +119,7 @@ enum State {
     ExpectNote(Box<Call>),
     ExpectSlot(Box<Call>, Error),
     ExpectToken(Box<Call>),
+    ExpectTrial(Box<Call>, Mono),
     ExpectPause(Box<Call>, Mono),
     ExpectCommit(Box<Call>, Box<Credential>),
     ExpectSpool(Box<Call>, Box<Credential>),
@@ -155,6 +156,8 @@ struct Call {
     attempt: Attempt,
     /// The attempt that may have been delivered before, to be put back where this call turns out not to have been.
     found: Option<Attempt>,
+    /// How many calls left in this run.
+    sent: u32,
     /// Whether it repeats a call of this run.
     repeats: bool,
     /// Whether the issuer has acted on an earlier one for certain.
@@ -267,6 +270,7 @@ impl Flow for Refresh {
                 };
                 self.judge(call, Verdict::of(&exchanged), sent_at, now)
             }
+            (State::ExpectTrial(call, at), Answer::Done(_)) => self.pause(call, at),
             (State::ExpectPause(call, at), Answer::Woken) if now.mono < at => self.pause(call, at),
             (State::ExpectPause(mut call, _), Answer::Woken) => {
                 call.attempt.sent_at = now;

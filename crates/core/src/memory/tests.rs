@@ -97,7 +97,7 @@ fn only_an_ended_token_makes_a_request_wait() {
     assert_eq!(service(&memory, 0), Ok(Service::Serve));
     assert_eq!(service(&memory, 80), Ok(Service::ServeAndRefresh));
     assert_eq!(service(&memory, 101), Ok(Service::Wait));
-    let backoff = Backoff::after(None, "x", Some(Duration::from_secs(60)), 0.5, at(79).wall);
+    let backoff = Backoff::after(None, "x", Some(Duration::from_secs(60)), 0.5, 1, at(79));
     memory.record.as_mut().unwrap().backoff = Some(backoff);
     assert_eq!(service(&memory, 80), Ok(Service::Serve));
     assert!(Memory::default().service(at(0), policy).is_err());
@@ -115,6 +115,7 @@ fn a_refused_login_is_left_alone_until_its_probe() {
         since: at(80).wall,
         probes: 0,
         next_probe_at: Some(at(140).wall),
+        at: None,
     });
     assert!(!memory.may_refresh(at(139)));
     assert!(memory.may_refresh(at(140)));

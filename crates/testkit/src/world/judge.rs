@@ -106,7 +106,10 @@ impl World {
         let noted_while = own.noted_while;
         let label = attempt.label;
         // What a store has forgotten nobody can know.
-        let since = self.judge.rolled_back[login].last().copied().unwrap_or(0);
+        let since = match self.plan.has(Kind::RollBack) {
+            true => u64::MAX,
+            false => 0,
+        };
         if self.locks[login].holder != Some((process, epoch, run)) {
             self.broken("I-16", || format!("p{process} sends without the lease"));
         }
@@ -175,7 +178,8 @@ impl World {
 
     /// I-9: the pace of calls while they fail. A clock that jumps binds nobody, so it is left out there.
     fn check_pace(&mut self, login: usize, label: Option<Label>) {
-        let jumps = [Kind::ClockJump, Kind::Skew, Kind::Reboot]
+        // Who dies before it can note a failure tells nobody of it.
+        let jumps = [Kind::Reboot, Kind::Crash]
             .iter()
             .any(|kind| self.plan.has(*kind));
         let unsure = self.plan.has(Kind::DiskBroken)
@@ -507,7 +511,9 @@ impl World {
                     ),
                 ));
             };
-            let slow = self.plan.has(Kind::DiskBroken) || self.plan.has(Kind::StoreStall);
+            let slow = self.plan.has(Kind::Pause)
+                || self.plan.has(Kind::DiskBroken)
+                || self.plan.has(Kind::StoreStall);
             if died - delivered > 2_000 && !slow {
                 return Some((
                     LossClass::Avoidable,
@@ -573,6 +579,10 @@ impl World {
                     _ if refusing && !in_window => (
                         LossClass::Inherent,
                         format!("the store did not take the note of a repeat of call {spender}"),
+                    ),
+                    None if refusing => (
+                        LossClass::Inherent,
+                        format!("no note of call {spender} could be made"),
                     ),
                     _ if repeated => (
                         LossClass::Inherent,

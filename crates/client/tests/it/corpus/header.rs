@@ -24,7 +24,7 @@ pub(super) fn raise_min_writer(config: &SqliteStoreConfig, min_writer: u32) {
                 row.get::<_, [u8; 16]>(0)?,
                 text,
                 numbers,
-                row.get::<_, u64>(5)?,
+                row.get::<_, i64>(5)?,
             ))
         },
     );

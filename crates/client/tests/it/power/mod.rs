@@ -29,6 +29,7 @@
 mod chance;
 mod cuts;
 mod disk;
+mod file;
 mod record;
 mod script;
 

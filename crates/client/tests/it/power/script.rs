@@ -277,7 +277,11 @@ fn failing(at: u64) -> Fact {
         "canary-code",
         None,
         0.5,
-        Wall(at),
+        1,
+        pilotlight::core::time::Stamp {
+            wall: Wall(at),
+            ..Default::default()
+        },
     )))
 }
 

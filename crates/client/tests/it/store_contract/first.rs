@@ -218,8 +218,9 @@ pub(super) async fn promise_4_facts_belong_to_a_version(world: &impl World) {
         since: Wall(1),
         probes: 2,
         next_probe_at: None,
+        at: None,
     };
-    let backoff = Backoff::after(None, "unavailable.network", None, 0.5, Wall(3));
+    let backoff = Backoff::after(None, "unavailable.network", None, 0.5, 1, at(3));
     let facts = [
         Fact::Attempt(Some(attempt(1))),
         Fact::Acceptance(Some(acceptance)),
@@ -316,4 +317,11 @@ pub(super) async fn promise_5_monotone(world: &impl World) {
         .await
         .unwrap();
     assert_eq!(read(&store, 1).await.version(), Some(version(1, 3)));
+}
+
+fn at(wall: u64) -> pilotlight::core::time::Stamp {
+    pilotlight::core::time::Stamp {
+        wall: Wall(wall),
+        ..Default::default()
+    }
 }

@@ -53,8 +53,9 @@ impl Refresh {
         let refused = self.task.refused == Some(version);
         let freshness = credential.freshness(now, self.task.policy);
         let reason = match freshness {
-            _ if refused => Reason::Refused,
+            // That a server refuses what has ended says nothing against the server (T-45).
             Freshness::Expired { .. } => Reason::Expired,
+            _ if refused => Reason::Refused,
             Freshness::Due {
                 reason: DueReason::Due,
                 ..
@@ -124,6 +125,7 @@ impl Refresh {
             reason,
             attempt,
             found,
+            sent: 0,
             repeats: false,
             acted: false,
         })
@@ -261,16 +263,13 @@ fn forbidden(
         let why = "a newer version of Pilotlight keeps this store; update this program".to_owned();
         return Some(Forbidden::Error(Error::StoreUnavailable { why }));
     }
-    // A pause longer than any that is ever set comes from a clock that jumped: it binds nobody (F-19, I-12).
     if let Some(suspicion) = &record.suspicion
-        && suspicion
-            .next_probe_at
-            .is_none_or(|at| at > now.wall && now.wall.until(at) <= LONGEST_PROBE)
+        && suspicion.probe_in(now).is_none_or(|left| !left.is_zero())
     {
         return Some(Forbidden::Error(Error::login(suspicion.cause.clone())));
     }
     if let Some(backoff) = &record.backoff
-        && let Some(retry_after) = backoff.binds(now.wall)
+        && let Some(retry_after) = backoff.binds(now)
     {
         let code = backoff.code.clone();
         return Some(Forbidden::Error(Error::BackingOff { code, retry_after }));
@@ -301,8 +300,6 @@ fn forbidden(
     let longest = DAY.max(lifetime.unwrap_or_default() / 2);
     (!wait.is_zero() && wait <= longest).then_some(Forbidden::Error(Error::DeniedByResource))
 }
-
-const LONGEST_PROBE: Duration = Duration::from_secs(21_600);
 
 const BREAKER: Duration = Duration::from_secs(1800);
 

@@ -114,7 +114,7 @@ impl Refresh {
         self.send(call, now)
     }
 
-    fn send(self, call: Box<Call>, now: Now) -> Turn<Self> {
+    fn send(self, mut call: Box<Call>, now: Now) -> Turn<Self> {
         let Some(token) = &call.credential.refresh_token else {
             return self.stop(
                 call.reading,
@@ -130,6 +130,7 @@ impl Refresh {
             &call.credential.client,
             pins.resource_parameter.as_deref(),
         );
+        call.sent += 1;
         let mut exchange = Exchange::post(
             Leg::Token,
             pins.token_endpoint.clone(),
@@ -137,11 +138,12 @@ impl Refresh {
             form.headers,
             form.body,
         );
-        // Where no repeat could follow, nothing is gained by giving a dead path up: it may heal, and bring the answer.
+        // Where no repeat could follow, or another one's outcome is open, nothing is gained by giving a dead path up: it may heal, and bring the answer.
         let found_dead = now.after(DEAD_PATH_FOUND);
-        exchange.patient = self
-            .repeat_after(&call, Duration::ZERO, found_dead)
-            .is_none();
+        exchange.patient = call.reading.notes.is_trying(now.wall)
+            || self
+                .repeat_after(&call, Duration::ZERO, found_dead)
+                .is_none();
         self.next(State::ExpectToken(call), Act::Send(Box::new(exchange)))
     }
 

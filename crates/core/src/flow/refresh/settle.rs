@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use crate::{
     attempt::Label,
-    credential::{Credential, Lifetime},
-    error::{Certainty, Error, LoginCause, Named},
+    credential::{Credential, Generation, Lifetime, Version},
+    error::{Certainty, Error, LoginCause, Named, NetworkFault},
     event::{Happened, Reason},
     exchange::{Exchange, Leg},
     flow::{Act, Commit, Expects, Reading, Step, Turn},
     freshness::refresh_point,
     grant::revocation_request,
+    notes::Trial,
     record::{Backoff, Fact, Record, Suspicion},
     time::{Mono, Now, Wall},
     token::{TokenAnswer, Verdict},
@@ -55,6 +56,7 @@ impl Refresh {
                         since: now.wall,
                         probes: 0,
                         next_probe_at: None,
+                        at: Some(now),
                     },
                     None,
                     now,
@@ -142,12 +144,16 @@ impl Refresh {
         let mut notes = call.reading.notes;
         let repeat = call.repeats || call.attempt.label == Some(Label::AfterCrash);
         let after = call.attempt.sent_at.since(&call.attempt.first_sent_at);
-        let repeated = after.zip(record.version()).filter(|_| repeat);
-        if let Some((after, version)) = repeated {
-            if call.acted {
-                notes = notes.repeated_well(after, now.wall);
-            }
-            notes = notes.repeat_brought(version, after, now.wall);
+        let mut learned = false;
+        if let Some(after) = after.filter(|_| repeat && call.acted) {
+            notes = notes.repeated_well(after, now.wall);
+            learned = true;
+        }
+        if call.attempt.label.is_none()
+            && let Some(confirmed) = notes.confirmed(call.credential.version)
+        {
+            notes = confirmed;
+            learned = true;
         }
         let outcome = Outcome {
             record: Some(record),
@@ -156,7 +162,7 @@ impl Refresh {
             unsaved: false,
             unnoted: false,
         };
-        if repeated.is_some() {
+        if learned {
             let (issuer, notes) = (self.task.key.issuer.clone(), outcome.notes.clone());
             return self.next(
                 State::ExpectLearn(Box::new(outcome)),
@@ -242,6 +248,10 @@ impl Refresh {
             });
             call.attempt.number += 1;
             call.repeats = true;
+            let dead = NetworkFault::DeadPath;
+            if matches!(error, Error::Network { why, .. } if why == dead) {
+                return self.try_once(call, pause, now);
+            }
             return self.pause(call, now.mono + pause);
         }
         let usable = !matches!(call.reason, Reason::Refused | Reason::Expired);
@@ -250,7 +260,8 @@ impl Refresh {
             error.code(),
             None,
             self.fraction(),
-            now.wall,
+            call.sent,
+            now,
         );
         let happened = Happened::Ambiguous {
             code: error.code().to_owned(),
@@ -270,6 +281,7 @@ impl Refresh {
             facts.push(Fact::Suspicion(Some(Suspicion {
                 probes,
                 next_probe_at: probe_at(probes, now),
+                at: Some(now),
                 ..before.clone()
             })));
         }
@@ -289,6 +301,31 @@ impl Refresh {
             unnoted: false,
         };
         self.facts(outcome, credential.version, facts, event, Then::Unlock)
+    }
+
+    /// A repeat on a dead path may meet the first call, still on its way: one login at a time, and its outcome is waited for.
+    fn try_once(self, mut call: Box<Call>, pause: Duration, now: Now) -> Turn<Self> {
+        let Version {
+            incarnation,
+            generation,
+        } = call.credential.version;
+        let version = Version {
+            incarnation,
+            generation: Generation(generation.0 + 1),
+        };
+        let age = now.since(&call.attempt.first_sent_at);
+        let trial = Trial {
+            version,
+            after: age.unwrap_or_default() + pause,
+            at: now.wall,
+        };
+        let notes = call.reading.notes.on_trial(trial);
+        call.reading.notes = notes.clone();
+        let issuer = self.task.key.issuer.clone();
+        self.next(
+            State::ExpectTrial(call, now.mono + pause),
+            Act::Learn(issuer, notes),
+        )
     }
 
     /// How long to pause before a call whose answer was lost is repeated in this run, if it may be: the window is still
@@ -347,6 +384,7 @@ impl Refresh {
             mut record,
             found,
             credential,
+            sent,
             ..
         } = call;
         let backoff = Backoff::after(
@@ -354,7 +392,8 @@ impl Refresh {
             error.code(),
             retry_after,
             self.fraction(),
-            now.wall,
+            sent,
+            now,
         );
         let happened = Happened::RefreshFailed {
             code: error.code().to_owned(),
@@ -394,6 +433,7 @@ impl Refresh {
                 since,
                 probes,
                 next_probe_at,
+                at: Some(now),
             },
             named,
             now,
@@ -427,14 +467,14 @@ impl Refresh {
                 label: attempt.label,
             },
         };
-        let after = match (attempt.label, reading.notes.repeated) {
+        let after = match (attempt.label, reading.notes.trial) {
             (Some(Label::RetryAmbiguous | Label::AfterCrash), _) => {
                 attempt.sent_at.since(&attempt.first_sent_at)
             }
             (Some(Label::Uncertain), _) if repeats => attempt.sent_at.since(&attempt.first_sent_at),
             // What a repeat has just brought is refused: the first call has reached the issuer after all, too late.
-            (None, Some(repeated)) if repeated.explains(credential.version, now.wall) => {
-                Some(repeated.after)
+            (None, Some(trial)) if trial.explains(credential.version, now.wall) => {
+                Some(trial.after)
             }
             _ => None,
         };

@@ -74,6 +74,13 @@ pub(in crate::flow) fn oauth_error(
 }
 
 /// The connection broke after it stood.
+/// The path went dead, which took eight and a half seconds to find out.
+pub(in crate::flow) fn dead_path(exchange: &Exchange, stage: &mut Stage) -> Exchanged {
+    let dead = Fault::Network(NetworkFault::DeadPath);
+    let took = Duration::from_millis(8500);
+    failure(exchange, stage, Delivery::Ambiguous, dead, took)
+}
+
 pub(in crate::flow) fn broken(exchange: &Exchange, stage: &mut Stage) -> Exchanged {
     failure(
         exchange,

@@ -289,6 +289,7 @@ fn no_probe_leaves_through_the_slot() {
         since: start().wall,
         probes: 1,
         next_probe_at: Some(start().wall),
+        at: None,
     });
     assert!(matches!(
         stage.refresh().result,

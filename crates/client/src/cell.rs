@@ -42,6 +42,8 @@ pub(crate) struct Cell {
     pub(crate) http: Mutex<Option<Arc<HttpClient>>>,
     /// Until when, on the coarse clock, an acceptance of the token in the slot needs no noting.
     pub(crate) accepted_until: AtomicU64,
+    /// When the next try to save may be, and how long the last one waited.
+    pub(crate) saving: Mutex<(Mono, Duration)>,
     /// Set by each use, cleared by the ticker: an idle session costs no look at the store.
     pub(crate) used: AtomicBool,
 }
@@ -74,6 +76,7 @@ impl Cell {
             slot: SlotCell::default(),
             live: Mutex::default(),
             http: Mutex::default(),
+            saving: Mutex::new((Mono(0), Duration::ZERO)),
             used: AtomicBool::new(false),
         }
     }
@@ -221,9 +224,19 @@ impl Cell {
         }
     }
 
-    /// Brings to the store what only memory or the spool holds, if anything.
+    /// Brings to the store what only memory or the spool holds, if anything: at once, and while the store refuses with
+    /// doubling pauses, since every process of the machine does the same.
     pub(crate) fn save(self: &Arc<Self>) {
-        if lock(&self.live).memory.waits_for_store() {
+        let mut saving = lock(&self.saving);
+        if !lock(&self.live).memory.waits_for_store() {
+            *saving = (Mono(0), Duration::ZERO);
+            return;
+        }
+        let (next, pause) = *saving;
+        let now = self.inner.coarse.now();
+        if now >= next {
+            let pause = (2 * pause).clamp(Duration::from_secs(1), SAVED_AT_LEAST_EVERY);
+            *saving = (now + pause, pause);
             drop(self.flight(Want::default()));
         }
     }
@@ -234,6 +247,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The longest pause between two tries to save.
+const SAVED_AT_LEAST_EVERY: Duration = Duration::from_secs(32);
 /// How long a due token is handed out before the next look.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const A_MINUTE: Duration = Duration::from_secs(60);

@@ -10,7 +10,7 @@ use crate::{credential::Version, time::Wall};
 
 /// For how long an issuer repeats its answer to a refresh token that it has rotated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(tag = "grace", rename_all = "snake_case")]
+#[serde(from = "Written", into = "Written")]
 pub enum ReuseGrace {
     /// Never seen.
     #[default]
@@ -27,6 +27,49 @@ pub enum ReuseGrace {
     },
     /// A repeat within moments of the first call was answered with `invalid_grant`.
     None,
+}
+
+/// A [`ReuseGrace`] as it is stored. Builds that know no bound from above read one as no grace at all, which is the careful
+/// side; a grace that a later build may know is unknown to this one (F-30).
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Written {
+    grace: Name,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    span: Option<Duration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    below: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Name {
+    AtLeast,
+    None,
+    #[serde(other)]
+    Unknown,
+}
+
+impl From<Written> for ReuseGrace {
+    fn from(written: Written) -> Self {
+        match (written.grace, written.span, written.below) {
+            (Name::None, _, Some(span)) => Self::Below { span },
+            (Name::None, _, None) => Self::None,
+            (Name::AtLeast, Some(span), _) => Self::AtLeast { span },
+            (Name::AtLeast, None, _) | (Name::Unknown, ..) => Self::Unknown,
+        }
+    }
+}
+
+impl From<ReuseGrace> for Written {
+    fn from(grace: ReuseGrace) -> Self {
+        let (grace, span, below) = match grace {
+            ReuseGrace::Unknown => (Name::Unknown, None, None),
+            ReuseGrace::AtLeast { span } => (Name::AtLeast, Some(span), None),
+            ReuseGrace::Below { span } => (Name::None, None, Some(span)),
+            ReuseGrace::None => (Name::None, None, None),
+        };
+        Self { grace, span, below }
+    }
 }
 
 /// The notes on one issuer.

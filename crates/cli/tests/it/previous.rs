@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pilotlight_testkit::authorization_server::Stats;
+use pilotlight_testkit::faults::Endpoint;
 use pilotlight_testkit::{Fault, Lab, LabConfig, ScriptedHuman};
 use tokio::runtime::Runtime;
 
@@ -174,6 +175,12 @@ fn previous_and_present_share_a_login_over_expiries() {
         return;
     };
     shared.login(Previous);
+    // Long enough for the others to come to the same decision meanwhile.
+    let slow = Some(Fault::DelayAnswer { ms: 400 });
+    let token = Endpoint::Token;
+    shared
+        .lab
+        .with_issuer(|issuer| issuer.set_standing_fault(token, slow));
     let running = [Previous, Present, Previous, Present].map(|b| shared.calls(b, 20).start());
     for running in running {
         Calls::all_answered(running.wait(), 60);

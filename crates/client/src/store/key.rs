@@ -55,7 +55,10 @@ impl SlotKey {
     pub(super) fn read_or_make(path: &Path) -> Result<Self, Error> {
         let (above, name) = split(path)?;
         let folder = Folder::create(above, Others::Look)?;
+        // Whoever made the folder or the key may have died before their names were durable.
+        folder.sync_name()?;
         if let Some(key) = Self::read_in(&folder, name, path)? {
+            folder.sync()?;
             return Ok(key);
         }
         let key = Zeroizing::new(crate::crypto::random::<32>());
@@ -71,6 +74,7 @@ impl SlotKey {
             return Err(failed(path, error));
         }
         folder.rename_if_free(&temporary, name)?;
+        folder.sync()?;
         Self::read_in(&folder, name, path)?.ok_or_else(|| Error::KeyMissing {
             path: path.display().to_string(),
         })

@@ -251,6 +251,17 @@ impl Folder {
         }
     }
 
+    /// Makes the folder's own name durable, whoever made it: that process may have died before it could.
+    pub(super) fn sync_name(&self) -> Result<(), Error> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.fd, "..", flags, Mode::empty()) {
+            Ok(above) => rustix::fs::fsync(&above).map_err(|e| failed(&self.path, e)),
+            // A folder above that is closed to us was not made by us.
+            Err(Errno::ACCESS) => Ok(()),
+            Err(error) => Err(failed(&self.path, error)),
+        }
+    }
+
     /// Makes new names in the folder durable.
     pub(super) fn sync(&self) -> Result<(), Error> {
         rustix::fs::fsync(&self.fd).map_err(|e| failed(&self.path, e))

@@ -102,6 +102,13 @@ impl<'a> Slot<'a> {
             return Ok(());
         }
         let file = self.lock()?;
+        // The heads first, and durably: a power cut in the middle leaves halves that are empty, and none that is torn.
+        let half = self.half_size(&file)?;
+        [0, half]
+            .into_iter()
+            .try_for_each(|at| file.write_all_at(&[0; HEAD], at))
+            .and_then(|()| file.sync_data())
+            .map_err(|e| self.failed(e))?;
         let size = file.metadata().map_err(|e| self.failed(e))?.len();
         fill(&file, size).map_err(|e| self.failed(e))?;
         self.folder.remove(&self.growing())

@@ -92,9 +92,16 @@ async fn a_cut_is_an_end_in_good_order_after_so_many_bytes() {
     let played = Played::new().await;
     let line = Line::down(Way::ending(3, End::Cut));
     let (mut client, mut server) = played.connect(line).await;
-    server.write_all(b"answer").await.unwrap();
-    assert_eq!(read(&mut client).await, ("ans".into(), None));
-    assert_eq!(read(&mut server).await, (String::new(), None));
+    // What the proxy has not read yet must not turn the end into a reset.
+    let (mut hears, mut says) = server.split();
+    let much = vec![b'x'; 1024 * 1024];
+    let (written, heard, read) = tokio::join!(
+        says.write_all(&much),
+        hears.read(&mut [0; 8]),
+        read(&mut client)
+    );
+    written.unwrap();
+    assert_eq!((heard.unwrap(), read), (0, ("xxx".into(), None)));
 }
 
 #[tokio::test]
@@ -240,6 +247,11 @@ async fn a_lab_behind_a_proxy_names_the_proxys_port() {
     proxy.set(Line::up(Way::ending(0, End::Reset)));
     assert!(fetch::get(&url).await.is_err());
     assert_eq!(seen(), 3, "reset before the server saw anything");
+    proxy.set(Line::up(Way::ending(150, End::HalfClose)));
+    let half = [("grant_type", "refresh_token"), ("x", &"y".repeat(500))];
+    let token = fetch::post_form(&format!("{}/token", lab.issuer()), &half).await;
+    assert!(token.is_err(), "half a request is not answered: {token:?}");
+    assert_eq!(lab.with_issuer(|issuer| issuer.stats().token), 0);
 
     // Control requests go past it, and it heals.
     proxy.close().await;

@@ -52,8 +52,12 @@ pub(super) fn prepare(folder: &Folder, name: &str) -> Result<(), Error> {
     if folder
         .look(name)?
         .is_some_and(|entry| entry.size >= NOTE_SIZE as u64)
+        && let Some(file) = folder.file(name)?
     {
-        return Ok(());
+        // Whoever made it may have died before it was durable.
+        return file
+            .sync_all()
+            .map_err(|e| failed(&folder.path().join(name), e));
     }
     let file = folder.file_or_new(name)?;
     match file.try_lock() {

@@ -80,6 +80,7 @@ pub(super) fn existing(
 
 /// Makes the store, unless another process has made it meanwhile.
 pub(super) fn make(folder: &Folder, config: &SqliteStoreConfig) -> Result<(), Error> {
+    folder.sync_name()?;
     let locks = folder.sub(super::LOCKS)?;
     let _lease = wait_for_init(&locks, config)?;
     if folder.look(FILE)?.is_some() {

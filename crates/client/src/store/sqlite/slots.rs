@@ -22,7 +22,11 @@ impl Inner {
         let locks = self.folder.sub(LOCKS)?;
         lock::prepare(&locks, &lock::file_name(LockName::Refresh(id)))?;
         let folder = self.folder.sub(SPOOL)?;
-        slot(&folder, id).reserve(0)
+        slot(&folder, id).reserve(0)?;
+        // What was there already may be the work of a process that died before it was durable.
+        locks.sync()?;
+        folder.sync()?;
+        self.folder.sync()
     }
 
     pub(super) fn spool(

@@ -62,10 +62,10 @@ impl Previous {
     fn refused(&self, args: &[&str], exit: i32, code: &str) -> String {
         let output = self.run(args);
         let stderr = String::from_utf8_lossy(&output.stderr);
-        let errors = stderr
+        let mut errors = stderr
             .lines()
             .filter_map(|line| serde_json::from_str(line).ok());
-        let error: Value = errors.last().unwrap_or_default();
+        let error: Value = errors.next_back().unwrap_or_default();
         assert_eq!(
             (output.status.code(), error["error"]["code"].as_str()),
             (Some(exit), Some(code)),

@@ -201,7 +201,7 @@ impl<'a> Replay<'a> {
         let mut chance = Chance(number as u64);
         self.disk.cut(&mut chance, place.path());
         stale_index(&mut chance, place.path());
-        let look = self.look(place.path(), number % 3 == 0);
+        let look = self.look(place.path(), number.is_multiple_of(3));
         let wrong = self.runtime.block_on(look).err()?;
         let mut report = format!(
             "cut {number}, after {position} changes, {:?}: {wrong}\n  answered: {}",

@@ -90,7 +90,7 @@ impl Disk {
                 data,
             } => {
                 let offset = usize::try_from(*offset).unwrap();
-                let write = Pending::Write(offset, Arc::clone(data));
+                let write = Pending::Write(offset, data.clone());
                 self.file(*inode).change(write);
             }
             Change::Truncate { inode, size } => {

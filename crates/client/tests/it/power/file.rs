@@ -11,6 +11,7 @@ pub(super) struct File {
     pending: Vec<Pending>,
 }
 
+/// A change that no sync has covered.
 pub(super) enum Pending {
     Write(usize, Arc<[u8]>),
     Truncate(usize),

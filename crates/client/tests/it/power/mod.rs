@@ -72,7 +72,8 @@ fn a_logout_that_is_cut_short_leaves_all_or_nothing() {
 #[test]
 fn a_missing_sync_is_found() {
     let life = whole_life();
-    let missing: [(&str, fn(&str) -> bool); 7] = [
+    type Names = fn(&str) -> bool;
+    let missing: [(&str, Names); 7] = [
         ("the log of the database", |p| p.ends_with("-wal")),
         ("the database", |p| p.ends_with("store.db")),
         ("the new database", |p| p.ends_with("store.db.new")),

@@ -4,8 +4,9 @@
 //! first; locks and listener end with the run, however it ends.
 
 use std::{
+    collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -14,12 +15,17 @@ use std::{
 use pilotlight_core::{
     Error,
     error::{Holder, LoginCause},
+    exchange::{Exchange, Leg},
     flow::{Act, Answer, Flow, Lock, Prompt, Reading, Step, Turn},
     time::Mono,
 };
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use url::Origin;
+
 use crate::{
     callback::Listener,
+    cell::lock,
     clock::Clock,
     crypto,
     http::Http,
@@ -34,6 +40,8 @@ pub(crate) struct Driver {
     pub(crate) http: Arc<dyn Http>,
     pub(crate) human: Arc<dyn Human>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// The token calls of this process.
+    pub(crate) calls: Arc<TokenCalls>,
     /// How long a lock is waited for.
     pub(crate) lock_wait: Duration,
     /// How long a person is waited for.
@@ -41,6 +49,29 @@ pub(crate) struct Driver {
     /// Set once a person has answered: from then on the flow must run to its end.
     pub(crate) answered: Arc<AtomicBool>,
 }
+
+/// The token calls that are under way: at most eight of this process at each issuer (I-9).
+#[derive(Debug, Default)]
+pub(crate) struct TokenCalls(Mutex<HashMap<Origin, Arc<Semaphore>>>);
+
+impl TokenCalls {
+    /// Waits for its turn; other exchanges than token calls need none.
+    async fn turn(&self, exchange: &Exchange) -> Option<OwnedSemaphorePermit> {
+        if exchange.leg != Leg::Token {
+            return None;
+        }
+        let turns = {
+            let mut all = lock(&self.0);
+            let turns = all.entry(exchange.url.origin());
+            turns
+                .or_insert_with(|| Arc::new(Semaphore::new(MOST_AT_ONCE)))
+                .clone()
+        };
+        turns.acquire_owned().await.ok()
+    }
+}
+
+const MOST_AT_ONCE: usize = 8;
 
 /// What a run holds and lets go of; what a flow ends without letting go of stays with its caller.
 #[derive(Debug, Default)]
@@ -82,7 +113,10 @@ impl Driver {
     async fn perform(&self, act: Act, held: &mut Held) -> Answer {
         let store = &self.store;
         match act {
-            Act::Send(exchange) => Answer::Exchanged(self.http.send(*exchange).await),
+            Act::Send(exchange) => {
+                let _turn = self.calls.turn(&exchange).await;
+                Answer::Exchanged(self.http.send(*exchange).await)
+            }
             Act::Lock(lock) if held.locks.iter().any(|(name, _)| *name == lock) => {
                 let fence = held
                     .locks
@@ -235,3 +269,35 @@ pub(crate) async fn poll_lock(
 
 /// How long a stopped holder is waited for.
 const STOPPED_LIMIT: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use url::Url;
+
+    use super::*;
+
+    fn call(leg: Leg, url: &str) -> Exchange {
+        Exchange::get(leg, Url::parse(url).unwrap(), "token_endpoint")
+    }
+
+    /// I-9, F-21: of all the logins of a process at most eight call one issuer's token endpoint at once; another issuer, and
+    /// other calls, are not held up.
+    #[tokio::test]
+    async fn eight_calls_at_once_for_each_issuer() {
+        let calls = TokenCalls::default();
+        let one = call(Leg::Token, "https://as.example/token");
+        let mut turns = Vec::new();
+        for _ in 0..MOST_AT_ONCE {
+            turns.push(calls.turn(&one).await);
+        }
+        let soon = Duration::from_millis(50);
+        let ninth = tokio::time::timeout(soon, calls.turn(&one));
+        assert!(ninth.await.is_err());
+        let other = call(Leg::Token, "https://as.other/token");
+        assert!(calls.turn(&other).await.is_some());
+        let metadata = call(Leg::Metadata, "https://as.example/metadata");
+        assert!(calls.turn(&metadata).await.is_none());
+        drop(turns.pop());
+        assert!(calls.turn(&one).await.is_some());
+    }
+}

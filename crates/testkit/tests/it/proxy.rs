@@ -94,10 +94,10 @@ async fn a_cut_is_an_end_in_good_order_after_so_many_bytes() {
     let (mut client, mut server) = played.connect(line).await;
     // What the proxy has not read yet must not turn the end into a reset.
     let (mut hears, mut says) = server.split();
-    let much = vec![b'x'; 1024 * 1024];
+    let (much, mut buffer) = (vec![b'x'; 1024 * 1024], [0; 8]);
     let (written, heard, read) = tokio::join!(
         says.write_all(&much),
-        hears.read(&mut [0; 8]),
+        hears.read(&mut buffer),
         read(&mut client)
     );
     written.unwrap();

@@ -17,6 +17,8 @@ mod faults_herd;
 #[cfg(feature = "sqlite")]
 mod faults_limits;
 #[cfg(feature = "sqlite")]
+mod faults_network;
+#[cfg(feature = "sqlite")]
 mod faults_outage;
 #[cfg(feature = "sqlite")]
 mod faults_races;

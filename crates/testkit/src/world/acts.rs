@@ -697,7 +697,7 @@ impl World {
         let Some(answer) = call.fate.instead.clone().or_else(|| call.answer.clone()) else {
             return;
         };
-        if !self.waits(call) || call.fate.replies != Some(self.now) {
+        if !self.waits(call) || call.fate.replies.is_none() {
             return;
         }
         let (run, process, epoch) = (call.run, call.process, call.epoch);

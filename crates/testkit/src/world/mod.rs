@@ -14,9 +14,11 @@
 //! same run, to the last event.
 
 mod acts;
+mod exchanges;
 mod faults;
 mod issuer;
 mod judge;
+mod locks;
 mod network;
 mod people;
 mod plan;

@@ -1,0 +1,291 @@
+//! Exchanges: token calls with all that the network does to them, and the documents that a login reads.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue};
+use pilotlight_core::{
+    error::NetworkFault,
+    exchange::{self, Delivery, Exchange, Failure, Fault, Leg, Reply},
+    flow::Answer,
+    time::Now,
+};
+
+use super::{
+    Call, CallId, Event, ISSUER, Variant, World,
+    judge::number,
+    network::{DEADLINE, Failed, Fate, fate},
+};
+
+impl World {
+    pub(super) fn send_exchange(&mut self, run: usize, step: u32, mut exchange: Exchange) {
+        let Some(own) = self.runs[run].as_deref() else {
+            return;
+        };
+        let (process, login) = (own.process, own.login);
+        let sent_at = self.clock(process);
+        if exchange.leg != Leg::Token {
+            let reply = self.document(&exchange, login, sent_at);
+            let takes = 20 + self.random.below(80);
+            self.answer_at(run, self.now + takes, Answer::Exchanged(reply));
+            return;
+        }
+        let field = |name: &str| {
+            url::form_urlencoded::parse(&exchange.body)
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| value.into_owned())
+        };
+        let presents = field("refresh_token").and_then(|token| number(&token));
+        if presents.is_some() && self.is(Variant::DiscoveryAtRefresh) && self.hostile_metadata {
+            exchange.url.set_host(Some("evil.example")).expect("a host");
+        }
+        if exchange.url.host_str() != Some("as.example") {
+            self.broken("I-15", || format!("secrets go to {}", exchange.url));
+        }
+        let fate = if self.now < super::CALM || self.quiet {
+            let none = super::Plan {
+                faults: super::Faults::default(),
+                ..self.plan.clone()
+            };
+            fate(self.now, &none, None, &mut self.random)
+        } else {
+            fate(self.now, &self.plan, self.outage, &mut self.random)
+        };
+        let mut fate = fate;
+        let stopped = self.runs[run]
+            .as_deref()
+            .is_some_and(|own| own.stopped_at == step);
+        if exchange.patient
+            && let Some((at, Failed::DeadPath)) = &mut fate.fails
+        {
+            *at = self.now + DEADLINE;
+        }
+        let id = self.calls.len();
+        let epoch = self.processes[process].epoch;
+        let (label, noted) = self.check_send(run, presents);
+        self.report.calls += 1;
+        self.report.labelled += u64::from(label.is_some());
+        self.trace.say(self.now, || match presents {
+            Some((family, number)) => format!(
+                "p{process} login {login}: call {id} presents {family}.{number} {label:?} {fate:?}"
+            ),
+            None => format!("p{process} login {login}: call {id} presents a code"),
+        });
+        self.schedule_call(id, &fate);
+        self.calls.push(Call {
+            run,
+            step,
+            process,
+            epoch,
+            login,
+            sent_at: self.now,
+            presents,
+            label,
+            fate,
+            noted,
+            stopped,
+            not_delivered: false,
+            processed_at: None,
+            answer: None,
+            answered_at: None,
+            failed: None,
+        });
+        // The client stamps a request as it leaves; the answer carries that stamp.
+        if let Some(own) = self.runs[run].as_deref_mut() {
+            own.answer = Some(Answer::Exchanged(Err(failure(Failed::Deadline, sent_at))));
+        }
+    }
+
+    fn schedule_call(&mut self, call: CallId, fate: &Fate) {
+        if let Some(at) = fate.arrives {
+            self.at(at, Event::AtIssuer { call });
+        }
+        if let Some(at) = fate.again {
+            self.at(at, Event::Again { call });
+        }
+        if let Some(at) = fate.replies {
+            self.at(at, Event::Reply { call });
+        }
+        if let Some((at, _)) = fate.fails {
+            self.at(at, Event::Fail { call });
+        }
+    }
+
+    /// The issuer reads a token request.
+    pub(super) fn at_issuer(&mut self, id: CallId) {
+        let (presents, login) = (self.calls[id].presents, self.calls[id].login);
+        let was =
+            presents.and_then(|(family, _)| self.issuer.families.get(family).map(|f| f.ended));
+        let answer = match presents {
+            Some((family, number)) => {
+                self.issuer
+                    .refresh(family, number, id, self.now, &mut self.random)
+            }
+            None => self.issuer.exchange(login, self.now),
+        };
+        let status = answer.status;
+        self.trace
+            .mark([self.now, 1_000_000, id as u64, status.into()]);
+        self.trace.say(self.now, || {
+            format!(
+                "the issuer answers call {id}: {} {}",
+                answer.status, answer.body
+            )
+        });
+        let call = &mut self.calls[id];
+        // Of a request that came twice, the sender sees the first answer.
+        if call.processed_at.is_none() {
+            call.processed_at = Some(self.now);
+            call.answer = Some(call.fate.spoilt.clone().unwrap_or_else(|| answer.clone()));
+            if call.fate.spoilt.is_some() {
+                // Nobody can read what it carries.
+                if let Some(answer) = &mut call.answer {
+                    answer.granted = None;
+                }
+            }
+        }
+        if let Some((family, _)) = presents
+            && was == Some(None)
+            && self.issuer.families[family].ended.is_some()
+        {
+            self.judge.deaths.push((self.now, family));
+        }
+    }
+
+    fn waits(&self, call: &Call) -> bool {
+        call.failed.is_none()
+            && call.answered_at.is_none()
+            && self.runs[call.run]
+                .as_deref()
+                .is_some_and(|run| run.step == call.step)
+    }
+
+    /// An answer reaches its sender, if it still waits.
+    pub(super) fn reply(&mut self, id: CallId) {
+        let call = &self.calls[id];
+        let Some(answer) = call.fate.instead.clone().or_else(|| call.answer.clone()) else {
+            return;
+        };
+        if !self.waits(call) || call.fate.replies.is_none() {
+            return;
+        }
+        let (run, process, epoch) = (call.run, call.process, call.epoch);
+        self.calls[id].answered_at = Some(self.now);
+        self.calls[id].not_delivered =
+            answer.status == 429 || (answer.status == 503 && answer.retry_after.is_some());
+        if let Some((family, number, _)) = answer.granted {
+            let info = &mut self.issuer.families[family].refresh[number];
+            info.delivered.get_or_insert((self.now, process, epoch));
+        }
+        self.judge
+            .answered(&self.calls[id], answer.status, self.now);
+        let Some(sent_at) = self.sent_at(run) else {
+            return;
+        };
+        let mut headers = HeaderMap::new();
+        if let Some(seconds) = answer.retry_after {
+            headers.insert(http::header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        let reply = Reply {
+            status: answer.status,
+            headers,
+            body: answer.body.into_bytes().into(),
+            sent_at,
+        };
+        self.answer_at(run, self.now, Answer::Exchanged(Ok(reply)));
+    }
+
+    /// A sender gives a call up.
+    pub(super) fn fail_call(&mut self, id: CallId) {
+        let call = &self.calls[id];
+        if !self.waits(call) {
+            return;
+        }
+        let (run, login) = (call.run, call.login);
+        let how = call.fate.fails.map_or(Failed::Broken, |(_, how)| how);
+        self.calls[id].failed = Some((self.now, how));
+        self.calls[id].not_delivered = how == Failed::NotConnected;
+        self.judge.answered(&self.calls[id], 0, self.now);
+        self.trace.say(self.now, || {
+            format!("login {login}: call {id} is given up: {how:?}")
+        });
+        let Some(sent_at) = self.sent_at(run) else {
+            return;
+        };
+        self.answer_at(run, self.now, Answer::Exchanged(Err(failure(how, sent_at))));
+    }
+
+    fn sent_at(&self, run: usize) -> Option<Now> {
+        match self.runs[run].as_deref()?.answer.as_ref()? {
+            Answer::Exchanged(Err(failure)) => Some(failure.sent_at),
+            _ => None,
+        }
+    }
+
+    /// The documents that a login reads, and the calls that are not for tokens.
+    fn document(&mut self, exchange: &Exchange, login: usize, sent_at: Now) -> exchange::Exchanged {
+        let mut headers = HeaderMap::new();
+        let (status, body) = match exchange.leg {
+            Leg::Challenge => {
+                headers.insert(
+                    http::header::WWW_AUTHENTICATE,
+                    HeaderValue::from_static("Bearer"),
+                );
+                (401, String::new())
+            }
+            Leg::Metadata if exchange.url.path().contains("protected-resource") => {
+                let resource = &self.targets[login].resource;
+                (
+                    200,
+                    format!(r#"{{"resource":"{resource}","authorization_servers":["{ISSUER}"]}}"#),
+                )
+            }
+            Leg::Metadata => (200, METADATA.to_owned()),
+            Leg::Registration => {
+                let client = self.issuer.client;
+                (
+                    201,
+                    format!(
+                        r#"{{"client_id":"client-{client}","token_endpoint_auth_method":"none"}}"#
+                    ),
+                )
+            }
+            Leg::Revocation => {
+                self.revoked_by_client(exchange, login);
+                (200, String::new())
+            }
+            Leg::Token => (500, String::new()),
+        };
+        Ok(Reply {
+            status,
+            headers,
+            body: body.into_bytes().into(),
+            sent_at,
+        })
+    }
+}
+
+fn failure(how: Failed, sent_at: Now) -> Failure {
+    let (delivery, fault) = match how {
+        Failed::NotConnected => (
+            Delivery::NotDelivered,
+            Fault::Network(NetworkFault::Connect),
+        ),
+        Failed::Broken => (Delivery::Ambiguous, Fault::Network(NetworkFault::Broken)),
+        Failed::DeadPath => (Delivery::Ambiguous, Fault::Network(NetworkFault::DeadPath)),
+        Failed::Deadline => (
+            Delivery::Ambiguous,
+            Fault::Deadline(Duration::from_millis(DEADLINE)),
+        ),
+    };
+    Failure {
+        delivery,
+        fault,
+        host: "as.example".into(),
+        sent_at,
+    }
+}
+
+const METADATA: &str = r#"{"issuer":"https://as.example","authorization_endpoint":"https://as.example/authorize",
+"token_endpoint":"https://as.example/token","registration_endpoint":"https://as.example/register",
+"revocation_endpoint":"https://as.example/revoke","code_challenge_methods_supported":["S256"],
+"token_endpoint_auth_methods_supported":["none"]}"#;

@@ -53,6 +53,8 @@ pub struct Setup {
     pub processes: Option<usize>,
     /// How much goes wrong.
     pub level: Level,
+    /// Faults that are switched on, whatever level and seed say.
+    pub with: Faults,
     /// Faults that are switched off, whatever the seed says.
     pub without: Faults,
     /// A known-bad program in place of the real one.
@@ -77,6 +79,7 @@ impl Setup {
             grace,
             processes: None,
             level,
+            with: Faults::default(),
             without: Faults::default(),
             variant: None,
             policy: pilotlight_core::freshness::Policy::default(),
@@ -274,7 +277,7 @@ impl Plan {
         let pace = random.between(20_000, 120_000);
         let (introspects, harm) = (random.chance(0.5), random.f64().mul_add(2.0, 0.3));
         let times = random.between(1, 4) as u32;
-        faults = faults.without(setup.without);
+        faults = Faults(faults.0 | setup.with.0).without(setup.without);
         let fixed = setup.level != Level::Swarm;
         Self {
             lifetime: match setup.lifetime {

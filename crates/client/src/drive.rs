@@ -15,7 +15,6 @@ use std::{
 use pilotlight_core::{
     Error,
     error::{Holder, LoginCause},
-    exchange::{Exchange, Leg},
     flow::{Act, Answer, Flow, Lock, Prompt, Reading, Step, Turn},
     time::Mono,
 };
@@ -40,8 +39,6 @@ pub(crate) struct Driver {
     pub(crate) http: Arc<dyn Http>,
     pub(crate) human: Arc<dyn Human>,
     pub(crate) clock: Arc<dyn Clock>,
-    /// The token calls of this process.
-    pub(crate) calls: Arc<TokenCalls>,
     /// How long a lock is waited for.
     pub(crate) lock_wait: Duration,
     /// How long a person is waited for.
@@ -50,20 +47,17 @@ pub(crate) struct Driver {
     pub(crate) answered: Arc<AtomicBool>,
 }
 
-/// The token calls that are under way: at most eight of this process at each issuer (I-9).
+/// The refreshes that are under way: at most eight of this process at each issuer, and so no more token calls (I-9).
 #[derive(Debug, Default)]
-pub(crate) struct TokenCalls(Mutex<HashMap<Origin, Arc<Semaphore>>>);
+pub(crate) struct Turns(Mutex<HashMap<Origin, Arc<Semaphore>>>);
 
-impl TokenCalls {
-    /// Waits for its turn; other exchanges than token calls need none.
-    async fn turn(&self, exchange: &Exchange) -> Option<OwnedSemaphorePermit> {
-        if exchange.leg != Leg::Token {
-            return None;
-        }
+impl Turns {
+    /// Waits for a turn at an issuer: before the lease, so that neither another process nor a repeat, whose window closes,
+    /// ever waits for it.
+    pub(crate) async fn turn(&self, issuer: Origin) -> Option<OwnedSemaphorePermit> {
         let turns = {
             let mut all = lock(&self.0);
-            let turns = all.entry(exchange.url.origin());
-            turns
+            all.entry(issuer)
                 .or_insert_with(|| Arc::new(Semaphore::new(MOST_AT_ONCE)))
                 .clone()
         };
@@ -113,10 +107,7 @@ impl Driver {
     async fn perform(&self, act: Act, held: &mut Held) -> Answer {
         let store = &self.store;
         match act {
-            Act::Send(exchange) => {
-                let _turn = self.calls.turn(&exchange).await;
-                Answer::Exchanged(self.http.send(*exchange).await)
-            }
+            Act::Send(exchange) => Answer::Exchanged(self.http.send(*exchange).await),
             Act::Lock(lock) if held.locks.iter().any(|(name, _)| *name == lock) => {
                 let fence = held
                     .locks
@@ -276,28 +267,22 @@ mod tests {
 
     use super::*;
 
-    fn call(leg: Leg, url: &str) -> Exchange {
-        Exchange::get(leg, Url::parse(url).unwrap(), "token_endpoint")
-    }
-
-    /// I-9, F-21: of all the logins of a process at most eight call one issuer's token endpoint at once; another issuer, and
-    /// other calls, are not held up.
+    /// I-9, F-21: of all the logins of a process at most eight are refreshed at one issuer at once; another issuer is not held
+    /// up.
     #[tokio::test]
-    async fn eight_calls_at_once_for_each_issuer() {
-        let calls = TokenCalls::default();
-        let one = call(Leg::Token, "https://as.example/token");
-        let mut turns = Vec::new();
+    async fn eight_refreshes_at_once_for_each_issuer() {
+        let (turns, soon) = (Turns::default(), Duration::from_millis(50));
+        let one = || Url::parse("https://as.example/token").unwrap().origin();
+        let mut taken = Vec::new();
         for _ in 0..MOST_AT_ONCE {
-            turns.push(calls.turn(&one).await);
+            taken.push(turns.turn(one()).await);
         }
-        let soon = Duration::from_millis(50);
-        let ninth = tokio::time::timeout(soon, calls.turn(&one));
+        let ninth = tokio::time::timeout(soon, turns.turn(one()));
         assert!(ninth.await.is_err());
-        let other = call(Leg::Token, "https://as.other/token");
-        assert!(calls.turn(&other).await.is_some());
-        let metadata = call(Leg::Metadata, "https://as.example/metadata");
-        assert!(calls.turn(&metadata).await.is_none());
-        drop(turns.pop());
-        assert!(calls.turn(&one).await.is_some());
+        let other = Url::parse("https://as.other/token").unwrap().origin();
+        assert!(turns.turn(other).await.is_some());
+        drop(taken.pop());
+        let next = tokio::time::timeout(soon, turns.turn(one()));
+        assert!(next.await.is_ok());
     }
 }

@@ -167,6 +167,8 @@ impl Cell {
 
     pub(crate) async fn refresh(self: &Arc<Self>, want: Want) -> Result<Gain, Error> {
         let driver = self.inner.driver(self.http()?);
+        let issuer = self.credential()?.pins.token_endpoint.origin();
+        let _turn = self.inner.turns.turn(issuer).await;
         let (task, mut held) = {
             let mut live = lock(&self.live);
             let (process, policy) = (self.inner.process, self.inner.limits.policy);

@@ -165,10 +165,13 @@ impl Cell {
                 _ if !self.inner.ticking() => Mono(0),
                 Freshness::Fresh { due_in: None } => Mono(u64::MAX),
                 Freshness::Fresh { due_in: Some(left) } => now.mono + left,
-                Freshness::Due { expires_in, .. } => {
+                // While a refresh is under way, or none is allowed: else the next use begins one.
+                Freshness::Due { expires_in, .. }
+                    if live.flight.is_some() || !live.memory.may_refresh(now) =>
+                {
                     now.mono + expires_in.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN))
                 }
-                Freshness::Expired { .. } => Mono(0),
+                Freshness::Due { .. } | Freshness::Expired { .. } => Mono(0),
             };
             Slot::of(credential, quiet_until)
         });

@@ -58,14 +58,10 @@ impl Cell {
             left >= Duration::from_secs(60).min(life / 4)
         };
         if !self.inner.one_shot {
-            self.show(&lock(&self.live), now);
-            let worth_it = {
-                let live = lock(&self.live);
-                live.flight.is_none() && live.memory.may_refresh(now)
-            };
-            if worth_it {
+            if lock(&self.live).memory.may_refresh(now) {
                 drop(self.flight(Want::default()));
             }
+            self.show(&lock(&self.live), now);
         } else if !expires_in.is_some_and(fresh_enough)
             && let Err(error) = self.join(Want::default()).await
         {

@@ -102,6 +102,8 @@ pub enum Leg {
     Token,
     /// The revocation endpoint: no redirects.
     Revocation,
+    /// The issuer's metadata, only to see whether anything answers: no redirects, a short deadline.
+    Reach,
 }
 
 impl Leg {
@@ -110,6 +112,7 @@ impl Leg {
     pub fn deadline(self) -> Duration {
         match self {
             Self::Token => Duration::from_secs(60),
+            Self::Reach => Duration::from_secs(5),
             _ => Duration::from_secs(15),
         }
     }

@@ -3,20 +3,33 @@
 use std::{
     future::Future,
     pin::{Pin, pin},
+    sync::Arc,
     task::Poll,
     time::Duration,
 };
 
 use futures_util::future::join_all;
 use http::StatusCode;
-use pilotlight::{Error, Limits, Session, core::event::Happened};
+use pilotlight::{
+    Error, Limits, LoginRequest, Session, Sessions,
+    clock::SystemClock,
+    core::{
+        credential::Account,
+        event::{Event, Happened},
+        time::Wall,
+    },
+    store::{MemoryStore, Store},
+};
 use pilotlight_testkit::{
-    Fault,
+    Fault, ScriptedHuman,
     proxy::{End, Line, Way},
 };
 use tokio::time::Instant;
 
-use crate::faults_support::{Dice, HOUR, MINUTE, World, ask, served, slow, until};
+use crate::{
+    faults_support::{Dice, HOUR, MINUTE, World, ask, served, slow, until},
+    sessions::Clicks,
+};
 
 fn waits(limit: Duration) -> Limits {
     let mut limits = Limits::default();
@@ -291,4 +304,44 @@ async fn callers_cannot_press_an_issuer_that_fails() {
     for pair in calls.windows(2) {
         assert!(pair[1] - pair[0] >= 500, "{calls:?}");
     }
+}
+
+/// I-14, F-22: a token that is due is refreshed beside the requests, however often the store changes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_store_keeps_no_due_token_from_its_refresh() {
+    // Which moment the watcher looks at is chance: several, so that one of them is a bad one.
+    for refreshed in join_all((0..6).map(|_| busy_store())).await {
+        assert!(refreshed, "four seconds of use, and no refresh");
+    }
+}
+
+/// Uses a login while its store changes all the time; whether it was refreshed when it was due.
+async fn busy_store() -> bool {
+    let world = World::with_tokens_of(Duration::from_secs(24)).await;
+    let store = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
+    let sessions = Sessions::builder(store.clone())
+        .human(Arc::new(Clicks(ScriptedHuman::allows())))
+        .open()
+        .unwrap();
+    let request = LoginRequest::new(world.url(), Account::default());
+    let binding = sessions.login(request).await.unwrap().status.binding;
+    let account = Account::default();
+    let session = sessions.get(&world.url(), &account).await.unwrap();
+    let since = Instant::now();
+    // Due at 18 s at the latest; it lives for 24.
+    while since.elapsed() < Duration::from_secs(22) {
+        session.header().await.unwrap();
+        let event = Event {
+            at: Wall(0),
+            process: Default::default(),
+            happened: Happened::LoginFailed {
+                code: "none".into(),
+            },
+        };
+        let key = binding.credential.as_ref().unwrap();
+        store.record(key, &event).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    sessions.drain(MINUTE).await;
+    world.stats().refresh_ok == 1
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use pilotlight::{
-    Session, Sessions,
+    LoginRequest, Session, Sessions,
     core::{
         credential::{
             Account, Binding, BindingKey, Credential, CredentialKey, Generation, Incarnation,
@@ -19,6 +19,7 @@ use pilotlight::{
     },
     store::{MemoryStore, Store},
 };
+use pilotlight_testkit::Fault;
 use tokio::time::Instant;
 
 use crate::faults_support::{DAY, HOUR, MINUTE, Process, Time, World, ask, slow, until};
@@ -194,4 +195,37 @@ async fn a_life_of_five_seconds_is_one_call_each() {
     }
     until("the last call", || world.proxy().connections() == 0).await;
     world.assert_nothing_lost();
+}
+
+/// I-9, F-21: at most eight token calls of one process are under way at one issuer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_has_at_most_eight_calls_at_an_issuer() {
+    let world = World::new(|_| {}).await;
+    let process = world.process();
+    let mut sessions = Vec::new();
+    for n in 0..20 {
+        let account = Account::parse(&format!("account-{n}")).unwrap();
+        let request = LoginRequest::new(world.url(), account.clone());
+        process.sessions.login(request).await.unwrap();
+        sessions.push(process.sessions.get(&world.url(), &account).await.unwrap());
+    }
+    let slow = Fault::Delay { ms: 500 };
+    world
+        .lab
+        .with_issuer(|issuer| issuer.set_standing_fault(Default::default(), Some(slow)));
+    world.advance(HOUR);
+    process.ticked().await;
+    let most = async {
+        let mut most = 0;
+        loop {
+            most = most.max(world.proxy().connections());
+            if world.stats().refresh_ok == 20 {
+                break most;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let (most, headers) = tokio::join!(most, join_all(sessions.iter().map(|s| s.header())));
+    assert!(headers.iter().all(Result::is_ok));
+    assert!(most <= 8, "{most} at once");
 }

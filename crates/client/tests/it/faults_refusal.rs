@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use pilotlight::{
-    Error, Session,
+    Error, LoginRequest, Session,
     core::{
+        credential::Account,
         error::{Certainty, LoginCause},
         event::Happened,
         state::State,
     },
 };
 use pilotlight_testkit::Fault;
+use tokio::time::timeout;
 
 use crate::faults_support::{HOUR, MINUTE, Process, World, ask, called, served};
 
@@ -258,4 +260,26 @@ async fn a_forgotten_client_is_asked_once_and_keeps_its_tokens() {
     );
     assert_eq!(first.record(&world).await.credential, kept);
     assert_eq!(first.count(&world, lost).await, 1);
+}
+
+/// F-16: after `invalid_client` the next login registers once, shows a page that works, and everybody goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_login_after_a_forgotten_client_registers_anew() {
+    let world = World::new(|_| {}).await;
+    let (process, session) = world.logged_in().await;
+    world.lab.with_issuer(|issuer| {
+        issuer.forget_clients();
+        issuer.revoke_access();
+    });
+    let error = ask(&session, &world).await.unwrap_err();
+    assert_eq!(error.code(), "login.registration_gone");
+    let request = LoginRequest::new(world.url(), Account::default());
+    let login = timeout(Duration::from_secs(20), process.sessions.login(request));
+    login.await.expect("the page works").unwrap();
+    let stats = world.stats();
+    assert_eq!(
+        (stats.registrations, stats.code_ok, stats.authorize),
+        (2, 2, 2)
+    );
+    served(&session, &world).await;
 }

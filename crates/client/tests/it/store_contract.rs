@@ -14,7 +14,7 @@ use pilotlight::{
         error::LoginCause,
         flow::{Commit, Committed, Expects},
         notes::IssuerNotes,
-        record::{Acceptance, Backoff, Fact, Forced, Record, Suspicion},
+        record::{Acceptance, Backoff, Fact, Failed, Forced, Record, Suspicion},
         time::Wall,
     },
     store::{Lease, LockName, Locked, LoginOutcome, Store},

@@ -17,6 +17,7 @@
 mod decide;
 mod ending;
 mod note;
+mod probe;
 mod settle;
 
 use crate::{
@@ -97,6 +98,8 @@ pub struct Refresh {
     unnoted: bool,
     /// Whether the spool slot holds an attempt of this run, because the store refused it.
     in_slot: bool,
+    /// Whether the call comes before its time, because the issuer is back.
+    early: bool,
 }
 
 #[derive(Debug)]
@@ -113,6 +116,10 @@ enum State {
         unsaved: bool,
     },
     ExpectKept {
+        fence: u64,
+        reading: Box<Reading>,
+    },
+    ExpectIssuer {
         fence: u64,
         reading: Box<Reading>,
     },
@@ -142,6 +149,7 @@ enum State {
         fence: u64,
     },
     ExpectLearn(Box<Outcome>),
+    ExpectForgotten(Box<Outcome>),
     ExpectHealed(Box<Outcome>),
     ExpectUnlock(Box<Outcome>),
 }
@@ -175,6 +183,7 @@ impl Refresh {
             stored: None,
             unnoted: false,
             in_slot: false,
+            early: false,
         }
     }
 
@@ -258,6 +267,9 @@ impl Flow for Refresh {
             (State::ExpectKept { fence, .. }, Answer::Done(Ok(()))) => self.reread(fence, true),
             (State::ExpectKept { fence, reading }, Answer::Done(Err(_))) => {
                 self.decide_in_memory(fence, *reading, now)
+            }
+            (State::ExpectIssuer { fence, reading }, Answer::Exchanged(exchanged)) => {
+                self.looked(fence, *reading, &exchanged, now)
             }
             (State::ExpectNote(call), Answer::Noted(noted)) => self.noted(call, noted, now),
             (State::ExpectSlot(call, refused), Answer::Done(spooled)) => {
@@ -349,6 +361,7 @@ impl Flow for Refresh {
             (State::ExpectDiscard { fence }, Answer::Exchanged(_)) => self.reread(fence, true),
             (
                 State::ExpectLearn(outcome)
+                | State::ExpectForgotten(outcome)
                 | State::ExpectTakenBack(outcome)
                 | State::ExpectHealed(outcome),
                 Answer::Done(_),

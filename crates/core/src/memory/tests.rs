@@ -5,7 +5,7 @@ use crate::{
     credential::{Account, Generation, Incarnation, Lifetime, Pins, TokenType},
     error::{Certainty, NetworkFault},
     issuer::Issuer,
-    record::{Backoff, Suspicion},
+    record::{Backoff, Failed, Suspicion},
     registration::{Client, ClientAuthentication, ClientSource},
     resource::Resource,
     scope::Scopes,
@@ -97,7 +97,11 @@ fn only_an_ended_token_makes_a_request_wait() {
     assert_eq!(service(&memory, 0), Ok(Service::Serve));
     assert_eq!(service(&memory, 80), Ok(Service::ServeAndRefresh));
     assert_eq!(service(&memory, 101), Ok(Service::Wait));
-    let backoff = Backoff::after(None, "x", Some(Duration::from_secs(60)), 0.5, 1, at(79));
+    let failed = Failed {
+        retry_after: Some(Duration::from_secs(60)),
+        ..Failed::once(&Error::DeniedByResource)
+    };
+    let backoff = Backoff::after(None, &failed, 0.5, at(79));
     memory.record.as_mut().unwrap().backoff = Some(backoff);
     assert_eq!(service(&memory, 80), Ok(Service::Serve));
     assert!(Memory::default().service(at(0), policy).is_err());

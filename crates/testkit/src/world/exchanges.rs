@@ -13,7 +13,7 @@ use pilotlight_core::{
 use super::{
     Call, CallId, Event, ISSUER, Variant, World,
     judge::number,
-    network::{DEADLINE, Failed, Fate, fate},
+    network::{DEADLINE, Failed, Fate, Outage, fate},
 };
 
 impl World {
@@ -25,7 +25,10 @@ impl World {
         let sent_at = self.clock(process);
         if exchange.leg != Leg::Token {
             let reply = self.document(&exchange, login, sent_at);
-            let takes = 20 + self.random.below(80);
+            let mut takes = 20 + self.random.below(80);
+            if matches!(&reply, Err(failure) if matches!(failure.fault, Fault::Deadline(_))) {
+                takes = LOOKS_FOR;
+            }
             self.answer_at(run, self.now + takes, Answer::Exchanged(reply));
             return;
         }
@@ -224,6 +227,14 @@ impl World {
     /// The documents that a login reads, and the calls that are not for tokens.
     fn document(&mut self, exchange: &Exchange, login: usize, sent_at: Now) -> exchange::Exchanged {
         let mut headers = HeaderMap::new();
+        if exchange.leg == Leg::Reach {
+            // Where nothing listens, or nothing is answered, that goes for the whole issuer.
+            match self.outage {
+                Some(Outage::Refused) => return Err(failure(Failed::NotConnected, sent_at)),
+                Some(Outage::Silent) => return Err(failure(Failed::Deadline, sent_at)),
+                _ => {}
+            }
+        }
         let (status, body) = match exchange.leg {
             Leg::Challenge => {
                 headers.insert(
@@ -239,7 +250,7 @@ impl World {
                     format!(r#"{{"resource":"{resource}","authorization_servers":["{ISSUER}"]}}"#),
                 )
             }
-            Leg::Metadata => (200, METADATA.to_owned()),
+            Leg::Metadata | Leg::Reach => (200, METADATA.to_owned()),
             Leg::Registration => {
                 let client = self.issuer.client;
                 (
@@ -284,6 +295,9 @@ fn failure(how: Failed, sent_at: Now) -> Failure {
         sent_at,
     }
 }
+
+/// How long a look at the issuer waits for an answer.
+const LOOKS_FOR: u64 = 5_000;
 
 const METADATA: &str = r#"{"issuer":"https://as.example","authorization_endpoint":"https://as.example/authorize",
 "token_endpoint":"https://as.example/token","registration_endpoint":"https://as.example/register",

@@ -74,9 +74,7 @@ impl Judge {
             400 | 401 => *last = Some(now),
             _ => {
                 *last = Some(now);
-                if call.label != Some(Label::RetryAmbiguous) {
-                    row.push(call.sent_at);
-                }
+                row.push(call.sent_at);
             }
         }
     }
@@ -185,20 +183,20 @@ impl World {
         let unsure = self.plan.has(Kind::DiskBroken)
             || self.plan.has(Kind::StoreLostAnswer)
             || self.plan.has(Kind::RollBack);
-        if jumps || unsure || self.plan.has(Kind::DiskFull) || label == Some(Label::RetryAmbiguous)
-        {
+        if jumps || unsure || self.plan.has(Kind::DiskFull) {
             return;
         }
         let (last, row) = &mut self.judge.failing[login];
         let now = self.now;
         row.retain(|at| now - at < 3_600_000);
         let (last, calls) = (*last, row.len());
-        if last.is_some_and(|at| now - at < 500) {
+        let repeats = label == Some(Label::RetryAmbiguous);
+        if !repeats && last.is_some_and(|at| now - at < 500) {
             self.broken("I-9", || {
                 "a call follows a failure within half a second".into()
             });
         }
-        if calls >= 28 {
+        if calls >= 24 {
             self.broken("I-9", || format!("{calls} failing calls within an hour"));
         }
     }

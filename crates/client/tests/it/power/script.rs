@@ -10,7 +10,7 @@ use pilotlight::{
         event::Event,
         flow::{Commit, Expects, Registration},
         notes::IssuerNotes,
-        record::{Acceptance, Backoff, Fact, Record},
+        record::{Acceptance, Backoff, Fact, Failed, Record},
         secret::AccessToken,
         time::Wall,
     },
@@ -272,17 +272,14 @@ fn accepted(generation: u64) -> Fact {
 }
 
 fn failing(at: u64) -> Fact {
-    Fact::Backoff(Some(Backoff::after(
-        None,
-        "canary-code",
-        None,
-        0.5,
-        1,
-        pilotlight::core::time::Stamp {
-            wall: Wall(at),
-            ..Default::default()
-        },
-    )))
+    let now = pilotlight::core::time::Stamp {
+        wall: Wall(at),
+        ..Default::default()
+    };
+    let failed = Failed::once(&Error::DeniedByResource);
+    let mut backoff = Backoff::after(None, &failed, 0.5, now);
+    backoff.code = "canary-code".into();
+    Fact::Backoff(Some(backoff))
 }
 
 fn learned() -> IssuerNotes {

@@ -220,7 +220,8 @@ pub(super) async fn promise_4_facts_belong_to_a_version(world: &impl World) {
         next_probe_at: None,
         at: None,
     };
-    let backoff = Backoff::after(None, "unavailable.network", None, 0.5, 1, at(3));
+    let failed = Failed::once(&Error::DeniedByResource);
+    let backoff = Backoff::after(None, &failed, 0.5, at(3));
     let facts = [
         Fact::Attempt(Some(attempt(1))),
         Fact::Acceptance(Some(acceptance)),

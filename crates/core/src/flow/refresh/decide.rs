@@ -79,6 +79,10 @@ impl Refresh {
         let usable = !matches!(reason, Reason::Refused | Reason::Expired);
         if let Some(end) = forbidden(&record, &credential, &reading, reason, now) {
             return match end {
+                Forbidden::Pause(error, may_look) => {
+                    let waits = !usable || reason == Reason::Asked;
+                    self.pauses(fence, reading, error, waits && may_look)
+                }
                 Forbidden::Error(error) => self.stop(reading, Err(error)),
                 Forbidden::Nothing => self.stop(reading, Ok(Gain::Nothing)),
                 Forbidden::Trip(forced, until) => {
@@ -242,6 +246,8 @@ impl Refresh {
 /// Why nothing is sent.
 enum Forbidden {
     Error(Error),
+    /// Calls pause; whether a look at the issuer could end that.
+    Pause(Error, bool),
     Nothing,
     Trip(Forced, Wall),
 }
@@ -272,7 +278,8 @@ fn forbidden(
         && let Some(retry_after) = backoff.binds(now)
     {
         let code = backoff.code.clone();
-        return Some(Forbidden::Error(Error::BackingOff { code, retry_after }));
+        let error = Error::BackingOff { code, retry_after };
+        return Some(Forbidden::Pause(error, backoff.may_look(now)));
     }
     if reason != Reason::Refused {
         return None;

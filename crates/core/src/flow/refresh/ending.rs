@@ -5,8 +5,9 @@ use crate::{
     credential::Version,
     error::{Error, LoginCause},
     event::Event,
-    flow::{Act, Lock, Reading, Turn},
+    flow::{Act, Lock, Reading, Registration, Turn},
     record::Fact,
+    registration::ClientSource,
 };
 
 use super::{Gain, Outcome, Refresh, State, version_of};
@@ -18,6 +19,8 @@ pub(super) enum Then {
     Unlock,
     /// What was learned about the issuer is written, too.
     Learn,
+    /// The issuer has forgotten the client: the next login registers another (F-16).
+    Forget,
     /// The call was not delivered: its attempt may stay nowhere.
     TakeBack,
 }
@@ -29,7 +32,7 @@ impl Refresh {
         outcome: Outcome,
         version: Version,
         facts: Vec<Fact>,
-        event: Event,
+        event: impl Into<Option<Event>>,
         then: Then,
     ) -> Turn<Self> {
         let key = self.task.key.clone();
@@ -37,7 +40,7 @@ impl Refresh {
             key,
             version,
             facts,
-            event: Some(event),
+            event: event.into(),
         };
         let outcome = Box::new(outcome);
         self.next(State::ExpectFacts { outcome, then }, act)
@@ -98,9 +101,30 @@ impl Refresh {
                 let act = Act::Learn(issuer, outcome.notes.clone());
                 self.next(State::ExpectLearn(outcome), act)
             }
+            Then::Forget => self.forget(outcome),
             Then::TakeBack => self.take_back(outcome),
             Then::Unlock => self.unlock(*outcome),
         }
+    }
+
+    fn forget(self, outcome: Box<Outcome>) -> Turn<Self> {
+        let credential = outcome
+            .record
+            .as_ref()
+            .and_then(|record| record.credential.as_ref());
+        let Some(credential) = credential.filter(|c| c.client.source == ClientSource::Dynamic)
+        else {
+            return self.unlock(*outcome);
+        };
+        let registration = Registration {
+            issuer: self.task.key.issuer.clone(),
+            client: credential.client.clone(),
+            redirect_uris: Vec::new(),
+            management: None,
+            registered_at: credential.logged_in_at,
+        };
+        let act = Act::ForgetRegistration(Box::new(registration));
+        self.next(State::ExpectForgotten(outcome), act)
     }
 
     /// Takes the attempt of a call that was not delivered out of the slot, or puts the one before it back; a store that

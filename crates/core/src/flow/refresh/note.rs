@@ -21,10 +21,14 @@ impl Refresh {
     /// Makes the attempt durable; nothing leaves before that.
     pub(super) fn note(self, call: Call) -> Turn<Self> {
         let (key, version) = (self.task.key.clone(), call.credential.version);
+        let mut facts = vec![Fact::Attempt(Some(call.attempt))];
+        if self.early {
+            facts.push(Fact::Backoff(call.record.backoff.clone()));
+        }
         let act = Act::Note {
             key,
             version,
-            facts: vec![Fact::Attempt(Some(call.attempt))],
+            facts,
             event: None,
         };
         self.next(State::ExpectNote(Box::new(call)), act)

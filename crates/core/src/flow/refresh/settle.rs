@@ -12,7 +12,7 @@ use crate::{
     freshness::refresh_point,
     grant::revocation_request,
     notes::Trial,
-    record::{Backoff, Fact, Record, Suspicion},
+    record::{Backoff, Fact, Failed, Record, Suspicion},
     time::{Mono, Now, Wall},
     token::{TokenAnswer, Verdict},
 };
@@ -257,10 +257,13 @@ impl Refresh {
         let usable = !matches!(call.reason, Reason::Refused | Reason::Expired);
         let backoff = Backoff::after(
             call.record.backoff.as_ref(),
-            error.code(),
-            None,
+            &Failed {
+                error: &error,
+                retry_after: None,
+                calls: call.sent,
+                early: self.early,
+            },
             self.fraction(),
-            call.sent,
             now,
         );
         let happened = Happened::Ambiguous {
@@ -349,7 +352,8 @@ impl Refresh {
         let pause = pause.max(asked);
         let window = call.window(self.task.policy, now)?;
         let open = age + pause < window && call.attempt.number <= self.task.policy.most_repeats;
-        (repeats && open).then_some(pause)
+        let spare = Backoff::spares(call.record.backoff.as_ref(), call.sent, now);
+        (repeats && open && spare).then_some(pause)
     }
 
     pub(super) fn pause(self, call: Box<Call>, at: Mono) -> Turn<Self> {
@@ -389,10 +393,13 @@ impl Refresh {
         } = call;
         let backoff = Backoff::after(
             record.backoff.as_ref(),
-            error.code(),
-            retry_after,
+            &Failed {
+                error: &error,
+                retry_after,
+                calls: sent,
+                early: self.early,
+            },
             self.fraction(),
-            sent,
             now,
         );
         let happened = Happened::RefreshFailed {
@@ -491,6 +498,7 @@ impl Refresh {
         ];
         record.apply(&facts);
         let event = self.event(now, happened);
+        let gone = cause == LoginCause::RegistrationGone;
         let result = Err(Error::login(cause));
         let outcome = Outcome {
             record: Some(record),
@@ -499,7 +507,9 @@ impl Refresh {
             unsaved: false,
             unnoted: false,
         };
-        let then = if learned.is_some() {
+        let then = if gone {
+            Then::Forget
+        } else if learned.is_some() {
             Then::Learn
         } else {
             Then::Unlock

@@ -133,7 +133,7 @@ proptest! {
                 (Some(Act::Lock(_)), Answer::Locked(Ok(_))) => locked = true,
                 (Some(Act::Unlock(_)), _) => locked = false,
                 (Some(Act::Note { facts, .. }), Answer::Noted(written)) => {
-                    if let [Fact::Attempt(Some(attempt))] = facts[..] {
+                    if let [Fact::Attempt(Some(attempt)), ..] = facts[..] {
                         (noted, slot_refused) = (Some((attempt, *written == Ok(true))), false);
                     }
                 }
@@ -151,7 +151,7 @@ proptest! {
                 _ => {}
             }
             // After a wrong answer the driver lets go of everything.
-            let done = matches!(act, Some(Act::Unlock(_) | Act::Spool { .. } | Act::SpoolAttempt { .. } | Act::Learn(..) | Act::Record(..)));
+            let done = matches!(act, Some(Act::Unlock(_) | Act::Spool { .. } | Act::SpoolAttempt { .. } | Act::Learn(..) | Act::Record(..) | Act::ForgetRegistration(_)));
             bug |= !done && matches!(answer, Answer::Done(_));
             turn = flow.handle(answer, now);
         };

@@ -168,8 +168,10 @@ struct Call {
     sent: u32,
     /// Whether it repeats a call of this run.
     repeats: bool,
-    /// Whether the issuer has acted on an earlier one for certain.
-    acted: bool,
+    /// When the first left that it would repeat. What was uncertain before this run stays so, whenever it was.
+    row: Now,
+    /// When the first of this run left on which the issuer has acted for certain.
+    acted: Option<Now>,
 }
 
 impl Refresh {

@@ -131,7 +131,12 @@ impl Refresh {
             found,
             sent: 0,
             repeats: false,
-            acted: false,
+            row: if label == Some(Label::Uncertain) {
+                now
+            } else {
+                attempt.first_sent_at
+            },
+            acted: None,
         })
     }
 

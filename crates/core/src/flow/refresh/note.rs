@@ -145,6 +145,7 @@ impl Refresh {
         // Where no repeat could follow, or another one's outcome is open, nothing is gained by giving a dead path up: it may heal, and bring the answer.
         let found_dead = now.after(DEAD_PATH_FOUND);
         exchange.patient = call.reading.notes.is_trying(now.wall)
+            || call.attempt.label == Some(Label::Uncertain)
             || self
                 .repeat_after(&call, Duration::ZERO, found_dead)
                 .is_none();
@@ -170,10 +171,7 @@ impl Call {
             Some(Label::RetryAmbiguous | Label::AfterCrash)
         );
         let window = self.window(policy, now).unwrap_or_default();
-        (repeats || self.repeats)
-            && now
-                .since(&self.attempt.first_sent_at)
-                .is_none_or(|age| age >= window)
+        (repeats || self.repeats) && now.since(&self.row).is_none_or(|age| age >= window)
     }
 
     /// Whether this would be an uncertain call too soon after the one before. The slot keeps no back-off that all processes

@@ -40,7 +40,7 @@ impl Refresh {
                 broken,
                 acted,
             } => {
-                call.acted |= acted;
+                call.acted = call.acted.or(acted.then_some(sent_at));
                 self.ambiguous(call, error, broken, now)
             }
             Verdict::InvalidGrant { named } => {
@@ -142,10 +142,11 @@ impl Refresh {
             });
         }
         let mut notes = call.reading.notes;
-        let repeat = call.repeats || call.attempt.label == Some(Label::AfterCrash);
-        let after = call.attempt.sent_at.since(&call.attempt.first_sent_at);
+        let after = call
+            .acted
+            .and_then(|acted| call.attempt.sent_at.since(&acted));
         let mut learned = false;
-        if let Some(after) = after.filter(|_| repeat && call.acted) {
+        if let Some(after) = after {
             notes = notes.repeated_well(after, now.wall);
             learned = true;
         }
@@ -336,22 +337,23 @@ impl Refresh {
     /// one fault more costs no login.
     pub(super) fn repeat_after(&self, call: &Call, asked: Duration, now: Now) -> Option<Duration> {
         let repeats = match call.attempt.label {
-            None => call.attempt.number == 1,
+            None => call.sent == 1,
             Some(Label::RetryAmbiguous | Label::AfterCrash) => true,
-            Some(Label::Uncertain) => call.repeats,
+            // Nothing is left that waiting could save, and this call may be the first that got through.
+            Some(Label::Uncertain) => true,
             Some(_) => false,
         };
-        let age = now.since(&call.attempt.first_sent_at)?;
+        let age = now.since(&call.row)?;
         let pause = match call.attempt.label {
             None => Duration::from_millis(200).mul_f64(1.0 + 4.0 * self.fraction()),
             Some(_) => {
-                let doubled = call.attempt.number.saturating_sub(2).min(8);
+                let doubled = call.sent.saturating_sub(2).min(8);
                 REPEAT_PAUSE.mul_f64(1.0 + self.fraction()) * 2u32.pow(doubled)
             }
         };
         let pause = pause.max(asked);
         let window = call.window(self.task.policy, now)?;
-        let open = age + pause < window && call.attempt.number <= self.task.policy.most_repeats;
+        let open = age + pause < window && call.sent <= self.task.policy.most_repeats;
         let spare = Backoff::spares(call.record.backoff.as_ref(), call.sent, now);
         (repeats && open && spare).then_some(pause)
     }
@@ -376,7 +378,9 @@ impl Refresh {
     ) -> Turn<Self> {
         // A repeat that was not delivered is still to be made, while its window is open.
         let asked = retry_after.unwrap_or_default();
+        let begun = call.repeats || call.attempt.label == Some(Label::AfterCrash);
         if call.found.is_some()
+            && begun
             && let Some(pause) = self.repeat_after(&call, asked, now)
         {
             call.attempt.number += 1;

@@ -2,6 +2,7 @@
 
 mod forced;
 mod order;
+mod probe;
 mod property;
 mod refusal;
 mod repeat;

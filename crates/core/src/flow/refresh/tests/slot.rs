@@ -159,12 +159,12 @@ fn what_was_not_delivered_puts_back_the_attempt_that_was_found() {
     stage.answer(tokens(5));
     stage.crash_after("send", by(1));
     let before = attempt(&stage);
-    for _ in 0..4 {
+    for _ in 0..5 {
         stage.answer(unreachable);
     }
     assert!(stage.run(by(2)).result.is_err());
     let crash = Some(Label::AfterCrash);
-    assert_eq!(stage.labels(), [None, crash, crash, crash, crash]);
+    assert_eq!(stage.labels(), [None, crash, crash, crash, crash, crash]);
     assert!(before.is_some());
     assert_eq!(attempt(&stage), before);
 }

@@ -46,6 +46,8 @@ pub(crate) struct Cell {
     pub(crate) saving: Mutex<(Mono, Duration)>,
     /// Set by each use, cleared by the ticker: an idle session costs no look at the store.
     pub(crate) used: AtomicBool,
+    /// When the ticker last found it used, on the coarse clock.
+    used_at: AtomicU64,
 }
 
 /// What is known of the login, and the refresh in flight.
@@ -78,6 +80,7 @@ impl Cell {
             http: Mutex::default(),
             saving: Mutex::new((Mono(0), Duration::ZERO)),
             used: AtomicBool::new(false),
+            used_at: AtomicU64::new(0),
         }
     }
 
@@ -218,6 +221,27 @@ impl Cell {
                 tracing::debug!(code = error.code(), "an acceptance was not noted");
             }
         }));
+    }
+
+    /// Whether it was used within the last minute; called once a second.
+    pub(crate) fn lately_used(&self) -> bool {
+        let now = self.inner.coarse.now();
+        if self.used.swap(false, Ordering::Relaxed) {
+            self.used_at.store(now.0, Ordering::Relaxed);
+        }
+        let used_at = Mono(self.used_at.load(Ordering::Relaxed));
+        used_at != Mono(0) && used_at.until(now) < A_MINUTE
+    }
+
+    /// Repeats, in time, the call of a process that may have died over it.
+    pub(crate) fn take_over(self: &Arc<Self>) {
+        let (now, policy) = (self.inner.clock.now(), self.inner.limits.policy);
+        let live = lock(&self.live);
+        let abandoned = live.flight.is_none() && live.memory.finds_abandoned(now, policy);
+        drop(live);
+        if abandoned {
+            drop(self.flight(Want::default()));
+        }
     }
 
     /// The ticker's look at a session in use: what another process stored is taken over.

@@ -512,17 +512,22 @@ async fn watch(inner: Weak<Inner>) {
         for cell in &cells {
             cell.save();
         }
-        let used = |cell: &Arc<Cell>| cell.used.swap(false, Ordering::Relaxed);
-        let cells: Vec<Arc<Cell>> = cells.into_iter().filter(used).collect();
+        let cells: Vec<Arc<Cell>> = cells
+            .into_iter()
+            .filter(|cell| cell.lately_used())
+            .collect();
         if cells.is_empty() {
             continue;
         }
         let changes = inner.store.changes().await.ok();
         if changes != seen || changes.is_none() {
             seen = changes;
-            for cell in cells {
+            for cell in &cells {
                 cell.look().await;
             }
+        }
+        for cell in cells {
+            cell.take_over();
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::{
-    attempt::ProcessId,
+    attempt::{ProcessId, Ruling, repeat_window},
     credential::{Credential, CredentialKey, Version},
     error::{Action, Error, LoginCause, Waited},
     flow::refresh::{Gain, Outcome, Task},
@@ -175,6 +175,22 @@ impl Memory {
                 .is_some_and(|record| record.spooled.is_some())
     }
 
+    /// Whether somebody's attempt has stood for so long that its process may be dead, and can still be repeated in time: a
+    /// refresh finds out, since the dead hold no lock (F-03, F-11).
+    #[must_use]
+    pub fn finds_abandoned(&self, now: Now, policy: Policy) -> bool {
+        let Some(record) = &self.record else {
+            return false;
+        };
+        let window = repeat_window(self.notes.grace(now.wall), policy.repeat_limit);
+        record.attempt.is_some_and(|attempt| {
+            let stands = now
+                .since(&attempt.sent_at)
+                .is_some_and(|age| age >= ABANDONED_AFTER);
+            stands && matches!(attempt.ruling(now, window), Ruling::Send(_))
+        }) && self.may_refresh(now)
+    }
+
     /// What a refresh is to do; `None` where there is no login.
     #[must_use]
     pub fn task(
@@ -262,6 +278,8 @@ pub fn tries_the_ended(error: &Error) -> bool {
     !under_way && error.action() == Action::RetryLater
 }
 
+/// Most refreshes take a fraction of this.
+const ABANDONED_AFTER: Duration = Duration::from_secs(3);
 const A_MINUTE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]

@@ -1,11 +1,19 @@
-//! Logins and logouts that race a refresh: whatever comes first, a login never loses and a logout leaves nothing alive.
+//! Logins and logouts that race a refresh: whatever comes first, a login never loses and a logout leaves nothing alive. And
+//! a refresh whose process dies.
 
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use pilotlight::{
     Error, LoginRequest,
-    core::{credential::Account, error::LoginCause},
+    clock::Clock as _,
+    core::{
+        attempt::{Attempt, Label, ProcessId},
+        credential::Account,
+        error::LoginCause,
+        event::Happened,
+        record::Fact,
+    },
     store::Store,
 };
 use pilotlight_testkit::{Fault, authorization_server::Kind, fingerprint};
@@ -145,4 +153,42 @@ async fn a_logout_during_a_refresh_revokes_what_that_brought() {
         assert_eq!(ask(session, &world).await, Err(never));
     }
     assert_eq!(one.record(&world).await.version(), None);
+}
+
+/// F-03, F-11: a process dies between its call and the answer. Another one that is in use repeats the call while the issuer
+/// forgives that, although none of its requests needs a token yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_in_use_takes_over_from_a_dead_one() {
+    let world = World::with_tokens_of(Duration::from_secs(40)).await;
+    let (process, session) = world.logged_in().await;
+    served(&session, &world).await;
+    process.ticked().await;
+    // Due, and nobody asks.
+    world.advance(Duration::from_secs(31));
+    let now = process.time.now();
+    let key = process.binding(&world).await.credential.unwrap();
+    let version = process.record(&world).await.version().unwrap();
+    let attempt = Attempt {
+        generation: version.generation,
+        number: 1,
+        label: None,
+        fence: 1,
+        process: ProcessId { pid: 1, nonce: 1 },
+        first_sent_at: now,
+        sent_at: now,
+    };
+    let fact = [Fact::Attempt(Some(attempt))];
+    assert_eq!(
+        process.store.note(&key, version, &fact, None).await,
+        Ok(true)
+    );
+    assert_eq!(world.stats().refresh_ok, 0);
+    world.advance(Duration::from_secs(4));
+    until("the call to be repeated", || world.stats().refresh_ok == 1).await;
+    process.idle().await;
+    let repeated = |happened: &Happened| {
+        let label = Some(Label::AfterCrash);
+        matches!(happened, Happened::Refreshed { label: l, .. } if *l == label)
+    };
+    assert_eq!(process.count(&world, repeated).await, 1);
 }

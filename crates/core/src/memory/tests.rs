@@ -2,6 +2,7 @@ use url::Url;
 
 use super::*;
 use crate::{
+    attempt::Attempt,
     credential::{Account, Generation, Incarnation, Lifetime, Pins, TokenType},
     error::{Certainty, NetworkFault},
     issuer::Issuer,
@@ -185,4 +186,26 @@ fn an_acceptance_is_noted_once_a_minute() {
     assert!(!seen(0, 30));
     assert!(!seen(1, 61), "another generation's answer says nothing");
     assert!(seen(0, 61));
+}
+
+/// F-03, F-11: an attempt that has stood for some seconds is looked into while it can still be repeated in time, and not after.
+#[test]
+fn an_abandoned_attempt_is_found_in_time() {
+    let (mut memory, policy) = (holding(3), Policy::default());
+    let attempt = Attempt {
+        generation: Generation(3),
+        number: 1,
+        label: None,
+        fence: 1,
+        process: ProcessId::default(),
+        first_sent_at: at(80),
+        sent_at: at(80),
+    };
+    let finds = |memory: &Memory, s| memory.finds_abandoned(at(s), policy);
+    assert!(!finds(&memory, 85), "there is none");
+    memory.record.as_mut().unwrap().attempt = Some(attempt);
+    let found = [81, 83, 91, 92].map(|s| finds(&memory, s));
+    assert_eq!(found, [false, true, true, false]);
+    memory.notes = IssuerNotes::default().repeated_badly(Duration::ZERO, at(0).wall);
+    assert!(!finds(&memory, 85), "this issuer forgives nothing");
 }

@@ -350,6 +350,12 @@ impl World {
                 Answer::Done(done)
             }
             Act::Learn(_, notes) => {
+                let known = self.store.notes.reuse_grace;
+                let wall = self.clock(self.holder_of(run).0).wall;
+                if known != self.store.notes.grace(wall) {
+                    // The clock has left the month for which the lesson was good.
+                    self.report.unlearned += 1;
+                }
                 if self.store.health == super::store::Health::Well {
                     self.trace.say(self.now, || format!("learned: {notes:?}"));
                     self.store.notes = notes;
@@ -389,6 +395,7 @@ impl World {
         if let (Some(attempt), Some(run)) = (attempt, self.runs[run].as_deref_mut()) {
             run.attempt = Some((version, attempt, held == Some(attempt)));
             run.noted_while = self.store.health;
+            self.after(STANDS, Event::AttemptStands { login });
         }
     }
 
@@ -398,3 +405,6 @@ impl World {
             .is_some_and(|answer| !answer.body.contains("refresh_token"))
     }
 }
+
+/// After that a process may be dead whose attempt still stands, in milliseconds.
+const STANDS: u64 = 3_000;

@@ -32,7 +32,7 @@ pub(super) struct Judge {
     /// The calls of each version.
     calls: HashMap<(Incarnation, u64), Vec<CallId>>,
     /// By login: when the last call failed, and the calls of this row of failures.
-    failing: Vec<(Option<u64>, Vec<u64>)>,
+    failing: Vec<Failing>,
 }
 
 impl Judge {
@@ -44,7 +44,7 @@ impl Judge {
             served: vec![0; logins],
             missed: vec![0; logins],
             calls: HashMap::new(),
-            failing: vec![(None, Vec::new()); logins],
+            failing: vec![Failing::default(); logins],
         }
     }
 
@@ -58,26 +58,38 @@ impl Judge {
 
     /// A token call has ended, for its sender.
     pub(super) fn answered(&mut self, call: &Call, status: u16, now: u64) {
-        if call.presents.is_none() {
+        let Some((grant, _)) = call.presents else {
             return;
-        }
+        };
         let granted = call
             .answer
             .as_ref()
             .is_some_and(|answer| answer.granted.is_some());
-        let (last, row) = &mut self.failing[call.login];
-        match status {
-            200 if granted && call.failed.is_none() => {
-                *last = None;
-                row.clear();
-            }
-            400 | 401 => *last = Some(now),
-            _ => {
-                *last = Some(now);
-                row.push(call.sent_at);
-            }
+        let failing = &mut self.failing[call.login];
+        if failing.grant != grant || (status == 200 && granted && call.failed.is_none()) {
+            *failing = Failing {
+                grant,
+                ..Failing::default()
+            };
+        }
+        if status == 200 && granted && call.failed.is_none() {
+            return;
+        }
+        failing.last = Some(now);
+        if !matches!(status, 400 | 401) {
+            failing.calls.push(call.sent_at);
         }
     }
+}
+
+/// The failures of one grant, since its last success.
+#[derive(Debug, Clone, Default)]
+struct Failing {
+    grant: usize,
+    /// When the last call ended.
+    last: Option<u64>,
+    /// When those of the last hour left.
+    calls: Vec<u64>,
 }
 
 /// The two numbers of a token: its grant, and which of it.
@@ -169,13 +181,13 @@ impl World {
         if label.is_some() && same >= most && (noting || label != Some(Label::ProbeSuspect)) {
             self.broken("I-1", || format!("p{process}: one {label:?} too many"));
         }
-        self.check_pace(login, label);
+        self.check_pace(login, presented.0, label);
         self.check_early(login, version, presented, label, want);
         (label, noted)
     }
 
     /// I-9: the pace of calls while they fail. A clock that jumps binds nobody, so it is left out there.
-    fn check_pace(&mut self, login: usize, label: Option<Label>) {
+    fn check_pace(&mut self, login: usize, grant: usize, label: Option<Label>) {
         // Who dies before it can note a failure tells nobody of it.
         let jumps = [Kind::Reboot, Kind::Crash]
             .iter()
@@ -186,10 +198,13 @@ impl World {
         if jumps || unsure || self.plan.has(Kind::DiskFull) {
             return;
         }
-        let (last, row) = &mut self.judge.failing[login];
+        let failing = &mut self.judge.failing[login];
+        if failing.grant != grant {
+            return;
+        }
         let now = self.now;
-        row.retain(|at| now - at < 3_600_000);
-        let (last, calls) = (*last, row.len());
+        failing.calls.retain(|at| now - at < 3_600_000);
+        let (last, calls) = (failing.last, failing.calls.len());
         let repeats = label == Some(Label::RetryAmbiguous);
         if !repeats && last.is_some_and(|at| now - at < 500) {
             self.broken("I-9", || {

@@ -137,6 +137,14 @@ enum Event {
     Fail {
         call: CallId,
     },
+    AttemptStands {
+        login: usize,
+    },
+    LookForAbandoned {
+        process: usize,
+        epoch: u32,
+        login: usize,
+    },
     Look {
         process: usize,
         epoch: u32,
@@ -431,6 +439,7 @@ impl World {
         match event {
             Event::Request { process, epoch, .. }
             | Event::Look { process, epoch, .. }
+            | Event::LookForAbandoned { process, epoch, .. }
             | Event::Save { process, epoch, .. } => Some((process, epoch)),
             Event::Arrive { request } | Event::GiveUp { request, .. } => {
                 let request = &self.requests[request];
@@ -477,6 +486,10 @@ impl World {
             Event::Reply { call } => self.reply(call),
             Event::Fail { call } => self.fail_call(call),
             Event::Look { process, login, .. } => self.look(process, login),
+            Event::AttemptStands { login } => self.watch_attempt(login),
+            Event::LookForAbandoned { process, login, .. } => {
+                self.look_for_abandoned(process, login);
+            }
             Event::Save { process, login, .. } => self.save(process, login),
             Event::Resume { process } => self.resume(process),
             Event::Person { login, what } => self.person(login, what),

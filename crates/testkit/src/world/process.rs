@@ -469,6 +469,41 @@ impl World {
         drop(self.load(process, login));
     }
 
+    /// An attempt was noted a few seconds ago. Who looks at the store every second sees whether it still stands.
+    pub(super) fn look_for_abandoned(&mut self, process: usize, login: usize) {
+        if self.memory(process, login).version().is_none() || self.load(process, login).is_err() {
+            return;
+        }
+        let (now, policy) = (self.clock(process), self.setup.policy);
+        let cell = &self.processes[process].cells[login];
+        if cell.flight.is_none() && cell.memory.finds_abandoned(now, policy) {
+            self.flight(process, login, Want::default());
+        }
+    }
+
+    /// An attempt that still stands a few seconds after it was noted: every process looks, at its own second.
+    pub(super) fn watch_attempt(&mut self, login: usize) {
+        let record = self.store.rows[login].read(true);
+        if record.is_none_or(|record| record.attempt.is_none()) {
+            return;
+        }
+        for process in 0..self.processes.len() {
+            let own = &self.processes[process];
+            if own.alive && own.cells[login].memory.version().is_some() {
+                let epoch = own.epoch;
+                let soon = self.random.below(1_000);
+                self.after(
+                    soon,
+                    Event::LookForAbandoned {
+                        process,
+                        epoch,
+                        login,
+                    },
+                );
+            }
+        }
+    }
+
     /// Brings to the store what only memory or the spool holds.
     pub(super) fn save(&mut self, process: usize, login: usize) {
         self.processes[process].cells[login].save_scheduled = false;

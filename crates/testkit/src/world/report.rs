@@ -66,7 +66,7 @@ pub struct Report {
     pub calls: u64,
     /// Token calls that carried a label.
     pub labelled: u64,
-    /// How often something was learned about the issuer's grace that the disk did not take.
+    /// How often something learned about the grace was not taken by the disk, or forgotten since the clock left its month.
     pub unlearned: u64,
     /// When each call to refresh left, in milliseconds of the run.
     pub calls_at: Vec<u64>,
@@ -119,7 +119,7 @@ pub struct Totals {
     /// Seeds that show a fault of the program, the smallest first.
     pub bad_seeds: Vec<u64>,
     /// The largest number of unknown-grace losses in one run, which has one issuer and its notes; those aside whose lesson
-    /// the disk did not take.
+    /// the disk did not take or the clock made old.
     pub most_unknown_grace: u64,
 }
 

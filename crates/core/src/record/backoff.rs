@@ -183,11 +183,11 @@ impl Backoff {
         (self, back)
     }
 
-    /// Whether a call may come on top of the others.
+    /// Whether a call may be made because the issuer is back.
     fn spare(&self, now: Now) -> bool {
         let extra = self.within_an_hour(&self.extra, now).len();
         let calls = self.within_an_hour(&self.calls, now).len();
-        extra < EXTRA_AN_HOUR && calls + extra < CALLS_AN_HOUR
+        extra < BACK_AN_HOUR && calls + extra < CALLS_AN_HOUR
     }
 
     /// When this was written, and how long ago that is, where the boot clock can tell.
@@ -221,6 +221,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const HOUR: Duration = Duration::from_secs(3600);
 const CALLS_AN_HOUR: usize = 24;
 const EXTRA_AN_HOUR: usize = 5;
+const BACK_AN_HOUR: usize = 4;
 
 #[cfg(test)]
 mod tests;

@@ -162,6 +162,18 @@ fn print_table(played: &[Played], took: Duration, told: &Told) {
             "spent tokens presented, unlabelled",
             sum(|report| report.judgement.spent_unlabelled),
         ),
+        (
+            "  that only the dead knew to be (inherent)",
+            sum(|report| report.judgement.spent_unknowably),
+        ),
+        (
+            "versions in one memory only, then saved",
+            sum(|report| report.judgement.held.saved),
+        ),
+        (
+            "  then killed with their process",
+            sum(|report| report.judgement.held.killed),
+        ),
         ("calls answered", sum(|report| report.calls)),
         (
             "calls failed",
@@ -174,7 +186,7 @@ fn print_table(played: &[Played], took: Duration, told: &Told) {
                 .count() as u64,
         ),
     ] {
-        println!("{what:<38} {count:>10}");
+        println!("{what:<42} {count:>6}");
     }
     let mut codes: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     for report in reports() {

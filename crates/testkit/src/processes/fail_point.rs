@@ -3,11 +3,24 @@
 //! A process is given them in its environment: `PL_FAIL=before-commit` kills it before the first commit of a refresh,
 //! `PL_FAIL=after-lock:2=stop` stops it when it has taken the lock for the second time, and
 //! `PL_FAIL=before-commit=refuse,before-spool=late-kill:300` lets the store refuse the commit and kills the process
-//! 300 microseconds into the write to the spool.
+//! 300 microseconds into the write to the spool. `PL_FAIL=before-commit=outage:500,before-spool=outage:500` is a disk that
+//! refuses for half a second from the first commit on.
 
-use std::{fmt, str::FromStr, sync::atomic::AtomicU32, sync::atomic::Ordering, time::Duration};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
-use pilotlight::Error;
+use pilotlight::{
+    Error,
+    clock::{Clock as _, SystemClock},
+    core::time::Mono,
+};
 use rustix::process::{Signal, getpid, kill_process};
 
 use super::said::{Journal, Said};
@@ -77,6 +90,9 @@ pub enum Action {
     LateKill(Duration),
     /// The store refuses, this many times from here on.
     Refuse(u32),
+    /// The store refuses for so long. It is one disk: its outage begins at the first such point in the list, and until then
+    /// the others let everything pass.
+    Outage(Duration),
 }
 
 /// An action at the n-th time that a point is passed.
@@ -94,6 +110,8 @@ pub struct FailPoint {
 #[derive(Debug, Default)]
 pub struct FailPoints {
     armed: Vec<(FailPoint, AtomicU32)>,
+    /// Since when the disk refuses.
+    away_since: OnceLock<Mono>,
     journal: Journal,
 }
 
@@ -180,6 +198,7 @@ impl fmt::Display for Action {
             Self::Terminate => f.write_str("term"),
             Self::LateKill(after) => write!(f, "late-kill:{}", after.as_micros()),
             Self::Refuse(times) => write!(f, "refuse:{times}"),
+            Self::Outage(length) => write!(f, "outage:{}", length.as_millis()),
         }
     }
 }
@@ -196,6 +215,7 @@ impl FromStr for Action {
             ("late-kill", micros) => Self::LateKill(Duration::from_micros(number(micros)?.into())),
             ("refuse", "") => Self::Refuse(1),
             ("refuse", times) => Self::Refuse(number(times)?),
+            ("outage", ms) => Self::Outage(Duration::from_millis(number(ms)?.into())),
             _ => return Err(format!("no action is called {text}")),
         })
     }
@@ -245,7 +265,11 @@ impl FailPoints {
             .filter(|part| !part.is_empty())
             .map(|part| part.parse().map(|point| (point, AtomicU32::new(0))))
             .collect::<Result<_, _>>()?;
-        Ok(Self { armed, journal })
+        Ok(Self {
+            armed,
+            away_since: OnceLock::new(),
+            journal,
+        })
     }
 
     /// Passes a point. Whatever is armed there happens now.
@@ -259,11 +283,12 @@ impl FailPoints {
                 continue;
             }
             let passage = passed.fetch_add(1, Ordering::SeqCst) + 1;
-            let times = match armed.action {
-                Action::Refuse(times) => times,
-                _ => 1,
+            let acts = match armed.action {
+                Action::Outage(length) => passage >= armed.nth && self.is_away(armed, length),
+                Action::Refuse(times) => (armed.nth..armed.nth + times).contains(&passage),
+                _ => passage == armed.nth,
             };
-            if passage < armed.nth || passage - armed.nth >= times {
+            if !acts {
                 continue;
             }
             self.journal.say(Said::Point {
@@ -273,6 +298,19 @@ impl FailPoints {
             perform(armed.action)?;
         }
         Ok(())
+    }
+
+    /// Whether the disk refuses now.
+    fn is_away(&self, at: &FailPoint, length: Duration) -> bool {
+        let outage = |armed: &&FailPoint| matches!(armed.action, Action::Outage(_));
+        let first = self.armed.iter().map(|(armed, _)| armed).find(outage);
+        let now = SystemClock.now().mono;
+        let since = match self.away_since.get() {
+            Some(since) => since,
+            None if first == Some(at) => self.away_since.get_or_init(|| now),
+            None => return false,
+        };
+        since.until(now) < length
     }
 }
 
@@ -287,7 +325,7 @@ fn perform(action: Action) -> Result<(), Error> {
                 send(Signal::KILL);
             });
         }
-        Action::Refuse(_) => {
+        Action::Refuse(_) | Action::Outage(_) => {
             let why = "a fail point refuses".to_owned();
             return Err(Error::StoreUnavailable { why });
         }
@@ -321,6 +359,7 @@ mod tests {
                 Action::Terminate,
                 Action::LateKill(Duration::from_micros(250)),
                 Action::Refuse(3),
+                Action::Outage(Duration::from_millis(700)),
             ] {
                 let armed = FailPoint {
                     point,
@@ -348,5 +387,17 @@ mod tests {
             .collect();
         assert_eq!(passes, [true, false, false, true, true]);
         assert!(points.pass(Point::After(Deed::Commit)).is_ok());
+    }
+
+    /// The first point of an outage begins it, for all of them; then it ends for all.
+    #[test]
+    fn an_outage_is_of_one_disk() {
+        let list = "before-commit=outage:60000,before-spool=outage:60000,before-merge=outage:0";
+        let points = FailPoints::parse(list, Journal::silent()).unwrap();
+        let passes = |deed| points.pass(Point::Before(deed)).is_ok();
+        assert!(passes(Deed::Spool), "the disk is there still");
+        assert!(!passes(Deed::Commit));
+        assert!(!passes(Deed::Spool) && !passes(Deed::Commit));
+        assert!(passes(Deed::Merge), "and is back after its time");
     }
 }

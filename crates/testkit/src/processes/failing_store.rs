@@ -1,9 +1,9 @@
 //! A store that passes fail points and keeps a journal: the harness's own, around the real one.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -42,6 +42,15 @@ pub struct FailingStore<S> {
     leases: Arc<AtomicUsize>,
     /// The refresh token of each version seen, by fingerprint.
     tokens: Mutex<HashMap<Version, String>>,
+    unstored: Mutex<Unstored>,
+}
+
+/// The versions that the store refused.
+#[derive(Debug, Default)]
+struct Unstored {
+    refused: HashSet<Version>,
+    /// Those of them that the spool refused, too.
+    held: HashSet<Version>,
 }
 
 /// Counts a refresh lock for as long as it is held.
@@ -66,6 +75,7 @@ impl<S: Store> FailingStore<S> {
             journal,
             leases: Arc::default(),
             tokens: Mutex::default(),
+            unstored: Mutex::default(),
         }
     }
 
@@ -105,7 +115,28 @@ impl<S: Store> FailingStore<S> {
         });
     }
 
+    fn unstored(&self) -> MutexGuard<'_, Unstored> {
+        self.unstored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The spool refuses a version: where the store has done so before, it is in memory only.
+    fn say_held(&self, token: String, version: Version) {
+        let mut unstored = self.unstored();
+        if unstored.refused.contains(&version) && unstored.held.insert(version) {
+            drop(unstored);
+            self.journal.say(Said::Held {
+                token,
+                login: name_of(version.incarnation),
+                generation: version.generation.0,
+            });
+        }
+    }
+
     fn say_durable(&self, token: String, credential: &Credential, spooled: bool) {
+        let mut unstored = self.unstored();
+        unstored.refused.remove(&credential.version);
+        unstored.held.remove(&credential.version);
+        drop(unstored);
         self.journal.say(Said::Durable {
             token,
             login: name_of(credential.version.incarnation),
@@ -199,6 +230,10 @@ impl<S: Store> Store for FailingStore<S> {
         match (&noted, spends, attempt) {
             (Ok(true), Some(attempt), _) => self.say_attempt(version, attempt, true),
             (Err(_), Some(attempt), _) => self.say_attempt(version, attempt, false),
+            // Beside a version that the store does not have it notes nothing: the call may leave all the same.
+            (Ok(false), Some(attempt), _) if self.unstored().held.contains(&version) => {
+                self.say_attempt(version, attempt, false);
+            }
             (Ok(true), None, Some(None)) => self.journal.say(Said::Cleared {
                 token: self.token(version),
             }),
@@ -212,8 +247,14 @@ impl<S: Store> Store for FailingStore<S> {
     async fn commit(&self, commit: &Commit) -> Result<Committed, Error> {
         let deed = deed_of(commit);
         let token = self.seen(&commit.credential);
-        self.before(deed)?;
-        let committed = self.inner.commit(commit).await?;
+        let committed = match self.before(deed) {
+            Ok(()) => self.inner.commit(commit).await,
+            Err(refused) => Err(refused),
+        };
+        if committed.is_err() {
+            self.unstored().refused.insert(commit.credential.version);
+        }
+        let committed = committed?;
         if matches!(committed, Committed::Done { .. }) {
             self.say_durable(token, &commit.credential, false);
         }
@@ -229,8 +270,14 @@ impl<S: Store> Store for FailingStore<S> {
 
     async fn spool(&self, follows: Option<Version>, credential: &Credential) -> Result<(), Error> {
         let token = self.seen(credential);
-        self.before(Deed::Spool)?;
-        self.inner.spool(follows, credential).await?;
+        let spooled = match self.before(Deed::Spool) {
+            Ok(()) => self.inner.spool(follows, credential).await,
+            Err(refused) => Err(refused),
+        };
+        if spooled.is_err() {
+            self.say_held(token.clone(), credential.version);
+        }
+        spooled?;
         self.say_durable(token, credential, true);
         self.after(Deed::Spool)
     }

@@ -29,10 +29,24 @@ pub struct Judgement {
     pub spent_labelled: u64,
     /// Spent refresh tokens presented without one: never allowed.
     pub spent_unlabelled: u64,
+    /// Those whose first use nobody could know of: only a process that was killed had the token, while neither store nor
+    /// spool took anything, not even the note of that use. *Inherent*.
+    pub spent_unknowably: u64,
+    /// What became of the versions that for a while only one process had.
+    pub held: Held,
     /// Whether the issuer ended a family because of reuse, and whether that could be helped.
     pub loss: Option<Loss>,
     /// Every rule that was broken, in words.
     pub violations: Vec<String>,
+}
+
+/// What became of the versions that neither store nor spool took at first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Held {
+    /// They, or what followed them, became durable.
+    pub saved: u64,
+    /// They died with their process, which was killed.
+    pub killed: u64,
 }
 
 /// Why a session was lost.
@@ -76,6 +90,7 @@ enum What {
     Attempt { label: Option<Label>, durable: bool },
     Cleared,
     Durable,
+    Held,
 }
 
 /// Judges what happened to the logins of one store. `stored` is the refresh token found there in the end, `events` its
@@ -102,6 +117,7 @@ pub fn judge(
         life.judge(token, &mut judgement);
     }
     superseded(&said, &mut judgement);
+    held(&said, &mut judgement);
     let reuse: Vec<&Entry> = reuse(ledger).collect();
     if let Some(last) = reuse.last() {
         let token = last.refresh_token.as_deref().unwrap_or_default();
@@ -168,6 +184,32 @@ fn superseded(said: &[(&Testimony, Vec<Line>)], judgement: &mut Judgement) {
     }
 }
 
+/// F-06: what only one process has becomes durable before it ends, unless it is killed.
+fn held(said: &[(&Testimony, Vec<Line>)], judgement: &mut Judgement) {
+    for (by, lines) in said {
+        for (number, line) in lines.iter().enumerate() {
+            let Said::Held {
+                login, generation, ..
+            } = &line.said
+            else {
+                continue;
+            };
+            let saved = lines.iter().skip(number).any(|line| {
+                matches!(&line.said, Said::Durable { login: of, generation: its, .. }
+                    if of == login && its >= generation)
+            });
+            match saved {
+                true => judgement.held.saved += 1,
+                false if by.was_killed() => judgement.held.killed += 1,
+                false => judgement.violations.push(format!(
+                    "F-06: {} ended with generation {generation}, which only it had",
+                    by.name()
+                )),
+            }
+        }
+    }
+}
+
 /// The presentations of spent refresh tokens that ended a session. What a fault answered was not processed.
 pub fn reuse(ledger: &Ledger) -> impl Iterator<Item = &Entry> {
     let processed = |entry: &&Entry| matches!(entry.outcome, Outcome::Error(_));
@@ -211,6 +253,7 @@ fn lives<'a>(
                 ),
                 Said::Cleared { token } => (token, What::Cleared),
                 Said::Durable { token, .. } => (token, What::Durable),
+                Said::Held { token, .. } => (token, What::Held),
                 _ => continue,
             };
             let noted = &mut lives.entry(token).or_default().noted;
@@ -263,14 +306,17 @@ impl Life<'_> {
             .attempts()
             .filter(|(_, label, _)| label.is_some())
             .count() as u64;
+        let unlabelled = spent.saturating_sub(labels);
+        let unknowable = unlabelled.min(self.died_unknown().into());
         judgement.spent_labelled += spent.min(labels);
-        judgement.spent_unlabelled += spent.saturating_sub(labels);
+        judgement.spent_unknowably += unknowable;
+        judgement.spent_unlabelled += unlabelled - unknowable;
 
         let mut may_be_spent = false;
         for noted in &self.noted {
             match noted.what {
                 // What is not durable is known to nobody else; that it was sent shows in the ledger.
-                What::Attempt { durable: false, .. } | What::Durable => {}
+                What::Attempt { durable: false, .. } | What::Durable | What::Held => {}
                 What::Attempt { label, .. } => {
                     if may_be_spent && label.is_none() {
                         judgement.violations.push(format!("I-3: {} noted a call with {token} that repeats another, without a label", noted.by.name()));
@@ -324,6 +370,25 @@ impl Life<'_> {
             .map(|(noted, ..)| noted.by.pid)
             .collect::<BTreeSet<u32>>()
             .len()
+    }
+
+    /// Whether its first use died with the only process that had the token, and of which nothing durable knew.
+    fn died_unknown(&self) -> bool {
+        let Some((first, _, false)) = self.attempts().next() else {
+            return false;
+        };
+        let before = |noted: &&Noted<'_>| noted.at_ms <= first.at_ms;
+        let only_one = self
+            .noted
+            .iter()
+            .filter(before)
+            .any(|noted| noted.what == What::Held && std::ptr::eq(noted.by, first.by));
+        let nobody_else = !self
+            .noted
+            .iter()
+            .filter(before)
+            .any(|noted| noted.what == What::Durable);
+        first.by.was_killed() && only_one && nobody_else
     }
 
     /// Whether the issuer rotated this token for a process that was killed before anything else.

@@ -155,8 +155,10 @@ fn on_worker(dice: &mut Dice) -> Assault {
             Deed::Fact,
         ]);
         let mut points = vec![FailPoint::new(side(dice, deed), action(dice))];
-        if dice.percent(10) {
-            points = refused_commit(dice);
+        match dice.between(1, 100) {
+            1..=10 => points = refused_commit(dice),
+            11..=25 => points = refused_everywhere(dice),
+            _ => {}
         }
         Blow::At(points)
     } else {
@@ -181,6 +183,7 @@ fn on_one_shot(dice: &mut Dice, kind: Kind) -> Assault {
         let login = matches!(kind, Kind::FirstLogin | Kind::SecondLogin);
         Blow::At(match kind {
             Kind::Refresh if dice.percent(15) => refused_commit(dice),
+            Kind::Refresh if dice.percent(20) => refused_everywhere(dice),
             _ if login && dice.percent(10) => vec![FailPoint::new(Point::Shown, action(dice))],
             _ if dice.percent(5) => vec![FailPoint::new(Point::Exit, Action::Kill)],
             _ => vec![FailPoint::new(side(dice, deed), action(dice))],
@@ -206,6 +209,51 @@ fn refused_commit(dice: &mut Dice) -> Vec<FailPoint> {
         FailPoint::new(Point::Before(Deed::Commit), Action::Refuse(1)),
         FailPoint::new(side(dice, deed), action(dice)),
     ]
+}
+
+/// Store and spool refuse the commit, so that the process alone holds the newest version, and the lock. Then it strikes, or
+/// nothing does and the disk comes back.
+fn refused_everywhere(dice: &mut Dice) -> Vec<FailPoint> {
+    // An access token lives for longer than most outages; in the others the process may have to rotate once more.
+    let outage_ms = if dice.percent(75) {
+        dice.between(50, 900)
+    } else {
+        dice.between(900, 2500)
+    };
+    // The first read under the lock comes before the call.
+    let (point, nth) = dice.one_of(&[
+        (Point::Before(Deed::Spool), 1),
+        (Point::Before(Deed::Spool), 2),
+        (Point::Before(Deed::Merge), 1),
+        (Point::Before(Deed::Merge), 2),
+        (Point::Before(Deed::Read), 2),
+        (Point::After(Deed::Read), 2),
+    ]);
+    let action = match dice.between(1, 100) {
+        1..=25 => Some(Action::LateKill(Duration::from_micros(
+            dice.between(1, 1000 * outage_ms),
+        ))),
+        26..=40 => Some(Action::Kill),
+        41..=60 => Some(Action::Stop),
+        61..=80 => Some(Action::Terminate),
+        _ => None,
+    };
+    // First what strikes: a point that refuses ends there.
+    let mut points: Vec<FailPoint> = action
+        .map(|action| FailPoint { point, nth, action })
+        .into_iter()
+        .collect();
+    let mut deeds = vec![Deed::Commit, Deed::Spool, Deed::Merge];
+    if dice.percent(50) {
+        deeds.extend([Deed::Attempt, Deed::SpoolAttempt, Deed::Fact]);
+    }
+    let outage = Action::Outage(Duration::from_millis(outage_ms));
+    points.extend(
+        deeds
+            .into_iter()
+            .map(|deed| FailPoint::new(Point::Before(deed), outage)),
+    );
+    points
 }
 
 fn side(dice: &mut Dice, deed: Deed) -> Point {

@@ -66,6 +66,15 @@ pub enum Said {
         /// Where.
         spooled: bool,
     },
+    /// Neither store nor spool took a refresh token: this process alone has it.
+    Held {
+        /// Which.
+        token: String,
+        /// Of which login: its incarnation.
+        login: String,
+        /// Its generation.
+        generation: u64,
+    },
     /// A fail point was passed and acts now.
     Point {
         /// Which.

@@ -20,6 +20,7 @@ mod disk;
 mod dropped;
 mod ended;
 mod fleet;
+mod held;
 mod points;
 mod stopped;
 mod terminated;

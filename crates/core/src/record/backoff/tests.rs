@@ -108,7 +108,7 @@ fn a_call_is_allowed_when_the_issuer_comes_back() {
         assert!(!back, "it has not been away");
         backoff = same;
     }
-    assert_eq!(allowed, EXTRA_AN_HOUR);
+    assert_eq!(allowed, BACK_AN_HOUR);
 }
 
 /// F-12: a token endpoint that fails beside an issuer that answers gets no call before its time.

@@ -50,6 +50,14 @@ fn durable(token: &str, generation: u64) -> Said {
     }
 }
 
+fn in_memory(token: &str, generation: u64) -> Said {
+    Said::Held {
+        token: token.to_owned(),
+        login: "login".to_owned(),
+        generation,
+    }
+}
+
 /// A refresh as the issuer saw it: accepted, or refused as reuse.
 fn refresh(at_ms: u64, token: &str, spent: bool) -> Entry {
     Entry {
@@ -197,4 +205,77 @@ fn what_is_sent_was_noted() {
     let entries = vec![refresh(15, "a", false), refresh(16, "a", false)];
     let judgement = judged(entries, &[process(1, false, said)], "a", &[]);
     assert_eq!(judgement.violations.len(), 1, "{judgement:?}");
+}
+
+/// F-06: what only one process had is durable when it ends, or dies with it; it is not left behind.
+#[test]
+fn what_only_memory_holds_is_not_left_behind() {
+    let held = |killed, later: Option<Said>| {
+        let said = [(10, in_memory("b", 1))].into_iter();
+        let said = said.chain(later.map(|said| (20, said))).collect();
+        judged(vec![], &[process(1, killed, said)], "a", &[])
+    };
+    let saved = Held {
+        saved: 1,
+        killed: 0,
+    };
+    assert_eq!(held(false, Some(durable("b", 1))).held, saved);
+    let followed = held(false, Some(durable("c", 2)));
+    assert_eq!(
+        (followed.held, followed.violations.len()),
+        (saved, 0),
+        "its successor counts"
+    );
+    assert_eq!(held(true, None).held.killed, 1);
+    assert_eq!(held(true, None).violations, Vec::<String>::new());
+    for older in [None, Some(durable("a", 0))] {
+        let left = held(false, older);
+        assert!(left.violations.iter().any(|v| v.starts_with("F-06")));
+    }
+}
+
+/// I-20, I-3: the use of a token that only a killed process had is unknowable, once; not where it lived, where the use was
+/// noted, or where somebody else could know the token.
+#[test]
+fn only_what_the_dead_alone_had_is_spent_unknowably() {
+    let unnoted = |token| match attempt(token, 1, None) {
+        Said::Attempt {
+            token,
+            login,
+            generation,
+            number,
+            label,
+            ..
+        } => Said::Attempt {
+            token,
+            login,
+            generation,
+            number,
+            label,
+            durable: false,
+        },
+        said => said,
+    };
+    let spent = |killed, alone: Said, first: Said, times: u64| {
+        let dead = process(1, killed, vec![(10, alone), (20, first)]);
+        let mut entries = vec![refresh(25, "b", false)];
+        let mut later = Vec::new();
+        for time in 0..times {
+            entries.push(Entry {
+                outcome: Outcome::Ok,
+                grace_hit: true,
+                ..refresh(45 + time, "b", true)
+            });
+            later.push((40 + time, attempt("b", 1, None)));
+        }
+        let judgement = judged(entries, &[dead, process(2, false, later)], "b", &[]);
+        (judgement.spent_unknowably, judgement.spent_unlabelled)
+    };
+    let alone = || in_memory("b", 1);
+    assert_eq!(spent(true, alone(), unnoted("b"), 1), (1, 0));
+    assert_eq!(spent(true, alone(), unnoted("b"), 2), (1, 1), "once");
+    assert_eq!(spent(false, alone(), unnoted("b"), 1), (0, 1), "it lived");
+    let noted = attempt("b", 1, None);
+    assert_eq!(spent(true, alone(), noted, 1), (0, 1), "it was noted");
+    assert_eq!(spent(true, durable("b", 1), unnoted("b"), 1), (0, 1));
 }

@@ -132,11 +132,11 @@ impl Driver {
                 Ok(record) => {
                     // Notes only tune a policy: where they cannot be read, nothing is known.
                     let notes = store.notes(&key.issuer).await.unwrap_or_default();
-                    Ok(Reading {
+                    Ok(Box::new(Reading {
                         record,
                         notes,
                         writable: store.writable(),
-                    })
+                    }))
                 }
                 Err(error) => Err(error),
             }),

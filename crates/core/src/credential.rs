@@ -4,7 +4,7 @@
 //! *credential* is that login: tokens, client and pins. Each login starts a new *incarnation*; each refresh
 //! within it is a new *generation*. Generations compare only within one incarnation (I-5).
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -20,10 +20,10 @@ use crate::{
     token::TokenAnswer,
 };
 
-/// A local label for one login among several to the same server.
+/// A local label for one login among several to the same server. Copies share it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Account(String);
+pub struct Account(Arc<str>);
 
 impl Account {
     /// Accepts a label of 1 to 64 characters without `@`, spaces or control characters.
@@ -36,7 +36,7 @@ impl Account {
                 .chars()
                 .all(|c| !c.is_control() && !c.is_whitespace() && c != '@');
         if fits {
-            Ok(Self(label.to_owned()))
+            Ok(Self(label.into()))
         } else {
             Err(Error::ConfigValue {
                 what: "account".into(),
@@ -54,7 +54,7 @@ impl Account {
 
 impl Default for Account {
     fn default() -> Self {
-        Self("default".to_owned())
+        Self("default".into())
     }
 }
 
@@ -73,7 +73,7 @@ impl TryFrom<String> for Account {
 
 impl From<Account> for String {
     fn from(account: Account) -> Self {
-        account.0
+        account.as_str().to_owned()
     }
 }
 

@@ -1,6 +1,6 @@
 //! An authorization server's identity (RFC 8414 section 2, RFC 9207): compared exactly, never normalised (AUTH-64).
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -10,10 +10,10 @@ use crate::{
     resource::{clean, is_loopback},
 };
 
-/// An issuer identifier, octet for octet.
+/// An issuer identifier, octet for octet. Copies share it.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Issuer(String);
+pub struct Issuer(Arc<str>);
 
 impl Issuer {
     /// Accepts an issuer identifier: `https` (or loopback `http`), no query, no fragment.
@@ -44,7 +44,7 @@ impl Issuer {
         {
             return Err(bad("it is not a plain URL"));
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
     }
 
     /// The identifier, octet for octet.
@@ -105,7 +105,7 @@ impl TryFrom<String> for Issuer {
 
 impl From<Issuer> for String {
     fn from(issuer: Issuer) -> Self {
-        issuer.0
+        issuer.as_str().to_owned()
     }
 }
 

@@ -76,7 +76,7 @@ impl Memory {
         self.record
             .as_ref()
             .and_then(|record| record.credential.as_ref())
-            .ok_or(Error::login(LoginCause::Never))
+            .ok_or_else(|| Error::login(LoginCause::Never))
     }
 
     /// Takes over what was read or made, unless memory holds something newer of the same login.
@@ -247,13 +247,13 @@ impl Memory {
         if credential.version != version {
             return None;
         }
-        let key = credential.key.clone();
         let seen = record
             .acceptance
             .filter(|seen| seen.generation == version.generation);
         if seen.is_some_and(|seen| seen.last_at.until(now) < A_MINUTE) {
             return None;
         }
+        let key = credential.key.clone();
         let acceptance = Acceptance {
             generation: version.generation,
             first_at: seen.map_or(now, |seen| seen.first_at),

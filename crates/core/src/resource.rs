@@ -1,6 +1,6 @@
 //! The MCP server by its canonical URI (RFC 8707 section 2, RFC 9728 section 1.2).
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
@@ -11,9 +11,13 @@ use crate::error::Error;
 ///
 /// The text is kept octet for octet (AUTH-73): it is what the `resource` parameter carries. Comparison is by the parsed
 /// URL: scheme and host in lower case, default port dropped, an empty path equal to `/`, no fragment.
+///
+/// Every copy of a login names its resource, so copies share it.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Resource {
+pub struct Resource(Arc<Parsed>);
+
+struct Parsed {
     text: String,
     url: Url,
 }
@@ -41,22 +45,22 @@ impl Resource {
             "http" => return Err(bad("plain http is only for a loopback host; use https")),
             _ => return Err(bad("it must start with https://")),
         }
-        Ok(Self {
+        Ok(Self(Arc::new(Parsed {
             text: text.trim().to_owned(),
             url,
-        })
+        })))
     }
 
     /// The text exactly as configured or published.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.0.text
     }
 
     /// The parsed URL.
     #[must_use]
     pub fn url(&self) -> &Url {
-        &self.url
+        &self.0.url
     }
 
     /// Whether a resource URI published in metadata stands for this server (RFC 9728 section 3.3, AUTH-14).
@@ -65,28 +69,29 @@ impl Resource {
     /// speak for every path below it.
     #[must_use]
     pub fn is_within(&self, published: &Self) -> bool {
-        published.covers(&self.url)
+        published.covers(self.url())
     }
 
     /// Whether a request to `url` may carry this resource's token (T-24): same scheme, host and port, and a path
     /// that has this path as a prefix ending at a `/`.
     #[must_use]
     pub fn covers(&self, url: &Url) -> bool {
-        if self.url.scheme() != url.scheme()
-            || self.url.host() != url.host()
-            || self.url.port_or_known_default() != url.port_or_known_default()
+        let known = self.url();
+        if known.scheme() != url.scheme()
+            || known.host() != url.host()
+            || known.port_or_known_default() != url.port_or_known_default()
             || !url.username().is_empty()
             || url.password().is_some()
         {
             return false;
         }
-        let (own, path) = (self.url.path().trim_end_matches('/'), url.path());
+        let (own, path) = (known.path().trim_end_matches('/'), url.path());
         // `%2e` and `%2f` are read as `.` and `/` by some servers: a path that could mean another place gets no token.
         let lower = path.to_ascii_lowercase();
         if ["%2e", "%2f", "%5c", "\\"]
             .iter()
             .any(|odd| lower.contains(odd))
-            && path != self.url.path()
+            && path != known.path()
         {
             return false;
         }
@@ -96,18 +101,19 @@ impl Resource {
 
     /// The URI in the one form that equal resources share, for look-up.
     #[must_use]
-    pub fn canonical(&self) -> String {
-        let mut text = self.url.as_str().to_owned();
-        if self.url.query().is_none() && self.url.path() == "/" {
-            text.pop();
+    pub fn canonical(&self) -> &str {
+        let (url, text) = (self.url(), self.url().as_str());
+        if url.query().is_none() && url.path() == "/" {
+            text.strip_suffix('/').unwrap_or(text)
+        } else {
+            text
         }
-        text
     }
 
     /// Whether the server runs on this machine.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
-        is_loopback(&self.url)
+        is_loopback(self.url())
     }
 }
 
@@ -158,7 +164,7 @@ impl Eq for Resource {}
 
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&clean(&self.text))
+        f.write_str(&clean(self.as_str()))
     }
 }
 
@@ -177,7 +183,7 @@ impl TryFrom<String> for Resource {
 
 impl From<Resource> for String {
     fn from(resource: Resource) -> Self {
-        resource.text
+        resource.as_str().to_owned()
     }
 }
 

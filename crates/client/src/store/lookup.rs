@@ -17,10 +17,9 @@ impl Lookup {
     }
 
     pub(super) fn credential(&self, key: &CredentialKey) -> CredentialId {
-        let resource = key.resource.canonical();
         let parts = [
-            &key.tenant,
-            resource.as_str(),
+            key.tenant.as_str(),
+            key.resource.canonical(),
             key.issuer.as_str(),
             key.account.as_str(),
         ];
@@ -30,7 +29,7 @@ impl Lookup {
     pub(super) fn binding(&self, key: &BindingKey) -> BindingId {
         BindingId(self.hash(
             "binding",
-            &[&key.tenant, &key.url.canonical(), key.account.as_str()],
+            &[&key.tenant, key.url.canonical(), key.account.as_str()],
         ))
     }
 

@@ -165,17 +165,13 @@ pub enum Act {
 }
 
 /// What came of a step.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one answer lives at a time, on the driver's stack"
-)]
 pub enum Answer {
     /// An exchange.
     Exchanged(Exchanged),
     /// A lock: its fence, or why it could not be had.
     Locked(Result<u64, Error>),
     /// A read.
-    Read(Result<Reading, Error>),
+    Read(Result<Box<Reading>, Error>),
     /// Whether the facts were written: `false` where the version had moved on.
     Noted(Result<bool, Error>),
     /// A commit.

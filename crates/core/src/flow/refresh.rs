@@ -243,7 +243,7 @@ impl Flow for Refresh {
             (State::ExpectLease, Answer::Locked(Ok(fence))) => self.reread(fence, false),
             (State::ExpectLease, Answer::Locked(Err(error))) => Turn::Done(failed(error)),
             (State::ExpectRecord { fence, merged }, Answer::Read(Ok(reading))) => {
-                self.decide(fence, reading, merged, now)
+                self.decide(fence, *reading, merged, now)
             }
             (State::ExpectRecord { .. }, Answer::Read(Err(error))) => self.unlock(failed(error)),
             (State::ExpectMerge { fence, .. }, Answer::Committed(Ok(_))) => {
@@ -300,7 +300,7 @@ impl Flow for Refresh {
                 })
             }
             (State::ExpectOvertaken { fence, new }, Answer::Read(Ok(reading))) => {
-                self.overtaken(fence, &new, reading, now)
+                self.overtaken(fence, &new, *reading, now)
             }
             (State::ExpectOvertaken { .. }, Answer::Read(Err(error))) => self.unlock(failed(error)),
             (State::ExpectCommit(call, new), Answer::Committed(Err(_))) => {
@@ -320,7 +320,7 @@ impl Flow for Refresh {
                 if version_of(&reading.record)
                     .is_some_and(|read| read.incarnation != new.version.incarnation) =>
             {
-                self.overtaken(call.attempt.fence, &new, reading, now)
+                self.overtaken(call.attempt.fence, &new, *reading, now)
             }
             (State::ExpectSpooled(call, new), Answer::Read(_)) => {
                 self.committed(*call, *new, true, now)
@@ -349,7 +349,7 @@ impl Flow for Refresh {
                         let gain = stored
                             .map(|_| Gain::Adopted)
                             .ok_or(Error::login(LoginCause::Never));
-                        self.stop(reading, gain)
+                        self.stop(*reading, gain)
                     }
                     _ => self.refused(*call, named, now),
                 }

@@ -242,7 +242,7 @@ impl Stage {
                 Act::Lock(_) => Answer::Locked(Err(Error::LeaseHeld {
                     holder: crate::error::Holder::default(),
                 })),
-                Act::Reread(_) => Answer::Read(broken().map(|()| Reading::default())),
+                Act::Reread(_) => Answer::Read(broken().map(|()| Box::default())),
                 Act::Note { .. } => Answer::Noted(broken().map(|()| true)),
                 Act::Commit(_) => Answer::Committed(broken().map(|()| Committed::Moved)),
                 Act::FindRegistrations(_) => Answer::Registered(broken().map(|()| Vec::new())),
@@ -265,7 +265,7 @@ impl Stage {
                 self.locks.retain(|held| *held != lock);
                 Answer::Done(Ok(()))
             }
-            Act::Reread(_) => Answer::Read(Ok(self.read())),
+            Act::Reread(_) => Answer::Read(Ok(Box::new(self.read()))),
             Act::Note {
                 version,
                 facts,

@@ -37,35 +37,33 @@ enum AnyTurn {
     Done(AnyOutcome),
 }
 
+/// Takes a flow one step on, in the box that it lies in.
 fn turn<F: Flow>(
-    turn: Turn<F>,
+    mut place: Box<F>,
+    answer: Option<Answer>,
+    now: Now,
     flow: fn(Box<F>) -> AnyFlow,
     done: fn(F::Outcome) -> AnyOutcome,
 ) -> AnyTurn {
+    let turn = match answer {
+        None => (*place).start(now),
+        Some(answer) => (*place).handle(answer, now),
+    };
     match turn {
-        Turn::Next(next, step) => AnyTurn::Next(flow(Box::new(next)), step),
+        Turn::Next(next, step) => {
+            *place = next;
+            AnyTurn::Next(flow(place), step)
+        }
         Turn::Done(outcome) => AnyTurn::Done(done(outcome)),
     }
 }
 
 impl AnyFlow {
     fn step(self, answer: Option<Answer>, now: Now) -> AnyTurn {
-        macro_rules! go {
-            ($flow:expr, $kind:ident) => {
-                turn(
-                    match answer {
-                        None => $flow.start(now),
-                        Some(answer) => $flow.handle(answer, now),
-                    },
-                    Self::$kind,
-                    AnyOutcome::$kind,
-                )
-            };
-        }
         match self {
-            Self::Refresh(flow) => go!(flow, Refresh),
-            Self::Login(flow) => go!(flow, Login),
-            Self::Logout(flow) => go!(flow, Logout),
+            Self::Refresh(flow) => turn(flow, answer, now, Self::Refresh, AnyOutcome::Refresh),
+            Self::Login(flow) => turn(flow, answer, now, Self::Login, AnyOutcome::Login),
+            Self::Logout(flow) => turn(flow, answer, now, Self::Logout, AnyOutcome::Logout),
         }
     }
 }
@@ -188,7 +186,7 @@ impl World {
             Act::Send(exchange) => self.send_exchange(run, step, *exchange),
             Act::Lock(lock) => self.lock(run, step, &lock),
             Act::Unlock(lock) => {
-                let lock = self.lock_of(&lock);
+                let lock = self.lock_of(run, &lock);
                 self.unlock(lock, |(_, _, holder)| holder == run);
                 self.answer_at(run, self.now, Answer::Done(Ok(())));
             }
@@ -251,7 +249,7 @@ impl World {
         match act {
             Act::Reread(_) => {
                 let with_spool = !self.is(Variant::SpoolNotReread);
-                let mut reading = self.store.read(login, with_spool);
+                let mut reading = Box::new(self.store.read(login, with_spool));
                 let process = self.holder_of(run).0;
                 let own = self.memory(process, login).credential().ok().cloned();
                 if self.is(Variant::ReceivedTimeNotSeeded)

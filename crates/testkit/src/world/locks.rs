@@ -2,7 +2,6 @@
 
 use pilotlight_core::{
     Error,
-    credential::CredentialKey,
     error::Holder,
     flow::{Answer, Lock},
 };
@@ -10,18 +9,15 @@ use pilotlight_core::{
 use super::{Event, LOCK_WAIT, Variant, World, acts::AnyFlow};
 
 impl World {
-    pub(super) fn lock_of(&self, lock: &Lock) -> usize {
-        match lock {
-            Lock::Refresh(key) => self.login_of(key),
-            Lock::Register(_) => self.targets.len(),
+    /// The number of a lock that a run asks for: nobody asks for the lease of another login than its own.
+    pub(super) fn lock_of(&self, run: usize, lock: &Lock) -> usize {
+        match (lock, self.runs[run].as_deref()) {
+            (Lock::Refresh(key), Some(run)) => {
+                debug_assert_eq!(self.targets[run.login].key, *key);
+                run.login
+            }
+            _ => self.targets.len(),
         }
-    }
-
-    fn login_of(&self, key: &CredentialKey) -> usize {
-        self.targets
-            .iter()
-            .position(|target| target.key == *key)
-            .unwrap_or_default()
     }
 
     pub(super) fn holder_of(&self, run: usize) -> (usize, u32) {
@@ -31,7 +27,7 @@ impl World {
     }
 
     pub(super) fn lock(&mut self, run: usize, step: u32, lock: &Lock) {
-        let (lock, (process, epoch)) = (self.lock_of(lock), self.holder_of(run));
+        let (lock, (process, epoch)) = (self.lock_of(run, lock), self.holder_of(run));
         let refresh = matches!(
             self.runs[run].as_deref().and_then(|run| run.flow.as_ref()),
             Some(AnyFlow::Refresh(_))

@@ -29,7 +29,11 @@ mod store;
 mod trace;
 mod variant;
 
-use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    time::Duration,
+};
 
 use pilotlight_core::{
     attempt::{Attempt, ProcessId},
@@ -331,7 +335,7 @@ impl World {
             .collect();
         let store = Store {
             rows: vec![store::Row::default(); plan.logins],
-            history: has(Kind::RollBack).then(Vec::new),
+            history: has(Kind::RollBack).then(VecDeque::new),
             ..Store::default()
         };
         Self {

@@ -1,5 +1,7 @@
 //! The store that all processes of a run share: it keeps the numbered promises, except where a fault says otherwise.
 
+use std::collections::VecDeque;
+
 use pilotlight_core::{
     Error,
     attempt::Attempt,
@@ -42,7 +44,7 @@ pub(super) struct Store {
     /// How many logins and generations were written.
     pub(super) commits: u64,
     /// The rows before each of the last writes, where they may be lost again.
-    pub(super) history: Option<Vec<(usize, Row)>>,
+    pub(super) history: Option<VecDeque<(usize, Row)>>,
 }
 
 impl Row {
@@ -120,9 +122,9 @@ impl Store {
             return Err(self.refuses());
         }
         if let Some(history) = &mut self.history {
-            history.push((login, self.rows[login].clone()));
+            history.push_back((login, self.rows[login].clone()));
             if history.len() > 8 {
-                history.remove(0);
+                history.pop_front();
             }
         }
         Ok(&mut self.rows[login])
@@ -268,7 +270,7 @@ impl Store {
     pub(super) fn roll_back(&mut self, writes: usize) -> Vec<usize> {
         let mut changed = Vec::new();
         for _ in 0..writes {
-            let Some((login, row)) = self.history.as_mut().and_then(Vec::pop) else {
+            let Some((login, row)) = self.history.as_mut().and_then(VecDeque::pop_back) else {
                 break;
             };
             let binding = self.rows[login].binding.clone();

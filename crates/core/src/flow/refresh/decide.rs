@@ -27,8 +27,8 @@ impl Refresh {
         self.remember(&mut reading);
         let Some((record, credential)) = reading
             .record
-            .clone()
-            .and_then(|r| r.credential.clone().map(|c| (r, c)))
+            .as_ref()
+            .and_then(|record| Some((record, record.credential.as_ref()?)))
         else {
             if let (Some(_), Some(kept)) = (&reading.record, self.task.unsaved.take()) {
                 return self.discard(fence, &kept, reading);
@@ -47,6 +47,7 @@ impl Refresh {
             }
             if let Some(spooled) = record.spooled {
                 let expects = spooled.follows.map_or(Expects::Nothing, Expects::Version);
+                let credential = credential.clone();
                 return self.merge(fence, reading, credential, expects, false, now);
             }
         }
@@ -77,7 +78,7 @@ impl Refresh {
             }
         };
         let usable = !matches!(reason, Reason::Refused | Reason::Expired);
-        if let Some(end) = forbidden(&record, &credential, &reading, reason, now) {
+        if let Some(end) = forbidden(record, credential, &reading, reason, now) {
             return match end {
                 Forbidden::Pause(error, may_look) => {
                     let waits = !usable || reason == Reason::Asked;
@@ -86,6 +87,7 @@ impl Refresh {
                 Forbidden::Error(error) => self.stop(reading, Err(error)),
                 Forbidden::Nothing => self.stop(reading, Ok(Gain::Nothing)),
                 Forbidden::Trip(forced, until) => {
+                    let record = record.clone();
                     self.trip(reading, record, forced, until, version, now)
                 }
             };
@@ -123,9 +125,9 @@ impl Refresh {
             sent_at: now,
         };
         self.note(Call {
+            record: record.clone(),
+            credential: credential.clone(),
             reading,
-            record,
-            credential,
             reason,
             attempt,
             found,

@@ -75,17 +75,17 @@ impl Refresh {
         mut self,
         outcome: Box<Outcome>,
         then: Then,
-        read: Result<Reading, Error>,
+        read: Result<Box<Reading>, Error>,
     ) -> Turn<Self> {
         let held = version_of(&outcome.record);
         match read {
             Ok(reading) => match (held, version_of(&reading.record)) {
-                (_, None) => self.stop(reading, Err(Error::login(LoginCause::Never))),
+                (_, None) => self.stop(*reading, Err(Error::login(LoginCause::Never))),
                 (Some(held), Some(stored)) if held == stored || held.succeeds(&stored) => {
                     self.unnoted = true;
                     self.then(outcome, then)
                 }
-                _ => self.stop(reading, Ok(Gain::Adopted)),
+                _ => self.stop(*reading, Ok(Gain::Adopted)),
             },
             Err(_) => {
                 self.unnoted = true;

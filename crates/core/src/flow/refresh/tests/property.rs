@@ -18,7 +18,7 @@ fn answered(act: Option<&Act>, choice: u8, now: Now) -> Answer {
         Some(Act::Reread(_)) => Answer::Read(if choice % 8 == 7 {
             Err(no())
         } else {
-            Ok(reading(choice, now))
+            Ok(Box::new(reading(choice, now)))
         }),
         Some(Act::Note { .. }) => Answer::Noted(
             [Ok(true), Ok(true), Ok(false), Err(no())][usize::from(choice % 4)].clone(),

@@ -96,6 +96,12 @@ impl Memory {
             self.unsaved = true;
             return Installed::Older;
         }
+        let mut record = record;
+        match (&self.record, &mut record) {
+            // What the store could not note is known here all the same.
+            (Some(known), Some(read)) if self.unnoted && held == found => read.remember(known),
+            _ => self.unnoted = false,
+        }
         self.unsaved = unsaved;
         self.record = record;
         if held == found {
@@ -233,6 +239,7 @@ impl Memory {
         } = outcome;
         let mut installed = Installed::Same;
         if record.is_some() {
+            self.unnoted = false;
             installed = self.install(record, Some(notes), unsaved);
             self.unnoted = unnoted;
         }

@@ -50,6 +50,16 @@ impl Record {
         }
     }
 
+    /// Lays what is known of the same version and could not be noted over what was read: the attempt, the pause, the
+    /// refusal (I-1, I-9).
+    pub fn remember(&mut self, known: &Self) {
+        if known.version() == self.version() {
+            self.attempt = self.attempt.or(known.attempt);
+            self.backoff = self.backoff.take().or_else(|| known.backoff.clone());
+            self.suspicion = self.suspicion.take().or_else(|| known.suspicion.clone());
+        }
+    }
+
     /// The version stored, if there is a login.
     #[must_use]
     pub fn version(&self) -> Option<Version> {

@@ -135,6 +135,7 @@ enum State {
     ExpectOvertaken {
         fence: u64,
         new: Box<Credential>,
+        notes: IssuerNotes,
     },
     ExpectFacts {
         outcome: Box<Outcome>,
@@ -191,6 +192,21 @@ impl Refresh {
 
     fn next(self, state: State, act: Act) -> Turn<Self> {
         Turn::Next(Self { state, ..self }, Step::act(act))
+    }
+
+    /// Neither store nor spool took what the issuer has granted: memory holds it, and the lock with it.
+    fn hold(self, notes: IssuerNotes, new: Credential) -> Turn<Self> {
+        let record = Record {
+            credential: Some(new),
+            ..Record::default()
+        };
+        self.unlock(Outcome {
+            record: Some(record),
+            notes,
+            result: Ok(Gain::Refreshed),
+            unsaved: true,
+            unnoted: false,
+        })
     }
 
     fn reread(self, fence: u64, merged: bool) -> Turn<Self> {
@@ -297,12 +313,16 @@ impl Flow for Refresh {
                 self.look(State::ExpectOvertaken {
                     fence: call.attempt.fence,
                     new,
+                    notes: call.reading.notes,
                 })
             }
-            (State::ExpectOvertaken { fence, new }, Answer::Read(Ok(reading))) => {
+            (State::ExpectOvertaken { fence, new, .. }, Answer::Read(Ok(reading))) => {
                 self.overtaken(fence, &new, *reading, now)
             }
-            (State::ExpectOvertaken { .. }, Answer::Read(Err(error))) => self.unlock(failed(error)),
+            // Whether it is still wanted will be seen when the store can be read: until then memory holds it.
+            (State::ExpectOvertaken { new, notes, .. }, Answer::Read(Err(_))) => {
+                self.hold(notes, *new)
+            }
             (State::ExpectCommit(call, new), Answer::Committed(Err(_))) => {
                 let follows = Some(self.stored.unwrap_or(call.credential.version));
                 let act = Act::Spool {
@@ -326,18 +346,7 @@ impl Flow for Refresh {
                 self.committed(*call, *new, true, now)
             }
             (State::ExpectSpool(call, new), Answer::Done(Err(_))) => {
-                let record = Record {
-                    credential: Some(*new),
-                    ..Record::default()
-                };
-                let notes = call.reading.notes;
-                self.unlock(Outcome {
-                    record: Some(record),
-                    notes,
-                    result: Ok(Gain::Refreshed),
-                    unsaved: true,
-                    unnoted: false,
-                })
+                self.hold(call.reading.notes, *new)
             }
             (State::ExpectReread(call, named), Answer::Read(read)) => {
                 let stored = read.as_ref().ok().and_then(|r| version_of(&r.record));
@@ -345,7 +354,10 @@ impl Flow for Refresh {
                 let expected = self.stored.unwrap_or(call.credential.version);
                 match read {
                     // Somebody newer: adopt it.
-                    Ok(reading) if stored != Some(expected) => {
+                    Ok(reading)
+                        if stored != Some(expected)
+                            && !stored.is_some_and(|stored| expected.succeeds(&stored)) =>
+                    {
                         let gain = stored
                             .map(|_| Gain::Adopted)
                             .ok_or(Error::login(LoginCause::Never));

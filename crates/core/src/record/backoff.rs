@@ -137,9 +137,12 @@ impl Backoff {
     /// Whether a call of a row that `sent` were made of may be followed by one more: a few an hour may come on top.
     #[must_use]
     pub fn spares(previous: Option<&Self>, sent: u32, now: Now) -> bool {
-        let used = previous.map_or(0, |b| b.within_an_hour(&b.extra, now).len());
-        let sent = usize::try_from(sent).unwrap_or(usize::MAX);
-        used.saturating_add(sent) <= EXTRA_AN_HOUR
+        let lately = |calls: fn(&Self) -> &[Wall]| {
+            previous.map_or(0, |b| b.within_an_hour(calls(b), now).len())
+        };
+        let (calls, extra) = (lately(|b| &b.calls), lately(|b| &b.extra));
+        let sent = usize::try_from(sent).unwrap_or(CALLS_AN_HOUR);
+        extra + sent <= EXTRA_AN_HOUR && calls + extra + sent < CALLS_AN_HOUR
     }
 
     /// How long calls must still wait; `None` where they need not.
@@ -211,7 +214,8 @@ impl Backoff {
     /// Those calls that left within the last hour, as the clock tells them now.
     fn within_an_hour(&self, calls: &[Wall], now: Now) -> Vec<Wall> {
         let told = calls.iter().map(|call| self.told(*call, now));
-        told.filter(|call| call.until(now.wall) < HOUR).collect()
+        told.filter(|call| *call <= now.wall && call.until(now.wall) < HOUR)
+            .collect()
     }
 }
 

@@ -20,6 +20,10 @@ use super::{
 };
 use crate::authorization_server::{Entry, Kind, Ledger, Outcome};
 
+mod held;
+
+pub use held::Held;
+
 /// What became of a login, and of the rules.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Judgement {
@@ -38,15 +42,6 @@ pub struct Judgement {
     pub loss: Option<Loss>,
     /// Every rule that was broken, in words.
     pub violations: Vec<String>,
-}
-
-/// What became of the versions that neither store nor spool took at first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Held {
-    /// They, or what followed them, became durable.
-    pub saved: u64,
-    /// They died with their process, which was killed.
-    pub killed: u64,
 }
 
 /// Why a session was lost.
@@ -117,7 +112,7 @@ pub fn judge(
         life.judge(token, &mut judgement);
     }
     superseded(&said, &mut judgement);
-    held(&said, &mut judgement);
+    held::look_at(&said, &mut judgement);
     let reuse: Vec<&Entry> = reuse(ledger).collect();
     if let Some(last) = reuse.last() {
         let token = last.refresh_token.as_deref().unwrap_or_default();
@@ -180,32 +175,6 @@ fn superseded(said: &[(&Testimony, Vec<Line>)], judgement: &mut Judgement) {
                 "I-2: {} spends generation {generation} when {newer} is durable",
                 by.name()
             ));
-        }
-    }
-}
-
-/// F-06: what only one process has becomes durable before it ends, unless it is killed.
-fn held(said: &[(&Testimony, Vec<Line>)], judgement: &mut Judgement) {
-    for (by, lines) in said {
-        for (number, line) in lines.iter().enumerate() {
-            let Said::Held {
-                login, generation, ..
-            } = &line.said
-            else {
-                continue;
-            };
-            let saved = lines.iter().skip(number).any(|line| {
-                matches!(&line.said, Said::Durable { login: of, generation: its, .. }
-                    if of == login && its >= generation)
-            });
-            match saved {
-                true => judgement.held.saved += 1,
-                false if by.was_killed() => judgement.held.killed += 1,
-                false => judgement.violations.push(format!(
-                    "F-06: {} ended with generation {generation}, which only it had",
-                    by.name()
-                )),
-            }
         }
     }
 }

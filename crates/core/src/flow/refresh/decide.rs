@@ -68,6 +68,10 @@ impl Refresh {
             Freshness::Fresh { .. } if self.task.asked && self.task.held == Some(version) => {
                 Reason::Asked
             }
+            // Whoever made it wanted another token, and may be dead: its call is repeated in time, or never.
+            Freshness::Fresh { .. } if self.repeats_in_time(&reading, version, now) => {
+                Reason::Asked
+            }
             Freshness::Fresh { .. } => {
                 let gain = if self.task.held == Some(version) {
                     Gain::Nothing
@@ -142,19 +146,26 @@ impl Refresh {
         })
     }
 
+    /// Whether an attempt of another process stands that can be repeated now, since its window is open.
+    fn repeats_in_time(&self, reading: &Reading, version: Version, now: Now) -> bool {
+        let window = repeat_window(reading.notes.grace(now.wall), self.task.policy.repeat_limit);
+        let attempt = reading.record.as_ref().and_then(|record| record.attempt);
+        attempt.is_some_and(|attempt| {
+            let foreign = attempt.process != self.task.process;
+            let stands = attempt.generation == version.generation && attempt.label.is_none();
+            foreign && stands && matches!(attempt.ruling(now, window), Ruling::Send(_))
+        })
+    }
+
     /// Lays what an earlier run could not note over what the store knows of the same version (I-1, I-9).
     fn remember(&mut self, reading: &mut Reading) {
         let (Some(known), Some(record)) = (&self.task.remembered, &mut reading.record) else {
             return;
         };
-        if known.version() == record.version() {
-            let read = record.clone();
-            record.attempt = record.attempt.or(known.attempt);
-            record.backoff = record.backoff.take().or_else(|| known.backoff.clone());
-            record.suspicion = record.suspicion.take().or_else(|| known.suspicion.clone());
-            // Nor does the store know now: a run that only looks must not forget it.
-            self.unnoted |= *record != read;
-        }
+        let read = record.clone();
+        record.remember(known);
+        // Nor does the store know now: a run that only looks must not forget it.
+        self.unnoted |= *record != read;
     }
 
     /// Brings a version that only spool or memory hold into the store, then looks again.

@@ -163,7 +163,9 @@ impl Refresh {
             .as_ref()
             .filter(|_| self.stored.is_some())
             .map(|kept| kept.version);
-        outcome.unsaved |= kept.is_some() && kept == version_of(&outcome.record);
+        // Where nothing could be read, nothing has taken it either.
+        let unread = outcome.record.is_none() && self.task.unsaved.is_some();
+        outcome.unsaved |= unread || (kept.is_some() && kept == version_of(&outcome.record));
         outcome.unnoted = self.unnoted;
         if outcome.unsaved {
             // The lock stays with whoever holds the only copy: what the store holds is spent, and nobody else may send it

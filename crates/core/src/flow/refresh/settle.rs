@@ -183,7 +183,7 @@ impl Refresh {
     /// The commit found something else: what is stored rules. What a logout has ended, or a login as another client
     /// replaced, is handed back to the issuer; a login as the same client could end with it.
     pub(super) fn overtaken(
-        self,
+        mut self,
         fence: u64,
         new: &Credential,
         reading: Reading,
@@ -194,6 +194,11 @@ impl Refresh {
             .as_ref()
             .and_then(|record| record.credential.as_ref())
         {
+            // The store has gone back: what was granted follows what it holds, and goes into it.
+            Some(stored) if new.version.succeeds(&stored.version) => {
+                self.task.unsaved = Some(Box::new(new.clone()));
+                self.decide(fence, reading, false, now)
+            }
             // The store had taken it, and only its answer was lost.
             Some(stored) if stored.version == new.version => {
                 self.stop(reading, Ok(Gain::Refreshed))
@@ -355,7 +360,8 @@ impl Refresh {
         let window = call.window(self.task.policy, now)?;
         let open = age + pause < window && call.sent <= self.task.policy.most_repeats;
         let spare = Backoff::spares(call.record.backoff.as_ref(), call.sent, now);
-        (repeats && open && spare).then_some(pause)
+        // A call that is made because the issuer is back is one.
+        (repeats && open && spare && !self.early).then_some(pause)
     }
 
     pub(super) fn pause(self, call: Box<Call>, at: Mono) -> Turn<Self> {

@@ -223,14 +223,14 @@ impl Cell {
         }));
     }
 
-    /// Whether it was used within the last minute; called once a second.
+    /// Whether it was used lately; called once a second.
     pub(crate) fn lately_used(&self) -> bool {
         let now = self.inner.coarse.now();
         if self.used.swap(false, Ordering::Relaxed) {
             self.used_at.store(now.0, Ordering::Relaxed);
         }
         let used_at = Mono(self.used_at.load(Ordering::Relaxed));
-        used_at != Mono(0) && used_at.until(now) < A_MINUTE
+        used_at != Mono(0) && used_at.until(now) < LATELY
     }
 
     /// Repeats, in time, the call of a process that may have died over it.
@@ -278,6 +278,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 const SAVED_AT_LEAST_EVERY: Duration = Duration::from_secs(32);
 /// How long a due token is handed out before the next look.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// For so long a session that was used sees what other processes do.
+const LATELY: Duration = Duration::from_secs(600);
 const A_MINUTE: Duration = Duration::from_secs(60);
 
 /// What a session tells whoever subscribed.

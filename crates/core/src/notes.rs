@@ -148,6 +148,44 @@ impl IssuerNotes {
         }
     }
 
+    /// Learns that the refusal of `since` was false: if that is what taught the bound, it is not known.
+    #[must_use]
+    pub fn healed(&self, since: Wall, now: Wall) -> Self {
+        if self.seen_at != since {
+            return self.clone();
+        }
+        Self {
+            reuse_grace: ReuseGrace::Unknown,
+            seen_at: now,
+            trial: self.trial,
+        }
+    }
+
+    /// What a store is to hold that holds this, and is told `learned` by somebody whose copy may be older: a bound from above
+    /// stands until something newer lifts it, and an open trial until its own outcome.
+    #[must_use]
+    pub fn joined(&self, learned: &Self) -> Self {
+        let now = learned.seen_at.max(self.seen_at);
+        let healed = learned.reuse_grace == ReuseGrace::Unknown && learned.seen_at > self.seen_at;
+        let span = |grace| match grace {
+            ReuseGrace::None => Some(Duration::ZERO),
+            ReuseGrace::Below { span } => Some(span),
+            _ => None,
+        };
+        let stands = match (span(self.grace(now)), span(learned.reuse_grace)) {
+            (Some(own), Some(other)) => own < other,
+            (own, _) => own.is_some(),
+        };
+        if stands && !healed {
+            Self {
+                trial: learned.trial,
+                ..self.clone()
+            }
+        } else {
+            learned.clone()
+        }
+    }
+
     /// Notes a repeat on a path that was found dead.
     #[must_use]
     pub fn on_trial(&self, trial: Trial) -> Self {
@@ -218,6 +256,27 @@ mod tests {
             none.repeated_badly(seconds(9), now).grace(now),
             ReuseGrace::None
         );
+    }
+
+    /// DESIGN.md section 3, step 6: what somebody with an older copy writes lifts no bound; a refusal that proved false does, and so
+    /// does a month.
+    #[test]
+    fn an_older_copy_lifts_no_bound() {
+        let start = Wall::from_unix_seconds(1_000_000);
+        let seconds = Duration::from_secs;
+        let stale = IssuerNotes::default().repeated_well(seconds(1), start + seconds(9));
+        let held = IssuerNotes::default().repeated_badly(seconds(8), start);
+        let below = ReuseGrace::Below { span: seconds(8) };
+        assert_eq!(held.joined(&stale).reuse_grace, below);
+        assert_eq!(held.joined(&IssuerNotes::default()).reuse_grace, below);
+        let shorter = IssuerNotes::default().repeated_badly(seconds(1), start + seconds(9));
+        assert_eq!(held.joined(&shorter).reuse_grace, ReuseGrace::None);
+        assert_eq!(shorter.joined(&held).reuse_grace, ReuseGrace::None);
+        assert_eq!(held.healed(start + seconds(1), start + seconds(60)), held);
+        let healed = held.healed(start, start + seconds(60));
+        assert_eq!(held.joined(&healed).reuse_grace, ReuseGrace::Unknown);
+        let late = IssuerNotes::default().repeated_well(seconds(1), start + 2 * FORGOTTEN_AFTER);
+        assert_eq!(held.joined(&late), late);
     }
 
     /// DESIGN.md section 3, step 6: what a repeat brought is refused: its first call has arrived late. Later refusals, and those of

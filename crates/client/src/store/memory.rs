@@ -377,8 +377,11 @@ impl Store for MemoryStore {
 
     async fn learn(&self, issuer: &Issuer, notes: &IssuerNotes) -> Result<(), Error> {
         let mut state = self.changing();
-        state.notes.retain(|(other, _)| other != issuer);
-        state.notes.push((issuer.clone(), notes.clone()));
+        let held = state.notes.iter_mut().find(|(other, _)| other == issuer);
+        match held {
+            Some((_, held)) => *held = held.joined(notes),
+            None => state.notes.push((issuer.clone(), notes.clone())),
+        }
         Ok(())
     }
 

@@ -141,7 +141,7 @@ pub trait Store: Send + Sync + Debug + 'static {
     /// What is known of an issuer.
     async fn notes(&self, issuer: &Issuer) -> Result<IssuerNotes, Error>;
 
-    /// Writes what was learned about an issuer.
+    /// Writes what was learned about an issuer, [joined](IssuerNotes::joined) to what is known: the writer's copy may be old.
     async fn learn(&self, issuer: &Issuer, notes: &IssuerNotes) -> Result<(), Error>;
 
     /// Records an event that belongs to no other write.

@@ -20,6 +20,8 @@ mod note;
 mod probe;
 mod settle;
 
+use std::time::Duration;
+
 use crate::{
     attempt::{Attempt, ProcessId},
     credential::{Credential, CredentialKey, Version},
@@ -126,6 +128,7 @@ enum State {
     ExpectNote(Box<Call>),
     ExpectSlot(Box<Call>, Error),
     ExpectToken(Box<Call>),
+    ExpectTrialNotes(Box<Call>, Duration),
     ExpectTrial(Box<Call>, Mono),
     ExpectPause(Box<Call>, Mono),
     ExpectCommit(Box<Call>, Box<Credential>),
@@ -151,7 +154,7 @@ enum State {
     },
     ExpectLearn(Box<Outcome>),
     ExpectForgotten(Box<Outcome>),
-    ExpectHealed(Box<Outcome>),
+    ExpectHealed(Box<Outcome>, Then),
     ExpectUnlock(Box<Outcome>),
 }
 
@@ -376,10 +379,13 @@ impl Flow for Refresh {
             (
                 State::ExpectLearn(outcome)
                 | State::ExpectForgotten(outcome)
-                | State::ExpectTakenBack(outcome)
-                | State::ExpectHealed(outcome),
+                | State::ExpectTakenBack(outcome),
                 Answer::Done(_),
             ) => self.unlock(*outcome),
+            (State::ExpectHealed(outcome, then), Answer::Done(_)) => self.then(outcome, then),
+            (State::ExpectTrialNotes(call, pause), Answer::Read(read)) => {
+                self.dead_path(call, pause, read.ok(), now)
+            }
             (State::ExpectUnlock(outcome), Answer::Done(_)) => Turn::Done(*outcome),
             _ => Turn::Done(failed(Error::Bug {
                 what: "refresh: an answer that nothing waits for",

@@ -247,6 +247,12 @@ impl World {
     fn store_act(&mut self, run: usize, login: usize, is_refresh: bool, act: Act) -> Answer {
         let naive = self.is(Variant::Naive);
         match act {
+            // A disk that takes nothing gives nothing either, now and then.
+            Act::Reread(_)
+                if self.store.health == super::store::Health::Broken && self.random.chance(0.2) =>
+            {
+                Answer::Read(Err(self.store.refuses()))
+            }
             Act::Reread(_) => {
                 let with_spool = !self.is(Variant::SpoolNotReread);
                 let mut reading = Box::new(self.store.read(login, with_spool));
@@ -356,7 +362,7 @@ impl World {
                 }
                 if self.store.health == super::store::Health::Well {
                     self.trace.say(self.now, || format!("learned: {notes:?}"));
-                    self.store.notes = notes;
+                    self.store.notes = self.store.notes.joined(&notes);
                 } else if notes.reuse_grace != self.store.notes.reuse_grace {
                     self.report.unlearned += 1;
                 }

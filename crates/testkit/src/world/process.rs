@@ -22,6 +22,8 @@ pub(super) struct Cell {
     /// The store's state at the last look.
     seen: u64,
     look_scheduled: bool,
+    /// When a request last used it.
+    used_at: u64,
     save_scheduled: bool,
     /// How long the next try to save waits: twice as long as the one before.
     save_pause: u64,
@@ -121,7 +123,9 @@ impl World {
             done: false,
         });
         self.report.requests += 1;
+        let now = self.now;
         let cell = &mut self.processes[process].cells[login];
+        cell.used_at = now;
         if cell.seen != self.store.commits && !cell.look_scheduled {
             cell.look_scheduled = true;
             let soon = self.random.below(1_000);
@@ -471,7 +475,10 @@ impl World {
 
     /// An attempt was noted a few seconds ago. Who looks at the store every second sees whether it still stands.
     pub(super) fn look_for_abandoned(&mut self, process: usize, login: usize) {
-        if self.memory(process, login).version().is_none() || self.load(process, login).is_err() {
+        // The ticker looks at what was used lately.
+        let idle = self.now - self.processes[process].cells[login].used_at;
+        let unknown = self.memory(process, login).version().is_none();
+        if idle > 600_000 || unknown || self.load(process, login).is_err() {
             return;
         }
         let (now, policy) = (self.clock(process), self.setup.policy);

@@ -122,11 +122,27 @@ impl Inner {
 
     pub(super) fn learn(&self, issuer: &Issuer, notes: &IssuerNotes) -> Result<(), Error> {
         let id = self.keys.lookup.issuer(issuer);
-        let sealed = self.keys.seal(&plain(Kind::Issuer, &id), notes)?;
-        self.put(
-            "INSERT OR REPLACE INTO issuer (id, sealed) VALUES (?1, ?2)",
-            (id, sealed),
-        )
+        let place = plain(Kind::Issuer, &id);
+        self.writing(|transaction| {
+            let sealed: Option<Vec<u8>> = transaction
+                .query_row("SELECT sealed FROM issuer WHERE id = ?1", [id], |row| {
+                    row.get(0)
+                })
+                .optional()
+                .map_err(|e| sql(&e))?;
+            // What cannot be read is replaced: notes are evidence, not property.
+            let held =
+                sealed.and_then(|sealed| self.keys.open::<IssuerNotes>(&place, &sealed).ok());
+            let joined = held.unwrap_or_default().joined(notes);
+            let sealed = self.keys.seal(&place, &joined)?;
+            transaction
+                .execute(
+                    "INSERT OR REPLACE INTO issuer (id, sealed) VALUES (?1, ?2)",
+                    (id, sealed),
+                )
+                .map_err(|e| sql(&e))
+                .map(drop)
+        })
     }
 
     pub(super) fn login_outcome(&self, binding: BindingId) -> Result<Option<LoginOutcome>, Error> {

@@ -94,7 +94,7 @@ impl Refresh {
         }
     }
 
-    fn then(self, outcome: Box<Outcome>, then: Then) -> Turn<Self> {
+    pub(super) fn then(self, outcome: Box<Outcome>, then: Then) -> Turn<Self> {
         match then {
             Then::Learn => {
                 let issuer = self.task.key.issuer.clone();

@@ -159,6 +159,18 @@ impl Refresh {
 }
 
 impl Call {
+    /// What was sent may have been delivered, whatever becomes of the next.
+    pub(super) fn repeat_as_labelled(&mut self) {
+        self.found = Some(self.attempt);
+        self.attempt.label = Some(match self.attempt.label {
+            None => Label::RetryAmbiguous,
+            // Each label has its maximum; what follows a repeat is uncertain, and no worse (I-1).
+            Some(_) => Label::Uncertain,
+        });
+        self.attempt.number += 1;
+        self.repeats = true;
+    }
+
     /// Until when after the first call a repeat may leave.
     pub(super) fn window(&self, policy: Policy, now: Now) -> Option<Duration> {
         repeat_window(self.reading.notes.grace(now.wall), policy.repeat_limit)

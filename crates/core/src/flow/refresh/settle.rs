@@ -156,6 +156,12 @@ impl Refresh {
             notes = confirmed;
             learned = true;
         }
+        let probed = call.attempt.label == Some(Label::ProbeSuspect);
+        if let Some(suspicion) = call.record.suspicion.filter(|_| probed) {
+            let healed = notes.healed(suspicion.since, now.wall);
+            learned |= healed != notes;
+            notes = healed;
+        }
         let outcome = Outcome {
             record: Some(record),
             notes,
@@ -163,21 +169,15 @@ impl Refresh {
             unsaved: false,
             unnoted: false,
         };
-        if learned {
-            let (issuer, notes) = (self.task.key.issuer.clone(), outcome.notes.clone());
-            return self.next(
-                State::ExpectLearn(Box::new(outcome)),
-                Act::Learn(issuer, notes),
-            );
+        let (outcome, then) = (
+            Box::new(outcome),
+            if learned { Then::Learn } else { Then::Unlock },
+        );
+        if !probed {
+            return self.then(outcome, then);
         }
-        if call.attempt.label == Some(Label::ProbeSuspect) {
-            let (key, event) = (self.task.key.clone(), self.event(now, Happened::Healed));
-            return self.next(
-                State::ExpectHealed(Box::new(outcome)),
-                Act::Record(key, event),
-            );
-        }
-        self.unlock(outcome)
+        let (key, event) = (self.task.key.clone(), self.event(now, Happened::Healed));
+        self.next(State::ExpectHealed(outcome, then), Act::Record(key, event))
     }
 
     /// The commit found something else: what is stored rules. What a logout has ended, or a login as another client
@@ -243,23 +243,45 @@ impl Refresh {
         broken: bool,
         now: Now,
     ) -> Turn<Self> {
-        let first = call.attempt.label.is_none();
         if broken && let Some(pause) = self.repeat_after(&call, Duration::ZERO, now) {
-            // This call may have been delivered, whatever becomes of the next.
-            call.found = Some(call.attempt);
-            call.attempt.label = Some(match call.attempt.label {
-                None => Label::RetryAmbiguous,
-                // Each label has its maximum; what follows a repeat is uncertain, and no worse (I-1).
-                Some(_) => Label::Uncertain,
-            });
-            call.attempt.number += 1;
-            call.repeats = true;
             let dead = NetworkFault::DeadPath;
             if matches!(error, Error::Network { why, .. } if why == dead) {
-                return self.try_once(call, pause, now);
+                // Whether another such repeat is open can have changed while this one was on its way.
+                let key = self.task.key.clone();
+                return self.next(State::ExpectTrialNotes(call, pause), Act::Reread(key));
             }
+            call.repeat_as_labelled();
             return self.pause(call, now.mono + pause);
         }
+        self.uncertain(call, error, now)
+    }
+
+    /// A dead path, and the notes as they are now: a repeat, unless one at this issuer is open.
+    pub(super) fn dead_path(
+        self,
+        mut call: Box<Call>,
+        pause: Duration,
+        read: Option<Box<Reading>>,
+        now: Now,
+    ) -> Turn<Self> {
+        if let Some(reading) = read {
+            call.reading.notes = reading.notes;
+        }
+        if call.reading.notes.is_trying(now.wall) || call.window(self.task.policy, now).is_none() {
+            let host = call.credential.pins.token_endpoint.host_str();
+            let error = Error::Network {
+                host: host.unwrap_or_default().to_owned(),
+                why: NetworkFault::DeadPath,
+            };
+            return self.uncertain(call, error, now);
+        }
+        call.repeat_as_labelled();
+        self.try_once(call, pause, now)
+    }
+
+    /// The attempt stays, and the next call waits.
+    fn uncertain(self, call: Box<Call>, error: Error, now: Now) -> Turn<Self> {
+        let first = call.attempt.label.is_none();
         let usable = !matches!(call.reason, Reason::Refused | Reason::Expired);
         let backoff = Backoff::after(
             call.record.backoff.as_ref(),

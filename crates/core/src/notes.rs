@@ -79,6 +79,12 @@ pub struct IssuerNotes {
     pub reuse_grace: ReuseGrace,
     /// When that was last seen.
     pub seen_at: Wall,
+    /// What was known before the last refusal, should that prove false.
+    #[serde(default)]
+    pub before: ReuseGrace,
+    /// When one last did.
+    #[serde(default)]
+    pub healed_at: Wall,
     /// A repeat on a path that was found dead, and whose outcome is open: should the issuer refuse what it brought, the first
     /// call has reached it late, and was beyond its grace. Until then there is no other: an issuer without grace takes one
     /// login by this, not several.
@@ -124,7 +130,7 @@ impl IssuerNotes {
         Self {
             reuse_grace,
             seen_at: now,
-            trial: self.trial,
+            ..self.clone()
         }
     }
 
@@ -143,20 +149,24 @@ impl IssuerNotes {
         };
         Self {
             reuse_grace,
+            before: self.grace(now),
             seen_at: now,
             trial: None,
+            ..self.clone()
         }
     }
 
-    /// Learns that the refusal of `since` was false: if that is what taught the bound, it is not known.
+    /// Learns that the refusal of `since` was false: if that is what taught the bound, the one before it is what is known.
     #[must_use]
     pub fn healed(&self, since: Wall, now: Wall) -> Self {
         if self.seen_at != since {
             return self.clone();
         }
         Self {
-            reuse_grace: ReuseGrace::Unknown,
+            reuse_grace: self.before,
+            before: self.before,
             seen_at: now,
+            healed_at: now,
             trial: self.trial,
         }
     }
@@ -166,7 +176,7 @@ impl IssuerNotes {
     #[must_use]
     pub fn joined(&self, learned: &Self) -> Self {
         let now = learned.seen_at.max(self.seen_at);
-        let healed = learned.reuse_grace == ReuseGrace::Unknown && learned.seen_at > self.seen_at;
+        let healed = learned.healed_at > self.seen_at;
         let span = |grace| match grace {
             ReuseGrace::None => Some(Duration::ZERO),
             ReuseGrace::Below { span } => Some(span),
@@ -202,11 +212,13 @@ impl IssuerNotes {
             .is_some_and(|trial| trial.at.until(now) < TRIAL_ENDS_AFTER)
     }
 
-    /// Learns that `version` was refreshed: if it is what the repeat brought, or later, all went well.
+    /// Learns that `version` was refreshed: if it is what the repeat brought, or later, and the first call can be on its way
+    /// no longer, all went well.
     #[must_use]
-    pub fn confirmed(&self, version: Version) -> Option<Self> {
+    pub fn confirmed(&self, version: Version, now: Wall) -> Option<Self> {
         let trial = self.trial?;
-        (version == trial.version || version.succeeds(&trial.version)).then(|| Self {
+        let over = trial.at.until(now) >= LATEST_ARRIVAL;
+        (over && (version == trial.version || version.succeeds(&trial.version))).then(|| Self {
             trial: None,
             ..self.clone()
         })
@@ -302,8 +314,13 @@ mod tests {
         assert!(!trial.explains(version(2, 5), soon));
         // And it is over when that login is refreshed once more, or after a day.
         assert!(notes.is_trying(soon) && !notes.is_trying(at + TRIAL_ENDS_AFTER));
-        assert_eq!(notes.confirmed(version(2, 9)), None);
-        assert_eq!(notes.confirmed(version(1, 5)).unwrap().trial, None);
+        assert_eq!(notes.confirmed(version(2, 9), later), None);
+        assert_eq!(
+            notes.confirmed(version(1, 6), soon),
+            None,
+            "it may still come"
+        );
+        assert_eq!(notes.confirmed(version(1, 5), later).unwrap().trial, None);
     }
 
     /// DESIGN.md section 3, step 6: what was learned is kept with its evidence and forgotten after thirty days.

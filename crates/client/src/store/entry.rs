@@ -2,7 +2,7 @@
 
 use pilotlight_core::{
     attempt::Attempt,
-    credential::{Credential, Version},
+    credential::{Credential, Generation, Version},
 };
 use serde::{Deserialize, Serialize};
 
@@ -57,10 +57,18 @@ impl Entry {
             return false;
         }
         let before = std::mem::replace(&mut self.after, vec![follows]);
-        if let Some(kept) = &self.credential
-            && follows == Some(kept.version)
-        {
-            self.after.extend(before.into_iter().take(CHAIN - 1));
+        if let Some(kept) = &self.credential {
+            let follows_kept = follows == Some(kept.version);
+            // A login that was under way while the other version was spooled replaces that one too.
+            let is_login = credential.version.generation == Generation(0);
+            let replaces_kept = is_login && kept.version.incarnation != login;
+            if replaces_kept && !follows_kept {
+                self.after.push(Some(kept.version));
+            }
+            if follows_kept || replaces_kept {
+                let room = CHAIN - self.after.len();
+                self.after.extend(before.into_iter().take(room));
+            }
         }
         self.credential = Some(credential);
         true

@@ -213,10 +213,18 @@ async fn step(
             }
             login.write(|half| {
                 let before = std::mem::replace(&mut half.after, vec![follows]);
-                if half.version.is_some() && half.version == follows {
+                let Some(kept) = half.version.replace(new) else {
+                    return;
+                };
+                // A login replaces what was spooled while it was under way.
+                let login = new.generation.0 == 0 && kept.incarnation != new.incarnation;
+                let chained = Some(kept) == follows;
+                if login && !chained {
+                    half.after.push(Some(kept));
+                }
+                if login || chained {
                     half.after.extend(before);
                 }
-                half.version = Some(new);
             });
         }
         Call::SpoolAttempt(n, at, number) => {

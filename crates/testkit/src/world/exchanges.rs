@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 use pilotlight_core::{
+    attempt::Label,
     error::NetworkFault,
     exchange::{self, Delivery, Exchange, Failure, Fault, Leg, Reply},
     flow::Answer,
@@ -65,6 +66,19 @@ impl World {
         let id = self.calls.len();
         let epoch = self.processes[process].epoch;
         let (label, noted) = self.check_send(run, presents);
+        // Two paths died together: both calls are repeated, and one of them was on trial.
+        let dead = self.calls.iter().rev().find(|call| call.run == run);
+        let dead = dead.is_some_and(|call| matches!(call.failed, Some((_, Failed::DeadPath))));
+        if dead && label == Some(Label::RetryAmbiguous) {
+            let own = self.runs[run].as_deref().and_then(|run| run.attempt);
+            let own = own.map(|(version, ..)| version.incarnation);
+            let trial = self
+                .store
+                .notes
+                .trial
+                .map(|trial| trial.version.incarnation);
+            self.report.unlearned += u64::from(trial.is_some() && trial != own);
+        }
         self.report.calls += 1;
         self.report.labelled += u64::from(label.is_some());
         self.trace.say(self.now, || match presents {

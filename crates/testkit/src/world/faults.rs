@@ -353,6 +353,7 @@ impl World {
         let own = &mut self.processes[process];
         if own.alive && !own.paused {
             (own.paused, own.paused_at) = (true, self.now);
+            self.judge.stops.push((process, self.now));
             self.after(lasts, Event::Resume { process });
         }
     }

@@ -33,6 +33,8 @@ pub(super) struct Judge {
     calls: HashMap<(Incarnation, u64), Vec<CallId>>,
     /// By login: when the last call failed, and the calls of this row of failures.
     failing: Vec<Failing>,
+    /// When which process was stopped.
+    pub(super) stops: Vec<(usize, u64)>,
 }
 
 impl Judge {
@@ -45,6 +47,7 @@ impl Judge {
             missed: vec![0; logins],
             calls: HashMap::new(),
             failing: vec![Failing::default(); logins],
+            stops: Vec::new(),
         }
     }
 
@@ -566,7 +569,7 @@ impl World {
                     ),
                 ))
             }
-            (Some(replies), Some((_, Failed::DeadPath)))
+            (Some(replies), Some((given_up, Failed::DeadPath)))
                 if readable && replies <= first.sent_at + DEADLINE =>
             {
                 let died = self
@@ -584,6 +587,11 @@ impl World {
                 ]
                 .iter()
                 .any(|kind| self.plan.has(*kind));
+                let window = first.sent_at + ms(self.setup.policy.repeat_limit);
+                let mut stops = self.judge.stops.iter();
+                let stopped = stops.any(|(process, at)| {
+                    *process == first.process && (given_up..window).contains(at)
+                });
                 // The rule was kept, and its repeat met a fault of its own.
                 let repeated = self.calls[spender + 1..call].iter().any(|other| {
                     let soon = other.sent_at - first.sent_at <= ms(self.setup.policy.repeat_limit);
@@ -601,6 +609,13 @@ impl World {
                     _ if repeated => (
                         LossClass::Inherent,
                         format!("call {spender} met a dead path, and its repeat another fault"),
+                    ),
+                    _ if stopped && !in_window => (
+                        LossClass::Inherent,
+                        format!(
+                            "p{} was stopped when it was about to repeat call {spender}",
+                            first.process
+                        ),
                     ),
                     _ if died => (
                         LossClass::Inherent,

@@ -227,10 +227,16 @@ impl Store {
             return Ok(());
         }
         let mut after = vec![follows];
-        if let Some((before, held)) = row.spool.take()
-            && Some(held.version) == follows
-        {
-            after.extend(before);
+        if let Some((before, held)) = row.spool.take() {
+            let follows_held = Some(held.version) == follows;
+            let replaces_held =
+                credential.version.generation.0 == 0 && held.version.incarnation != own;
+            if replaces_held {
+                after.push(Some(held.version));
+            }
+            if follows_held || replaces_held {
+                after.extend(before);
+            }
         }
         row.spool = Some((after, credential));
         Ok(())

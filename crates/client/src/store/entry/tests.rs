@@ -135,3 +135,23 @@ fn an_attempt_is_taken_back_by_its_version() {
     assert_eq!(entry.attempt_of(version(4)), None);
     assert_eq!(entry.counting(held(4)), Some(&credential(5)));
 }
+
+/// F-31, I-2, I-5: a login that was under way while another version was spooled replaces that one: a late refresh of it does
+/// not displace the login, nor bring the spent version back that the store still holds.
+#[test]
+fn a_login_stays_in_the_slot() {
+    let mut login = credential(0);
+    login.version.incarnation = Incarnation([2; 16]);
+    let mut entry = Entry::default();
+    assert!(entry.keep(Some(version(3)), credential(4)));
+    assert!(entry.keep(Some(version(3)), login.clone()));
+    assert!(!entry.keep(Some(version(4)), credential(5)));
+    assert_eq!(
+        entry.counting(held(3)).map(|kept| kept.version),
+        Some(login.version)
+    );
+    assert_eq!(
+        entry.counting(held(4)).map(|kept| kept.version),
+        Some(login.version)
+    );
+}

@@ -151,7 +151,7 @@ impl Refresh {
             learned = true;
         }
         if call.attempt.label.is_none()
-            && let Some(confirmed) = notes.confirmed(call.credential.version)
+            && let Some(confirmed) = notes.confirmed(call.credential.version, now.wall)
         {
             notes = confirmed;
             learned = true;
@@ -246,7 +246,7 @@ impl Refresh {
         if broken && let Some(pause) = self.repeat_after(&call, Duration::ZERO, now) {
             let dead = NetworkFault::DeadPath;
             if matches!(error, Error::Network { why, .. } if why == dead) {
-                // Whether another such repeat is open can have changed while this one was on its way.
+                // Another such repeat may have left while this call was on its way.
                 let key = self.task.key.clone();
                 return self.next(State::ExpectTrialNotes(call, pause), Act::Reread(key));
             }
@@ -256,7 +256,7 @@ impl Refresh {
         self.uncertain(call, error, now)
     }
 
-    /// A dead path, and the notes as they are now: a repeat, unless one at this issuer is open.
+    /// A dead path, and the notes as they are now: the repeat is put on trial, unless another one is.
     pub(super) fn dead_path(
         self,
         mut call: Box<Call>,
@@ -267,15 +267,11 @@ impl Refresh {
         if let Some(reading) = read {
             call.reading.notes = reading.notes;
         }
-        if call.reading.notes.is_trying(now.wall) || call.window(self.task.policy, now).is_none() {
-            let host = call.credential.pins.token_endpoint.host_str();
-            let error = Error::Network {
-                host: host.unwrap_or_default().to_owned(),
-                why: NetworkFault::DeadPath,
-            };
-            return self.uncertain(call, error, now);
-        }
         call.repeat_as_labelled();
+        if call.reading.notes.is_trying(now.wall) {
+            // Two paths died together. The connection is given up, and its answer with it: a repeat risks nothing more.
+            return self.pause(call, now.mono + pause);
+        }
         self.try_once(call, pause, now)
     }
 

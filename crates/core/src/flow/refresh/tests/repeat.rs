@@ -120,7 +120,7 @@ fn without_grace_nothing_is_repeated() {
     stage.notes = IssuerNotes {
         reuse_grace: ReuseGrace::None,
         seen_at: stage.now.wall,
-        trial: None,
+        ..IssuerNotes::default()
     };
     stage.answer(broken);
     assert_eq!(stage.refresh().result, Ok(Gain::Uncertain));
@@ -144,7 +144,7 @@ fn an_old_note_binds_no_longer() {
     stage.notes = IssuerNotes {
         reuse_grace: ReuseGrace::None,
         seen_at: Wall(stage.now.wall.0 - 31 * 86_400_000),
-        trial: None,
+        ..IssuerNotes::default()
     };
     stage.answer(broken).answer(tokens(5));
     assert_eq!(stage.refresh().result, Ok(Gain::Refreshed));

@@ -68,7 +68,7 @@ pub(super) struct Stage {
     pub(super) taken: Vec<u16>,
     /// What the redirect brings; `code` and `state` where it is `None`.
     pub(super) redirect: Option<Result<Vec<(String, String)>, Error>>,
-    locks: Vec<Lock>,
+    pub(super) locks: Vec<Lock>,
     /// Whether a flow may end with its lock held, for the run that saves what only memory holds.
     pub(super) may_keep: bool,
     fence: u64,

@@ -209,3 +209,19 @@ fn an_abandoned_attempt_is_found_in_time() {
     memory.notes = IssuerNotes::default().repeated_badly(Duration::ZERO, at(0).wall);
     assert!(!finds(&memory, 85), "this issuer forgives nothing");
 }
+
+/// I-1, I-3, I-9: what no store could note is not forgotten at the next look at it, until the version is another.
+#[test]
+fn a_look_at_the_store_forgets_nothing() {
+    let mut memory = holding(3);
+    let backoff = Backoff::after(None, &Failed::once(&Error::DeniedByResource), 0.5, at(79));
+    let known = memory.record.as_mut().unwrap();
+    known.backoff = Some(backoff.clone());
+    memory.unnoted = true;
+    assert_eq!(memory.install(Some(login(3)), None, false), Installed::Same);
+    assert_eq!(memory.record.as_ref().unwrap().backoff, Some(backoff));
+    assert!(memory.unnoted);
+    memory.install(Some(login(4)), None, false);
+    assert_eq!(memory.record.as_ref().unwrap().backoff, None);
+    assert!(!memory.unnoted);
+}

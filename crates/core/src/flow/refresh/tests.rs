@@ -1,6 +1,7 @@
 //! A refresh on the stage, by theme.
 
 mod forced;
+mod holding;
 mod order;
 mod probe;
 mod property;

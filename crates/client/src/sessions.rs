@@ -18,6 +18,7 @@ use pilotlight_core::{
     event::{Event, Revocation},
     flow::logout::{self, Logout},
     freshness::refresh_point,
+    memory::Want,
     notes::ReuseGrace,
     resource::Resource,
     state::State,
@@ -357,32 +358,55 @@ impl Sessions {
         self.inner.changes.subscribe()
     }
 
-    /// Waits until no refresh is under way, at most `limit`: call it before the process ends, so that a rotation under way
-    /// reaches the store.
+    /// Waits until no refresh is under way and no version lives in memory only, at most `limit`: call it before the process
+    /// ends, so that a rotation under way reaches the store.
     pub async fn drain(&self, limit: Duration) {
-        let cells: Vec<Arc<Cell>> = lock(&self.inner.cells)
-            .values()
-            .filter_map(Weak::upgrade)
-            .collect();
-        for cell in cells {
+        let cells = || -> Vec<Arc<Cell>> {
+            lock(&self.inner.cells)
+                .values()
+                .filter_map(Weak::upgrade)
+                .collect()
+        };
+        for cell in cells() {
             cell.save();
         }
         let done = async {
+            let mut pause = SAVED_AT_THE_END_EVERY;
             loop {
-                let idle = self.inner.idle.notified();
-                if self.inner.at_work.load(Ordering::Acquire) == 0 {
+                self.inner.idle().await;
+                // With this process the only copy would end: the disk is asked until it is back.
+                let unsaved: Vec<Arc<Cell>> = cells()
+                    .into_iter()
+                    .filter(|cell| lock(&cell.live).memory.unsaved)
+                    .collect();
+                if unsaved.is_empty() {
                     return;
                 }
-                idle.await;
+                tokio::time::sleep(pause).await;
+                pause = (2 * pause).min(LOOK);
+                for cell in unsaved {
+                    drop(cell.flight(Want::default()));
+                }
             }
         };
         if tokio::time::timeout(limit, done).await.is_err() {
-            tracing::warn!("a refresh was still under way at the end");
+            tracing::warn!("a refresh was still under way at the end, or could not be stored");
         }
     }
 }
 
 impl Inner {
+    /// Waits until nothing is under way.
+    async fn idle(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.at_work.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
     /// Whether a ticker advances the coarse clock.
     pub(crate) fn ticking(&self) -> bool {
         !self.one_shot
@@ -532,6 +556,8 @@ async fn watch(inner: Weak<Inner>) {
     }
 }
 
+/// The first pause between two tries of a process that is about to end; they double up to a second.
+const SAVED_AT_THE_END_EVERY: Duration = Duration::from_millis(50);
 const TICK: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_secs(1);
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(7 * 86_400);

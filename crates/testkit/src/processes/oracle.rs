@@ -362,17 +362,19 @@ impl Life<'_> {
 
     /// Whether the issuer rotated this token for a process that was killed before anything else.
     fn answer_died(&self) -> bool {
-        let rotated = self
-            .presented
-            .iter()
-            .any(|entry| entry.outcome == Outcome::Ok && !entry.spent_before);
-        let senders: Vec<&Testimony> = self.attempts().map(|(noted, ..)| noted.by).collect();
-        // Whoever was refused in the end is the last; one of those before it had the answer.
+        let rotated = |entry: &&&Entry| entry.outcome == Outcome::Ok && !entry.spent_before;
+        let Some(rotated) = self.presented.iter().find(rotated) else {
+            return false;
+        };
+        let senders: Vec<&Noted<'_>> = self.attempts().map(|(noted, ..)| noted).collect();
+        // Whoever was refused in the end is the last; one of those before it had the answer, if it had asked by then.
         let before_the_last = senders
             .split_last()
             .map(|(_, earlier)| earlier)
             .unwrap_or_default();
-        rotated && before_the_last.iter().any(|sender| sender.was_killed())
+        before_the_last
+            .iter()
+            .any(|noted| noted.at_ms <= rotated.at_ms && noted.by.was_killed())
     }
 }
 

@@ -243,6 +243,13 @@ impl Refresh {
         broken: bool,
         now: Now,
     ) -> Turn<Self> {
+        // An issuer that answers with a failure rarely acted; and the hour has few repeats. They are for answers that were lost.
+        let failing = matches!(error, Error::ServerError { .. });
+        let enough = match call.attempt.label {
+            Some(Label::Uncertain) if !call.repeats => 0,
+            _ => 2,
+        };
+        let broken = broken && (!failing || call.sent <= enough);
         if broken && let Some(pause) = self.repeat_after(&call, Duration::ZERO, now) {
             let dead = NetworkFault::DeadPath;
             if matches!(error, Error::Network { why, .. } if why == dead) {

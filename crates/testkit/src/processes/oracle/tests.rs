@@ -143,6 +143,14 @@ fn only_an_answer_that_died_is_inherent() {
         );
         assert_eq!(judgement.violations, Vec::<String>::new());
     }
+    // That a later one was killed over its repeat excuses nobody.
+    let lived = process(1, false, vec![(10, attempt("a", 0, None))]);
+    let crash = Some(Label::AfterCrash);
+    let killed = process(2, true, vec![(30, attempt("a", 0, crash))]);
+    let last = Some(Label::Uncertain);
+    let last = process(3, false, vec![(40, attempt("a", 0, last))]);
+    let judgement = judged(entries(), &[lived, killed, last], "a", &[lost()]);
+    assert_eq!(judgement.loss, Some(Loss::Avoidable));
     let first = process(1, true, vec![(10, attempt("a", 0, None))]);
     let untold = judged(entries(), &[first, repeat()], "a", &[]);
     assert_eq!(untold.violations.len(), 1, "the history says nothing");

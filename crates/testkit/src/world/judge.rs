@@ -491,7 +491,9 @@ impl World {
             let in_time = at + 200 < killer.sent_at + DEADLINE;
             let dead = matches!(killer.failed, Some((_, Failed::DeadPath)));
             let soon = first.sent_at - killer.sent_at <= ms(self.setup.policy.repeat_limit);
-            let class = if in_time && dead && soon {
+            // Once the token has ended nothing is left to wait for: that is no trial of the issuer's grace.
+            let repeats = first.run == killer.run || first.label != Some(Label::Uncertain);
+            let class = if in_time && dead && soon && repeats {
                 LossClass::UnknownGrace
             } else {
                 LossClass::Inherent

@@ -363,7 +363,8 @@ impl World {
         } = *ended;
         let epoch = ended.epoch;
         let took = self.now - began_at;
-        if took > 2 * CALLER_WAIT + 2_000
+        // For an ended token, after a 401, and for the token of the repeat: each wait has the caller's deadline.
+        if took > 3 * CALLER_WAIT + 2_000
             && !self.plan.has(super::Kind::Pause)
             && !self.plan.has(super::Kind::Roaming)
         {

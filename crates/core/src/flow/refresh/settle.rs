@@ -244,7 +244,7 @@ impl Refresh {
         now: Now,
     ) -> Turn<Self> {
         // An issuer that answers with a failure rarely acted; and the hour has few repeats. They are for answers that were lost.
-        let failing = matches!(error, Error::ServerError { .. });
+        let failing = matches!(error, Error::ServerError { .. }) && call.acted.is_none();
         let enough = match call.attempt.label {
             Some(Label::Uncertain) if !call.repeats => 0,
             _ => 2,

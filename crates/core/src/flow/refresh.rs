@@ -3,7 +3,8 @@
 //! ```text
 //!  lock -> re-read -> (merge the spool) -> decide -> note the attempt -> send -> judge
 //!                        |                               ^                |
-//!                        +- newer and fresh: adopt       +-- repeat once -+- ambiguous, inside the window
+//!                        +- newer and fresh: adopt       +-- repeat ------+- ambiguous, inside the window
+//!                        +- pausing: is the issuer back?                  |
 //!                        +- not due, not allowed: stop                    +- refused: re-read, note the suspicion
 //!                                                                         +- not delivered: back off
 //!                                                                         +- tokens: commit, else spool -> unlock
@@ -17,7 +18,7 @@
 mod decide;
 mod ending;
 mod note;
-mod probe;
+mod reach;
 mod settle;
 
 use std::time::Duration;
@@ -72,6 +73,19 @@ pub struct Outcome {
     pub unsaved: bool,
     /// Whether facts of the record could not be noted: the next run must be told of them.
     pub unnoted: bool,
+}
+
+impl Outcome {
+    /// An end at which memory knows nothing that the store does not.
+    fn known(record: Record, notes: IssuerNotes, result: Result<Gain, Error>) -> Self {
+        Self {
+            record: Some(record),
+            notes,
+            result,
+            unsaved: false,
+            unnoted: false,
+        }
+    }
 }
 
 /// What a refresh gained.
@@ -172,8 +186,9 @@ struct Call {
     sent: u32,
     /// Whether it repeats a call of this run.
     repeats: bool,
-    /// When the first left that it would repeat. What was uncertain before this run stays so, whenever it was.
-    row: Now,
+    /// Since when the window is counted in which it may be repeated: the first call that left, or, where that is uncertain
+    /// already, the first of this run.
+    window_from: Now,
     /// When the first of this run left on which the issuer has acted for certain.
     acted: Option<Now>,
 }

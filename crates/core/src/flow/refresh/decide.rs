@@ -137,7 +137,7 @@ impl Refresh {
             found,
             sent: 0,
             repeats: false,
-            row: if label == Some(Label::Uncertain) {
+            window_from: if label == Some(Label::Uncertain) {
                 now
             } else {
                 attempt.first_sent_at
@@ -250,13 +250,7 @@ impl Refresh {
         let facts = vec![Fact::Forced(Some(forced))];
         record.apply(&facts);
         let event = self.event(now, Happened::BreakerTripped { until });
-        let outcome = Outcome {
-            record: Some(record),
-            notes: reading.notes,
-            result: Err(Error::DeniedByResource),
-            unsaved: false,
-            unnoted: false,
-        };
+        let outcome = Outcome::known(record, reading.notes, Err(Error::DeniedByResource));
         self.facts(outcome, version, facts, event, Then::Unlock)
     }
 }

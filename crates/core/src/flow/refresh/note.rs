@@ -183,7 +183,7 @@ impl Call {
             Some(Label::RetryAmbiguous | Label::AfterCrash)
         );
         let window = self.window(policy, now).unwrap_or_default();
-        (repeats || self.repeats) && now.since(&self.row).is_none_or(|age| age >= window)
+        (repeats || self.repeats) && now.since(&self.window_from).is_none_or(|age| age >= window)
     }
 
     /// Whether this would be an uncertain call too soon after the one before. The slot keeps no back-off that all processes

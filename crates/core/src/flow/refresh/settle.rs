@@ -162,13 +162,7 @@ impl Refresh {
             learned |= healed != notes;
             notes = healed;
         }
-        let outcome = Outcome {
-            record: Some(record),
-            notes,
-            result: Ok(Gain::Refreshed),
-            unsaved: false,
-            unnoted: false,
-        };
+        let outcome = Outcome::known(record, notes, Ok(Gain::Refreshed));
         let (outcome, then) = (
             Box::new(outcome),
             if learned { Then::Learn } else { Then::Unlock },
@@ -247,7 +241,7 @@ impl Refresh {
         let failing = matches!(error, Error::ServerError { .. }) && call.acted.is_none();
         let enough = match call.attempt.label {
             Some(Label::Uncertain) if !call.repeats => 0,
-            _ => 2,
+            _ => REPEATS_OF_A_FAILURE,
         };
         let broken = broken && (!failing || call.sent <= enough);
         if broken && let Some(pause) = self.repeat_after(&call, Duration::ZERO, now) {
@@ -327,13 +321,7 @@ impl Refresh {
             Err(error)
         };
         let event = self.event(now, happened);
-        let outcome = Outcome {
-            record: Some(record),
-            notes: reading.notes,
-            result,
-            unsaved: false,
-            unnoted: false,
-        };
+        let outcome = Outcome::known(record, reading.notes, result);
         self.facts(outcome, credential.version, facts, event, Then::Unlock)
     }
 
@@ -373,7 +361,7 @@ impl Refresh {
             Some(Label::Uncertain) => true,
             Some(_) => false,
         };
-        let age = now.since(&call.row)?;
+        let age = now.since(&call.window_from)?;
         let pause = match call.attempt.label {
             None => Duration::from_millis(200).mul_f64(1.0 + 4.0 * self.fraction()),
             Some(_) => {
@@ -444,13 +432,7 @@ impl Refresh {
         let facts = vec![Fact::Attempt(found), Fact::Backoff(Some(backoff))];
         record.apply(&facts);
         let event = self.event(now, happened);
-        let outcome = Outcome {
-            record: Some(record),
-            notes: reading.notes,
-            result: Err(error),
-            unsaved: false,
-            unnoted: false,
-        };
+        let outcome = Outcome::known(record, reading.notes, Err(error));
         self.facts(outcome, credential.version, facts, event, Then::TakeBack)
     }
 
@@ -535,13 +517,7 @@ impl Refresh {
         let event = self.event(now, happened);
         let gone = cause == LoginCause::RegistrationGone;
         let result = Err(Error::login(cause));
-        let outcome = Outcome {
-            record: Some(record),
-            notes: reading.notes,
-            result,
-            unsaved: false,
-            unnoted: false,
-        };
+        let outcome = Outcome::known(record, reading.notes, result);
         let then = if gone {
             Then::Forget
         } else if learned.is_some() {
@@ -592,6 +568,9 @@ const PROBES: [Duration; 4] = [
 ];
 
 const LAST_PROBE: u32 = 3;
+
+/// How often a 5xx is asked again in a row.
+const REPEATS_OF_A_FAILURE: u32 = 2;
 
 /// The shortest pause before a second repeat (I-9); it doubles.
 const REPEAT_PAUSE: Duration = Duration::from_millis(500);

@@ -3,8 +3,8 @@
 mod forced;
 mod holding;
 mod order;
-mod probe;
 mod property;
+mod reach;
 mod refusal;
 mod repeat;
 mod slot;
@@ -56,6 +56,14 @@ fn expired() -> Stage {
     let mut stage = Stage::with(credential(4));
     stage.pass(secs(3700));
     stage
+}
+
+/// Generation 5, received when generation 4 was due.
+fn five() -> Credential {
+    Credential {
+        received_at: Some(start().after(secs(3400))),
+        ..credential(5)
+    }
 }
 
 impl Stage {

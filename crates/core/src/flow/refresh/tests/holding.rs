@@ -2,14 +2,6 @@
 
 use super::*;
 
-/// Generation 5, received when generation 4 was due.
-fn five() -> Credential {
-    Credential {
-        received_at: Some(start().after(secs(3400))),
-        ..credential(5)
-    }
-}
-
 /// F-06, I-2: the store cannot even be read: the lock stays with the only copy, and nobody sends what the store holds.
 #[test]
 fn a_read_that_fails_keeps_the_lock_of_the_only_copy() {

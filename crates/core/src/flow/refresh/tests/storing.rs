@@ -10,14 +10,6 @@ fn unsaved(generation: u64) -> Task {
     }
 }
 
-/// Generation 5, received when generation 4 was due.
-fn five() -> Credential {
-    Credential {
-        received_at: Some(start().after(secs(3400))),
-        ..credential(5)
-    }
-}
-
 /// F-06, I-4: what the store refuses goes to the spool before anybody sees it; the next flow merges it first.
 #[test]
 fn the_spool_takes_what_the_store_refuses_and_is_merged() {

@@ -69,13 +69,7 @@ impl Refresh {
         let Some(version) = Record::version(&record) else {
             return self.unlock(failed(error));
         };
-        let outcome = Outcome {
-            record: Some(record),
-            notes: reading.notes,
-            result: Err(error),
-            unsaved: false,
-            unnoted: false,
-        };
+        let outcome = Outcome::known(record, reading.notes, Err(error));
         self.facts(outcome, version, facts, None, Then::Unlock)
     }
 }

@@ -20,6 +20,7 @@ mod issuer;
 mod judge;
 mod locks;
 mod network;
+mod pace;
 mod people;
 mod plan;
 mod process;

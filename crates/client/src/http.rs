@@ -10,11 +10,13 @@
 //! 5. a metadata request that is redirected starts over at 1, at most three times, within its origin (T-13).
 //!
 //! A failure says whether the request can have been delivered (F-12). That is decided by *when* it failed: before the
-//! connection stood, nothing was delivered; afterwards nobody knows. The legs that carry secrets use connections of
+//! connection stood, nothing was delivered; afterwards nobody knows. A body that would leave too late stays here. The legs that carry secrets use connections of
 //! their own that are never reused, so that a connection found dead is never mistaken for a request that was lost, and
 //! a path that has died is found within ten seconds: by TCP keep-alive and user time-out, and by HTTP/2 pings.
 
+mod answer;
 mod classify;
+mod departure;
 mod proxy;
 mod tls;
 
@@ -26,21 +28,21 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use pilotlight_core::{
     Error,
     error::NetworkFault,
-    exchange::{BODY_LIMIT, Delivery, Exchange, Exchanged, Failure, Fault, Leg, Reply},
-    time::Now,
+    exchange::{Exchange, Exchanged, Failure, Fault, Leg, Reply},
 };
 use url::{Host, Url};
-use zeroize::Zeroizing;
 
 use crate::{
     clock::Clock,
     egress::{Egress, Forbidden, Lookup, Resolver, SystemLookup},
 };
+use answer::read;
 use classify::Ended;
+use departure::{Departing, Departure};
 
 pub use proxy::Proxy;
 
@@ -228,7 +230,7 @@ impl HttpClient {
     }
 
     /// Sends the request and, for metadata, its redirected forms.
-    async fn follow(&self, exchange: Exchange, sent_at: &mut Now) -> Result<Reply, Ended> {
+    async fn follow(&self, exchange: Exchange, departure: &Departure) -> Result<Reply, Ended> {
         let Exchange {
             leg,
             method,
@@ -237,6 +239,7 @@ impl HttpClient {
             headers,
             mut body,
             patient,
+            not_after,
         } = exchange;
         let client = self
             .client(leg, patient)
@@ -255,10 +258,14 @@ impl HttpClient {
             let mut request = client
                 .request(method.clone(), url.clone())
                 .headers(headers.clone());
-            if !body.is_empty() || method == Method::POST {
-                request = request.body(body.clone());
+            let asked_at = self.clock.now();
+            if !body.is_empty() {
+                let clock = self.clock.clone();
+                let body = Departing::new(body.clone(), not_after, clock, departure);
+                request = request.body(reqwest::Body::wrap(body));
+            } else if method == Method::POST {
+                request = request.body(Bytes::new());
             }
-            *sent_at = self.clock.now();
             let response = request
                 .send()
                 .await
@@ -267,7 +274,7 @@ impl HttpClient {
             let location =
                 redirected(&response).filter(|_| leg.redirects() > 0 && method == Method::GET);
             let Some(location) = location else {
-                return read(response, *sent_at).await;
+                return read(response, departure.at().unwrap_or(asked_at)).await;
             };
             hops_left = hops_left.checked_sub(1).ok_or_else(refused)?;
             url = within_origin(&url, location).ok_or_else(refused)?;
@@ -279,18 +286,17 @@ impl HttpClient {
 impl Http for HttpClient {
     async fn send(&self, exchange: Exchange) -> Exchanged {
         let (leg, host) = (exchange.leg, exchange.host());
-        let mut sent_at = self.clock.now();
+        let (begun, departure) = (self.clock.now(), Departure::default());
         // Boxed: the future of a whole exchange is large, and is held by every flow.
-        let answer = tokio::time::timeout(
-            leg.deadline(),
-            Box::pin(self.follow(exchange, &mut sent_at)),
-        )
-        .await;
+        let answer =
+            tokio::time::timeout(leg.deadline(), Box::pin(self.follow(exchange, &departure))).await;
         let ended = match answer {
             Ok(Ok(reply)) => return Ok(reply),
+            _ if departure.is_too_late() => Ended::before(Fault::TooLate),
             Ok(Err(ended)) => ended,
             Err(_) => Ended::after(Fault::Deadline(leg.deadline())),
         };
+        let sent_at = departure.at().unwrap_or(begun);
         tracing::debug!(?leg, host, delivery = ?ended.delivery, fault = ?ended.fault, "exchange failed");
         Err(Failure {
             delivery: ended.delivery,
@@ -363,67 +369,6 @@ fn within_origin(from: &Url, location: &HeaderValue) -> Option<Url> {
     to.set_fragment(None);
     let plain = to.username().is_empty() && to.password().is_none();
     (plain && to.origin().is_tuple() && to.origin() == from.origin()).then_some(to)
-}
-
-/// Reads an answer whole, up to the limit (T-14).
-async fn read(mut response: reqwest::Response, sent_at: Now) -> Result<Reply, Ended> {
-    let too_large = || Ended::after(Fault::Network(NetworkFault::TooLarge));
-    let announced = response
-        .content_length()
-        .and_then(|length| usize::try_from(length).ok())
-        .unwrap_or(0);
-    if announced > BODY_LIMIT {
-        return Err(too_large());
-    }
-    let status = response.status().as_u16();
-    let headers: HeaderMap = std::mem::take(response.headers_mut());
-    let mut body = Zeroizing::new(Vec::with_capacity(announced.max(4096)));
-    while let Some(chunk) = response.chunk().await.map_err(Ended::reading)? {
-        if body.len() + chunk.len() > BODY_LIMIT {
-            return Err(too_large());
-        }
-        append(&mut body, &chunk);
-    }
-    Ok(Reply {
-        status,
-        headers,
-        body,
-        sent_at,
-    })
-}
-
-/// Appends without ever leaving an unwiped copy behind, as a growing vector would.
-fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
-    let needed = body.len() + chunk.len();
-    if needed > body.capacity() {
-        let mut larger = Zeroizing::new(Vec::with_capacity(needed.max(2 * body.capacity())));
-        larger.extend_from_slice(body);
-        *body = larger;
-    }
-    body.extend_from_slice(chunk);
-}
-
-impl Ended {
-    fn before(fault: Fault) -> Self {
-        Self {
-            delivery: Delivery::NotDelivered,
-            fault,
-        }
-    }
-
-    fn after(fault: Fault) -> Self {
-        Self {
-            delivery: Delivery::Ambiguous,
-            fault,
-        }
-    }
-
-    fn forbidden(forbidden: Forbidden, origin: &str) -> Self {
-        Self::before(Fault::Forbidden {
-            address: forbidden.address,
-            field: origin.to_owned(),
-        })
-    }
 }
 
 /// Name, TCP, proxy and TLS together; shorter than any leg's deadline, so that running into the deadline always means

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     error::{Error, NetworkFault, Waited},
-    time::Now,
+    time::{Mono, Now},
 };
 
 /// An HTTP request for the driver to make once: it retries nothing and follows no redirect but those of [`Leg`].
@@ -28,6 +28,9 @@ pub struct Exchange {
     pub body: Zeroizing<Vec<u8>>,
     /// Whether a path that seems dead is waited for until the deadline of the leg: nothing would follow from giving it up.
     pub patient: bool,
+    /// Until when the body may leave. Who is ready to send it later, because a connection took its time, sends nothing of it
+    /// and answers [`Fault::TooLate`].
+    pub not_after: Option<Mono>,
 }
 
 impl Exchange {
@@ -47,6 +50,7 @@ impl Exchange {
             headers,
             body: Zeroizing::new(Vec::new()),
             patient: false,
+            not_after: None,
         }
     }
 
@@ -67,6 +71,7 @@ impl Exchange {
             headers,
             body,
             patient: false,
+            not_after: None,
         }
     }
 
@@ -184,6 +189,8 @@ pub enum Fault {
     Network(NetworkFault),
     /// The deadline of the leg.
     Deadline(Duration),
+    /// The connection stood after [`Exchange::not_after`]: nothing was sent.
+    TooLate,
     /// The egress policy: nothing was sent.
     Forbidden {
         /// The address that is not allowed.
@@ -205,6 +212,10 @@ impl Failure {
             Fault::Deadline(limit) => Error::Timeout {
                 waited_for: Waited::Answer,
                 limit: *limit,
+            },
+            Fault::TooLate => Error::Network {
+                host: self.host.clone(),
+                why: NetworkFault::Connect,
             },
             Fault::Forbidden { address, field } => Error::AddressForbidden {
                 field: field.clone(),

@@ -16,19 +16,38 @@ pub(super) struct Ended {
 }
 
 impl Ended {
+    pub(super) fn before(fault: Fault) -> Self {
+        Self {
+            delivery: Delivery::NotDelivered,
+            fault,
+        }
+    }
+
+    pub(super) fn after(fault: Fault) -> Self {
+        Self {
+            delivery: Delivery::Ambiguous,
+            fault,
+        }
+    }
+
+    pub(super) fn forbidden(forbidden: Forbidden, origin: &str) -> Self {
+        Self::before(Fault::Forbidden {
+            address: forbidden.address,
+            field: origin.to_owned(),
+        })
+    }
+
     /// Classifies an error from before the answer's head was there.
     pub(super) fn sending(error: reqwest::Error, origin: &str) -> Self {
         let error = error.without_url();
         let chain = Chain::of(&error);
         if let Some(Forbidden { address }) = chain.forbidden {
-            let fault = Fault::Forbidden {
-                address: address.clone(),
-                field: origin.to_owned(),
-            };
-            return Self {
-                delivery: Delivery::NotDelivered,
-                fault,
-            };
+            return Self::forbidden(
+                Forbidden {
+                    address: address.clone(),
+                },
+                origin,
+            );
         }
         if error.is_connect() || error.is_builder() {
             let fault = if error.is_dns() {

@@ -27,6 +27,7 @@ mod faults_refusal;
 #[cfg(feature = "sqlite")]
 mod faults_support;
 mod net_callback;
+mod net_departure;
 mod net_egress;
 mod net_http;
 mod net_human;

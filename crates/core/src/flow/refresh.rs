@@ -28,6 +28,7 @@ use crate::{
     credential::{Credential, CredentialKey, Version},
     error::{Error, LoginCause, Named},
     event::{Event, Happened, Reason},
+    exchange::Fault,
     flow::{Act, Answer, Committed, Flow, Lock, Reading, Step, Turn},
     freshness::Policy,
     notes::IssuerNotes,
@@ -189,6 +190,8 @@ struct Call {
     /// Since when the window is counted in which it may be repeated: the first call that left, or, where that is uncertain
     /// already, the first of this run.
     window_from: Now,
+    /// When the latest call of this run left.
+    left_at: Now,
     /// When the first of this run left on which the issuer has acted for certain.
     acted: Option<Now>,
 }
@@ -311,11 +314,18 @@ impl Flow for Refresh {
             (State::ExpectSlot(call, refused), Answer::Done(spooled)) => {
                 self.spooled_attempt(call, refused, spooled, now)
             }
-            (State::ExpectToken(call), Answer::Exchanged(exchanged)) => {
+            // A repeat whose connection stood too late has not left: what is stored says what may follow (F-04).
+            (State::ExpectToken(call), Answer::Exchanged(Err(failure)))
+                if failure.fault == Fault::TooLate =>
+            {
+                self.reread(call.attempt.fence, true)
+            }
+            (State::ExpectToken(mut call), Answer::Exchanged(exchanged)) => {
                 let sent_at = match &exchanged {
                     Ok(reply) => reply.sent_at,
                     Err(failure) => failure.sent_at,
                 };
+                call.leaves(sent_at);
                 self.judge(call, Verdict::of(&exchanged), sent_at, now)
             }
             (State::ExpectTrial(call, at), Answer::Done(_)) => self.pause(call, at),

@@ -200,7 +200,7 @@ impl Certificate {
         }
     }
 
-    fn acceptor(&self, alpn: &[&[u8]]) -> TlsAcceptor {
+    pub(crate) fn acceptor(&self, alpn: &[&[u8]]) -> TlsAcceptor {
         let private =
             rustls::pki_types::PrivateKeyDer::Pkcs8(self.key.signing_key.serialize_der().into());
         let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(

@@ -142,6 +142,7 @@ impl Refresh {
             } else {
                 attempt.first_sent_at
             },
+            left_at: now,
             acted: None,
         })
     }

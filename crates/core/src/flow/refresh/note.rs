@@ -12,7 +12,7 @@ use crate::{
     freshness::Policy,
     grant::{Grant, token_request},
     record::Fact,
-    time::Now,
+    time::{Mono, Now},
 };
 
 use super::{Call, Refresh, State};
@@ -112,10 +112,10 @@ impl Refresh {
 
     /// The attempt is durable: the call leaves, unless it is a repeat that comes too late, after a suspend or a slow disk.
     fn depart(self, call: Box<Call>, now: Now) -> Turn<Self> {
-        if call.is_late(self.task.policy, now) {
-            return self.reread(call.attempt.fence, true);
+        match call.not_after(self.task.policy, now) {
+            Some(end) if now.mono >= end => self.reread(call.attempt.fence, true),
+            _ => self.send(call, now),
         }
-        self.send(call, now)
     }
 
     fn send(self, mut call: Box<Call>, now: Now) -> Turn<Self> {
@@ -134,7 +134,6 @@ impl Refresh {
             &call.credential.client,
             pins.resource_parameter.as_deref(),
         );
-        call.sent += 1;
         let mut exchange = Exchange::post(
             Leg::Token,
             pins.token_endpoint.clone(),
@@ -142,6 +141,8 @@ impl Refresh {
             form.headers,
             form.body,
         );
+        exchange.not_after = call.not_after(self.task.policy, now);
+        call.sent += 1;
         // Where no repeat could follow, or another one's outcome is open, nothing is gained by giving a dead path up: it may heal, and bring the answer.
         let found_dead = now.after(DEAD_PATH_FOUND);
         exchange.patient = call.reading.notes.is_trying(now.wall)
@@ -159,6 +160,14 @@ impl Refresh {
 }
 
 impl Call {
+    /// A call counts from when it left, which may be seconds after it was decided: its connection had to stand first.
+    pub(super) fn leaves(&mut self, sent_at: Now) {
+        if self.window_from == self.attempt.sent_at {
+            self.window_from = sent_at;
+        }
+        self.left_at = sent_at;
+    }
+
     /// What was sent may have been delivered, whatever becomes of the next.
     pub(super) fn repeat_as_labelled(&mut self) {
         self.found = Some(self.attempt);
@@ -176,14 +185,15 @@ impl Call {
         repeat_window(self.reading.notes.grace(now.wall), policy.repeat_limit)
     }
 
-    /// Whether this is a repeat whose window has closed.
-    fn is_late(&self, policy: Policy, now: Now) -> bool {
+    /// When the window of a repeat closes; whatever else is sent has none.
+    fn not_after(&self, policy: Policy, now: Now) -> Option<Mono> {
         let repeats = matches!(
             self.attempt.label,
             Some(Label::RetryAmbiguous | Label::AfterCrash)
         );
         let window = self.window(policy, now).unwrap_or_default();
-        (repeats || self.repeats) && now.since(&self.window_from).is_none_or(|age| age >= window)
+        let age = now.since(&self.window_from).unwrap_or(window);
+        (repeats || self.repeats).then(|| now.mono + window.saturating_sub(age))
     }
 
     /// Whether this would be an uncertain call too soon after the one before. The slot keeps no back-off that all processes

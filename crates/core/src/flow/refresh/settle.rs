@@ -142,9 +142,7 @@ impl Refresh {
             });
         }
         let mut notes = call.reading.notes;
-        let after = call
-            .acted
-            .and_then(|acted| call.attempt.sent_at.since(&acted));
+        let after = call.acted.and_then(|acted| call.left_at.since(&acted));
         let mut learned = false;
         if let Some(after) = after {
             notes = notes.repeated_well(after, now.wall);
@@ -335,7 +333,7 @@ impl Refresh {
             incarnation,
             generation: Generation(generation.0 + 1),
         };
-        let age = now.since(&call.attempt.first_sent_at);
+        let age = now.since(&call.window_from);
         let trial = Trial {
             version,
             after: age.unwrap_or_default() + pause,
@@ -477,6 +475,8 @@ impl Refresh {
             attempt,
             credential,
             repeats,
+            window_from,
+            left_at,
             ..
         } = call;
         let cause = suspicion.cause.clone();
@@ -492,10 +492,8 @@ impl Refresh {
             },
         };
         let after = match (attempt.label, reading.notes.trial) {
-            (Some(Label::RetryAmbiguous | Label::AfterCrash), _) => {
-                attempt.sent_at.since(&attempt.first_sent_at)
-            }
-            (Some(Label::Uncertain), _) if repeats => attempt.sent_at.since(&attempt.first_sent_at),
+            (Some(Label::RetryAmbiguous | Label::AfterCrash), _) => left_at.since(&window_from),
+            (Some(Label::Uncertain), _) if repeats => left_at.since(&attempt.first_sent_at),
             // What a repeat has just brought is refused: the first call has reached the issuer after all, too late.
             (None, Some(trial)) if trial.explains(credential.version, now.wall) => {
                 Some(trial.after)

@@ -73,7 +73,6 @@ pub(in crate::flow) fn oauth_error(
     reply(400, &format!(r#"{{"error":"{error}"}}"#))
 }
 
-/// The connection broke after it stood.
 /// The path went dead, which took eight and a half seconds to find out.
 pub(in crate::flow) fn dead_path(exchange: &Exchange, stage: &mut Stage) -> Exchanged {
     let dead = Fault::Network(NetworkFault::DeadPath);
@@ -81,14 +80,17 @@ pub(in crate::flow) fn dead_path(exchange: &Exchange, stage: &mut Stage) -> Exch
     failure(exchange, stage, Delivery::Ambiguous, dead, took)
 }
 
+/// The connection broke after it stood.
 pub(in crate::flow) fn broken(exchange: &Exchange, stage: &mut Stage) -> Exchanged {
-    failure(
-        exchange,
-        stage,
-        Delivery::Ambiguous,
-        Fault::Network(NetworkFault::Broken),
-        Duration::from_millis(50),
-    )
+    breaks_after(Duration::from_millis(50))(exchange, stage)
+}
+
+/// The connection stood, and broke after some time.
+pub(in crate::flow) fn breaks_after(
+    took: Duration,
+) -> impl FnOnce(&Exchange, &mut Stage) -> Exchanged + 'static {
+    let fault = Fault::Network(NetworkFault::Broken);
+    move |exchange, stage| failure(exchange, stage, Delivery::Ambiguous, fault, took)
 }
 
 /// No connection came up.
@@ -112,6 +114,22 @@ pub(in crate::flow) fn silent(exchange: &Exchange, stage: &mut Stage) -> Exchang
         Fault::Deadline(limit),
         limit,
     )
+}
+
+/// A connection that stands after nine seconds: the body leaves if it still may.
+pub(in crate::flow) fn connects_slowly(
+    then: impl FnOnce(&Exchange, &mut Stage) -> Exchanged + 'static,
+) -> impl FnOnce(&Exchange, &mut Stage) -> Exchanged + 'static {
+    let took = Duration::from_secs(9);
+    move |exchange, stage| match exchange.not_after {
+        Some(end) if stage.now.mono + took >= end => {
+            failure(exchange, stage, Delivery::NotDelivered, Fault::TooLate, took)
+        }
+        _ => {
+            stage.pass(took);
+            then(exchange, stage)
+        }
+    }
 }
 
 fn failure(

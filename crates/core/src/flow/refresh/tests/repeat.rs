@@ -196,6 +196,47 @@ fn a_repeat_that_comes_too_late_is_not_sent() {
     }
 }
 
+/// F-04, I-1: a repeat whose connection takes so long to come up that its window closes is not sent; one that is in time is.
+#[test]
+fn a_repeat_whose_connection_stands_too_late_is_not_sent() {
+    for (broke_after, sent) in [(8, false), (2, true)] {
+        let mut stage = due();
+        stage.answer(breaks_after(secs(broke_after)));
+        stage.answer(connects_slowly(tokens(5)));
+        let gain = if sent {
+            Gain::Refreshed
+        } else {
+            Gain::Uncertain
+        };
+        assert_eq!(stage.refresh().result, Ok(gain), "{:?}", stage.log);
+        let presented = stage.sent.iter().filter(|sent| sent.delivered).count();
+        assert_eq!(presented, if sent { 2 } else { 1 }, "{:?}", stage.sent);
+        if !sent {
+            stage.pass(secs(300)).answer(tokens(5));
+            assert_eq!(stage.refresh().result, Ok(Gain::Refreshed));
+            assert_eq!(stage.labels().last(), Some(&Some(Label::Uncertain)));
+        }
+    }
+}
+
+/// Section 3, step 6: the window counts from when the first call left, not from when its connection was asked for.
+#[test]
+fn the_window_opens_when_the_call_has_left() {
+    let mut stage = due();
+    stage.answer(|exchange, stage| {
+        stage.pass(secs(8));
+        dead_path(exchange, stage)
+    });
+    stage.answer(tokens(5));
+    assert_eq!(
+        stage.refresh().result,
+        Ok(Gain::Refreshed),
+        "{:?}",
+        stage.log
+    );
+    assert_eq!(stage.labels(), [None, Some(Label::RetryAmbiguous)]);
+}
+
 /// flow/mod.rs: a wake-up that comes too early is a no-op.
 #[test]
 fn an_early_wake_up_sends_nothing() {
@@ -431,11 +472,7 @@ fn a_dead_path_is_waited_for_where_no_repeat_can_follow() {
     );
 
     let mut stage = due();
-    let slow = |exchange: &Exchange, stage: &mut Stage| {
-        stage.pass(secs(9));
-        broken(exchange, stage)
-    };
-    stage.answer(slow).answer(tokens(5));
+    stage.answer(breaks_after(secs(9))).answer(tokens(5));
     stage.refresh();
     assert_eq!(
         patience(&stage),

@@ -21,7 +21,8 @@ use url::Url;
 pub struct Limits {
     /// When a refresh is due (default: a quarter of the token's life before its end, at most 5 min).
     pub policy: Policy,
-    /// How long a caller waits for a refresh when its token is of no use (default 30 s).
+    /// How long a call of a [`Session`](crate::Session) may wait in all, for the store and for a refresh where its token is of
+    /// no use (default 30 s).
     pub caller_wait: Duration,
     /// How long a refresh waits for another process's (default 75 s).
     pub lock_wait: Duration,

@@ -1,6 +1,6 @@
 //! The slow path: when a token is due, expired or refused, and the one refresh in flight that all callers wait on.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use futures_util::{
     FutureExt,
@@ -25,11 +25,66 @@ use crate::{crypto, slot::Slot};
 /// A refresh in flight, for any number of callers to wait on.
 pub(crate) type Flight = Shared<BoxFuture<'static, Result<Gain, Error>>>;
 
+/// For how long the store is looked at where memory has a token that works.
+const QUICK_LOOK: Duration = Duration::from_secs(1);
+
+/// Until when a caller waits, whatever for (I-17).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    at: tokio::time::Instant,
+    limit: Duration,
+}
+
+impl Deadline {
+    /// The same, or sooner.
+    fn or_in(self, limit: Duration) -> Self {
+        let sooner = Self {
+            at: tokio::time::Instant::now() + limit,
+            limit,
+        };
+        if sooner.at < self.at { sooner } else { self }
+    }
+
+    /// Waits for some work until then.
+    async fn limit<T>(
+        self,
+        waited_for: Waited,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let done = tokio::time::timeout_at(self.at, work).await;
+        done.unwrap_or(Err(Error::Timeout {
+            waited_for,
+            limit: self.limit,
+        }))
+    }
+}
+
 impl Cell {
+    /// Takes over what is stored. Where memory has a token that works, a store that fails or stands still is only a warning.
+    pub(crate) async fn look_by(&self, by: Deadline) -> Result<Option<Error>, Error> {
+        let now = self.inner.clock.now();
+        let left = self.credential().ok().and_then(|held| held.expires_in(now));
+        let works = left.is_some_and(|left| !left.is_zero());
+        let by = if works { by.or_in(QUICK_LOOK) } else { by };
+        match self.load_by(by).await {
+            Err(error) if works && !matches!(error, Error::LoginRequired { .. }) => Ok(Some(error)),
+            done => done.map(|()| None),
+        }
+    }
+
+    /// Until when a caller waits that has just come.
+    pub(crate) fn deadline(&self) -> Deadline {
+        let limit = self.inner.limits.caller_wait;
+        Deadline {
+            at: tokio::time::Instant::now() + limit,
+            limit,
+        }
+    }
+
     /// The slow path: something needs looking at before the next use.
-    pub(crate) async fn usable(self: &Arc<Self>) -> Result<Arc<Slot>, Error> {
+    pub(crate) async fn usable(self: &Arc<Self>, by: Deadline) -> Result<Arc<Slot>, Error> {
         if lock(&self.live).memory.version().is_none() {
-            self.load().await?;
+            self.load_by(by).await?;
         }
         let now = self.inner.clock.now();
         let credential = self.credential()?;
@@ -37,8 +92,10 @@ impl Cell {
             Freshness::Fresh { .. } => {
                 self.show(&lock(&self.live), now);
             }
-            Freshness::Due { expires_in, .. } => self.due(&credential, expires_in, now).await,
-            Freshness::Expired { .. } => self.expired(credential.version).await?,
+            Freshness::Due { expires_in, .. } => {
+                self.due(&credential, expires_in, now, by).await;
+            }
+            Freshness::Expired { .. } => self.expired(credential.version, by).await?,
         }
         self.slot.load().ok_or(Error::login(LoginCause::Never))
     }
@@ -50,6 +107,7 @@ impl Cell {
         credential: &Credential,
         expires_in: Option<Duration>,
         now: Now,
+        by: Deadline,
     ) {
         let fresh_enough = |left: Duration| {
             let life = credential
@@ -63,7 +121,7 @@ impl Cell {
             }
             self.show(&lock(&self.live), now);
         } else if !expires_in.is_some_and(fresh_enough)
-            && let Err(error) = self.join(Want::default()).await
+            && let Err(error) = self.join(Want::default(), by).await
         {
             tracing::warn!(
                 code = error.code(),
@@ -74,11 +132,15 @@ impl Cell {
 
     /// Expired: the caller waits for the one refresh in flight, up to its deadline. Where the issuer cannot be reached the
     /// ended token is tried all the same: the server decides (F-13).
-    pub(crate) async fn expired(self: &Arc<Self>, version: Version) -> Result<(), Error> {
-        let joined = match self.join(Want::default()).await {
+    pub(crate) async fn expired(
+        self: &Arc<Self>,
+        version: Version,
+        by: Deadline,
+    ) -> Result<(), Error> {
+        let joined = match self.join(Want::default(), by).await {
             // The login may have moved to another issuer meanwhile: the binding tells.
             Err(Error::LoginRequired { .. })
-                if self.load().await.is_ok() && self.content(Want::default()) =>
+                if self.load_by(by).await.is_ok() && self.content(Want::default()) =>
             {
                 return Ok(());
             }
@@ -99,9 +161,8 @@ impl Cell {
     }
 
     /// Joins the refresh in flight, or starts one, and waits for it no longer than a caller may.
-    pub(crate) async fn join(self: &Arc<Self>, want: Want) -> Result<Gain, Error> {
-        let limit = self.inner.limits.caller_wait;
-        let waited = tokio::time::timeout(limit, async {
+    pub(crate) async fn join(self: &Arc<Self>, want: Want, by: Deadline) -> Result<Gain, Error> {
+        let waited = by.limit(Waited::Refresh, async {
             // A flight that was under way for a milder reason may end well without what this caller wants: then one more.
             let (flight, started) = self.flight(want);
             let gain = flight.await;
@@ -111,10 +172,12 @@ impl Cell {
                 self.flight(want).0.await
             }
         });
-        waited.await.unwrap_or(Err(Error::Timeout {
-            waited_for: Waited::Refresh,
-            limit,
-        }))
+        waited.await
+    }
+
+    /// Reads what is stored, for no longer than a caller may wait: a store can stand still.
+    pub(crate) async fn load_by(&self, by: Deadline) -> Result<(), Error> {
+        by.limit(Waited::Store, self.load()).await
     }
 
     /// Whether memory now holds what the caller wants.
@@ -192,10 +255,10 @@ impl Cell {
 
     /// A 401: if the token that was refused is no longer the current one, in memory or in the store, the current one is
     /// next; else it is refreshed.
-    pub(crate) async fn refused(self: &Arc<Self>, refused: Version) -> Next {
+    pub(crate) async fn refused(self: &Arc<Self>, refused: Version, by: Deadline) -> Next {
         let current = |cell: &Self| cell.credential().map(|credential| credential.version);
         if current(self).is_ok_and(|version| version == refused)
-            && let Err(error) = self.load().await
+            && let Err(error) = self.load_by(by).await
         {
             return Next::Stop(error);
         }
@@ -204,13 +267,11 @@ impl Cell {
             Ok(_) => {}
             Err(error) => return Next::Stop(error),
         }
-        match self
-            .join(Want {
-                asked: false,
-                refused: Some(refused),
-            })
-            .await
-        {
+        let want = Want {
+            asked: false,
+            refused: Some(refused),
+        };
+        match self.join(want, by).await {
             Ok(_) if current(self).is_ok_and(|version| version != refused) => Next::Retry,
             Ok(_) => Next::Stop(Error::DeniedByResource),
             Err(error) => Next::Stop(error),

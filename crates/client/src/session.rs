@@ -81,13 +81,17 @@ impl Session {
     /// Gives the value of an `Authorization` header. While the token is fresh no await point is hit.
     ///
     /// # Errors
-    /// `login.*` where a person must act; `unavailable.timeout` where an ended token was not replaced in time.
+    /// `login.*` where a person must act; `unavailable.timeout` where an ended token was not replaced, or the store read, in
+    /// time ([`Limits::caller_wait`](crate::Limits)).
     pub async fn header(&self) -> Result<HeaderValue, Error> {
         self.cell.in_use();
         if let Some(header) = self.ready() {
             return Ok(header);
         }
-        Ok(Box::pin(self.cell.usable()).await?.header.clone())
+        Ok(Box::pin(self.cell.usable(self.cell.deadline()))
+            .await?
+            .header
+            .clone())
     }
 
     /// Gives the header at once if the token is fresh: one atomic load and one clone.
@@ -105,7 +109,7 @@ impl Session {
         self.cell.covers(request)?;
         let slot = match self.cell.slot.load() {
             Some(slot) if self.cell.inner.coarse.now() < slot.quiet_until => slot,
-            _ => Box::pin(self.cell.usable()).await?,
+            _ => Box::pin(self.cell.usable(self.cell.deadline())).await?,
         };
         request.headers.insert(AUTHORIZATION, slot.header.clone());
         Ok(Sent {
@@ -120,7 +124,9 @@ impl Session {
     pub async fn answered(&self, sent: &Sent, status: StatusCode, headers: &HeaderMap) -> Next {
         match status {
             StatusCode::UNAUTHORIZED if sent.retried => Next::Stop(Error::DeniedByResource),
-            StatusCode::UNAUTHORIZED => Box::pin(self.cell.refused(sent.version)).await,
+            StatusCode::UNAUTHORIZED => {
+                Box::pin(self.cell.refused(sent.version, self.cell.deadline())).await
+            }
             StatusCode::FORBIDDEN => self.cell.forbidden(headers),
             status if status.is_success() => {
                 self.cell.accepted(sent.version);
@@ -132,12 +138,14 @@ impl Session {
 
     /// Gives a token with at least `min_valid` left (default: the smaller of 60 s and a quarter of its life).
     ///
-    /// With less it refreshes first; if that fails while the token is still valid, the token comes with a warning.
+    /// With less it refreshes first; if that fails, or the store cannot be read, while the token is still valid, the token
+    /// comes with a warning.
     ///
     /// # Errors
     /// Those of [`Session::header`].
     pub async fn token(&self, min_valid: Option<Duration>) -> Result<Token, Error> {
-        self.cell.load().await?;
+        let by = self.cell.deadline();
+        let mut warning = self.cell.look_by(by).await?;
         let now = self.cell.inner.clock.now();
         let credential = self.cell.credential()?;
         let left = credential.expires_in(now);
@@ -148,15 +156,17 @@ impl Session {
             );
             Duration::from_secs(60).min(life / 4)
         });
-        let mut warning = None;
         if left.is_some_and(|left| left < wanted) || credential.received_at.is_none() {
             let ended = left.is_some_and(|left| left.is_zero());
             let gained = self
                 .cell
-                .join(Want {
-                    asked: true,
-                    refused: None,
-                })
+                .join(
+                    Want {
+                        asked: true,
+                        refused: None,
+                    },
+                    by,
+                )
                 .await;
             match gained {
                 Ok(_) => {}
@@ -178,7 +188,8 @@ impl Session {
     /// # Errors
     /// `login.*` where a person must act, `unavailable.*` where the issuer cannot be reached.
     pub async fn refresh(&self, force: bool) -> Result<RefreshReport, Error> {
-        self.cell.load().await?;
+        let by = self.cell.deadline();
+        self.cell.load_by(by).await?;
         let now = self.cell.inner.clock.now();
         let fresh = matches!(
             self.cell
@@ -190,10 +201,13 @@ impl Session {
         if force || !fresh {
             let gain = self
                 .cell
-                .join(Want {
-                    asked: force,
-                    refused: None,
-                })
+                .join(
+                    Want {
+                        asked: force,
+                        refused: None,
+                    },
+                    by,
+                )
                 .await?;
             refreshed = matches!(gain, Gain::Refreshed | Gain::Adopted);
         }

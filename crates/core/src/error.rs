@@ -335,6 +335,9 @@ pub enum Waited {
     /// The refresh in flight.
     #[error("waiting for the refresh")]
     Refresh,
+    /// The store.
+    #[error("waiting for the store")]
+    Store,
     /// An HTTP answer.
     #[error("waiting for an answer")]
     Answer,

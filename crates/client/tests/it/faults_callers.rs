@@ -29,6 +29,7 @@ use tokio::time::Instant;
 use crate::{
     faults_support::{Dice, HOUR, MINUTE, World, ask, served, slow, until},
     sessions::Clicks,
+    stalling_store::StallingStore,
 };
 
 fn waits(limit: Duration) -> Limits {
@@ -304,6 +305,56 @@ async fn callers_cannot_press_an_issuer_that_fails() {
     for pair in calls.windows(2) {
         assert!(pair[1] - pair[0] >= 500, "{calls:?}");
     }
+}
+
+/// I-17, F-22, F-25: a store that stands still delays nobody whose token works; the others wait for their own deadline in all,
+/// store and refresh together, and go on once it moves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_stands_still_costs_no_more_than_a_deadline() {
+    let world = World::new(|_| {}).await;
+    let (process, _) = world.logged_in().await;
+    let store = Arc::new(StallingStore::new(process.store.clone()));
+    let limit = Duration::from_millis(2500);
+    let sessions = Sessions::builder(store.clone())
+        .clock(process.time.clone())
+        .limits(waits(limit))
+        .one_shot(true)
+        .open()
+        .unwrap();
+    let session = sessions
+        .get(&world.url(), &Account::default())
+        .await
+        .unwrap();
+    store.stall(true);
+    let since = Instant::now();
+    session.header().await.unwrap();
+    assert!(
+        since.elapsed() < Duration::from_millis(500),
+        "a token that works"
+    );
+    let token = session.token(None).await.unwrap();
+    assert_eq!(token.warning.unwrap().code(), "unavailable.timeout");
+    assert!(since.elapsed() < limit, "a look, and no longer");
+
+    world.advance(HOUR);
+    let calls: [Work<'_>; 3] = [
+        Box::pin(async { session.header().await.err() }),
+        Box::pin(async { session.token(None).await.err() }),
+        Box::pin(async { session.refresh(true).await.err() }),
+    ];
+    for call in calls {
+        let since = Instant::now();
+        assert_eq!(call.await.unwrap().code(), "unavailable.timeout");
+        let took = since.elapsed();
+        assert!(
+            took >= limit && took < limit + Duration::from_secs(1),
+            "{took:?}"
+        );
+    }
+    store.stall(false);
+    session.header().await.unwrap();
+    assert_eq!(world.refreshes().len(), 1);
+    world.assert_nothing_lost();
 }
 
 /// I-14, F-22: a token that is due is refreshed beside the requests, however often the store changes.

@@ -35,6 +35,8 @@ mod net_human;
 mod power;
 mod sessions;
 #[cfg(feature = "sqlite")]
+mod stalling_store;
+#[cfg(feature = "sqlite")]
 mod store_contract;
 #[cfg(feature = "sqlite")]
 mod store_model;

@@ -8,10 +8,9 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, request::Parts};
+use http::{HeaderMap, header::WWW_AUTHENTICATE, request::Parts};
 use pilotlight_core::{
     Error,
-    challenge::Demand,
     credential::{Binding, Credential, Version},
     error::LoginCause,
     freshness::Freshness,
@@ -27,7 +26,7 @@ use crate::{
     sessions::{Changed, Inner},
     slot::{Slot, SlotCell},
 };
-use crate::{flight::Flight, session::Next};
+use crate::flight::Flight;
 
 /// What the clones of a session share.
 #[derive(Debug)]
@@ -40,6 +39,8 @@ pub(crate) struct Cell {
     pub(crate) slot: SlotCell,
     pub(crate) live: Mutex<Live>,
     pub(crate) http: Mutex<Option<Arc<HttpClient>>>,
+    /// The challenge of the last 401 that a login has to answer, and when it came.
+    challenge: Mutex<Option<(Now, HeaderMap)>>,
     /// Until when, on the coarse clock, an acceptance of the token in the slot needs no noting.
     pub(crate) accepted_until: AtomicU64,
     /// When the next try to save may be, and how long the last one waited.
@@ -74,6 +75,7 @@ impl Cell {
             url: binding.key.url.clone(),
             uri: binding.key.url.url().as_str().parse().ok(),
             binding: Mutex::new(binding),
+            challenge: Mutex::default(),
             accepted_until: AtomicU64::new(0),
             slot: SlotCell::default(),
             live: Mutex::default(),
@@ -181,20 +183,20 @@ impl Cell {
         self.slot.set(slot);
     }
 
-    /// A 403: more scopes are wanted (RFC 6750 section 3.1), or the answer is the server's own affair.
-    pub(crate) fn forbidden(&self, headers: &HeaderMap) -> Next {
-        let demand = Demand::from_headers(headers);
-        if demand.error.as_deref() != Some("insufficient_scope") {
-            return Next::Done;
-        }
-        let requested = self
-            .credential()
-            .map(|credential| credential.scopes_requested)
-            .unwrap_or_default();
-        let scopes = requested.union(&demand.scope.unwrap_or_default());
-        Next::Stop(Error::login(LoginCause::Scope {
-            scopes: scopes.iter().map(str::to_owned).collect(),
-        }))
+    /// Remembers the challenge of a 401, so that a login that follows need not ask for it.
+    pub(crate) fn challenged(&self, headers: &HeaderMap) {
+        let kept = headers
+            .get_all(WWW_AUTHENTICATE)
+            .iter()
+            .map(|value| (WWW_AUTHENTICATE, value.clone()));
+        *lock(&self.challenge) = Some((self.inner.clock.now(), kept.collect()));
+    }
+
+    /// The challenge that a login answers: taken, so that the next one asks again.
+    pub(crate) fn take_challenge(&self) -> Option<HeaderMap> {
+        let (at, headers) = lock(&self.challenge).take()?;
+        let age = self.inner.clock.now().since(&at)?;
+        (age < A_MINUTE).then_some(headers)
     }
 
     /// The server has accepted a token: noted at once for each generation, then at most once a minute, off the path of the

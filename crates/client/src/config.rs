@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pilotlight_core::{
-    credential::{Account, Binding},
+    credential::{Account, Binding, Version},
     flow::Callback,
     freshness::Policy,
     issuer::Issuer,
@@ -58,6 +58,10 @@ pub struct LoginRequest {
     pub callback: Callback,
     /// How long the person has (default 10 min).
     pub timeout: Duration,
+    /// The login that a request was just refused with: no answer to this one.
+    pub(crate) refused: Option<Version>,
+    /// Whether a request has asked for it, rather than a person.
+    pub(crate) step_up: bool,
 }
 
 impl LoginRequest {
@@ -73,6 +77,8 @@ impl LoginRequest {
             client_metadata_url: None,
             callback: Callback::default(),
             timeout: Duration::from_secs(600),
+            refused: None,
+            step_up: false,
         }
     }
 }

@@ -255,18 +255,18 @@ impl Cell {
 
     /// A 401: if the token that was refused is no longer the current one, in memory or in the store, the current one is
     /// next; else it is refreshed.
-    pub(crate) async fn refused(self: &Arc<Self>, refused: Version, by: Deadline) -> Next {
+    pub(crate) async fn refused(self: &Arc<Self>, refused: Option<Version>, by: Deadline) -> Next {
         let current = |cell: &Self| cell.credential().map(|credential| credential.version);
-        if current(self).is_ok_and(|version| version == refused)
+        if current(self).ok() == refused
             && let Err(error) = self.load_by(by).await
         {
             return Next::Stop(error);
         }
-        match current(self) {
-            Ok(version) if version != refused => return Next::Retry,
-            Ok(_) => {}
-            Err(error) => return Next::Stop(error),
-        }
+        let refused = match (current(self), refused) {
+            (Ok(version), Some(refused)) if version == refused => refused,
+            (Ok(_), _) => return Next::Retry,
+            (Err(error), _) => return Next::Stop(error),
+        };
         let want = Want {
             asked: false,
             refused: Some(refused),

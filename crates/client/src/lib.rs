@@ -22,6 +22,7 @@ mod login;
 mod session;
 mod sessions;
 mod slot;
+mod step_up;
 pub mod store;
 mod traffic;
 

@@ -16,7 +16,7 @@ use std::{
 
 use pilotlight_core::{
     Error,
-    credential::{Binding, BindingId, BindingKey, Credential},
+    credential::{Binding, BindingId, BindingKey, Credential, Version},
     error::LoginCause,
     event::{Event, Happened},
     flow::{
@@ -35,7 +35,7 @@ use crate::{
     crypto,
     drive::poll_lock,
     sessions::Sessions,
-    store::{LockName, LoginOutcome},
+    store::{Authorization, LockName},
 };
 
 impl Sessions {
@@ -64,6 +64,7 @@ impl Sessions {
             return Err(Error::login(LoginCause::Never));
         }
         let binding = self.bind(&request, &key).await?;
+        lock(&inner.requests).insert(id, request.clone());
         // From the person's answer on the login runs to its end, whoever goes away: the code is spent, and with some issuers
         // so is the login before it.
         let answered = Arc::new(AtomicBool::new(false));
@@ -71,11 +72,17 @@ impl Sessions {
         let task = inner.spawn(async move {
             let _lease = lease;
             let done = Box::pin(sessions.run_login(&wanted, binding, flag)).await;
-            let code = done.as_ref().err().map(|error| error.code().to_owned());
-            let outcome = LoginOutcome {
+            let asked = Authorization {
+                scopes: match &done {
+                    Ok(done) => done.credential.scopes_requested.clone(),
+                    Err(_) => wanted.scopes.clone().unwrap_or_default(),
+                },
                 at: sessions.inner.clock.now().wall,
-                code,
+                code: done.as_ref().err().map(|error| error.code().to_owned()),
+                step_up: wanted.step_up,
             };
+            let before = sessions.inner.store.login_outcome(id).await;
+            let outcome = before.ok().flatten().unwrap_or_default().then(asked);
             if let Err(error) = sessions.inner.store.put_login_outcome(id, &outcome).await {
                 tracing::warn!(
                     code = error.code(),
@@ -128,6 +135,11 @@ impl Sessions {
         let Some(outcome) = store.login_outcome(id).await? else {
             return Ok(None);
         };
+        // What a request was refused with is no answer to it.
+        let is_refused = |version: Version| {
+            let refused = request.refused.map(|refused| refused.incarnation);
+            refused == Some(version.incarnation)
+        };
         let now = self.inner.clock.now().wall;
         let while_waiting = outcome.at >= asked_at.wall;
         if let Some(code) = outcome.code {
@@ -165,7 +177,7 @@ impl Sessions {
                 .as_ref()
                 .is_none_or(|client| client.id == credential.client.id);
         let status = self.inner.status(&binding).await?;
-        if !covered || status.state.error().is_some() {
+        if !covered || is_refused(credential.version) || status.state.error().is_some() {
             return Ok(None);
         }
         let token_host = credential
@@ -230,8 +242,12 @@ impl Sessions {
     ) -> Result<Box<login::LoggedIn>, Error> {
         let inner = &self.inner;
         let former = binding.credential.clone();
+        let cell = lock(&inner.cells)
+            .get(&inner.store.binding_id(&binding.key))
+            .and_then(Weak::upgrade);
         let task = login::Task {
             binding,
+            challenge: cell.and_then(|cell| cell.take_challenge()),
             scopes: request.scopes.clone(),
             client: request.client.clone(),
             client_metadata_url: request.client_metadata_url.clone(),

@@ -7,17 +7,18 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header::AUTHORIZATION, request::Parts};
 use pilotlight_core::{
-    Error, credential::Version, flow::refresh::Gain, freshness::Freshness, memory::Want,
-    resource::Resource, secret::AccessToken, time::Wall,
+    Error, credential::Version, error::LoginCause, flow::refresh::Gain, freshness::Freshness,
+    memory::Want, resource::Resource, secret::AccessToken, time::Wall,
 };
 
-use crate::cell::Cell;
-use crate::config::Status;
+use crate::{cell::Cell, config::Status, slot::Slot};
 
 /// A login kept alive. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Session {
     pub(crate) cell: Arc<Cell>,
+    /// Whether requests go out without a token while there is no login.
+    pub(crate) bare: bool,
 }
 
 /// What an answer to a request means for the request.
@@ -34,7 +35,8 @@ pub enum Next {
 /// Which token went out with a request; hand it back with the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sent {
-    version: Version,
+    /// `None` for a request that went out bare.
+    version: Option<Version>,
     retried: bool,
 }
 
@@ -100,20 +102,43 @@ impl Session {
         self.cell.slot.quiet(&self.cell.inner.coarse)
     }
 
+    /// Makes sure that the token is usable, so that the next request does not wait for a refresh. Without a login there is
+    /// nothing to prepare, if the session may do [without](crate::Sessions::open).
+    ///
+    /// # Errors
+    /// Those of [`Session::header`].
+    pub async fn prepare(&self) -> Result<(), Error> {
+        self.slot().await.map(drop)
+    }
+
+    /// What to put on a request; `None` where it goes out bare.
+    async fn slot(&self) -> Result<Option<Arc<Slot>>, Error> {
+        if let Some(slot) = self.cell.slot.load()
+            && self.cell.inner.coarse.now() < slot.quiet_until
+        {
+            return Ok(Some(slot));
+        }
+        match Box::pin(self.cell.usable(self.cell.deadline())).await {
+            Ok(slot) => Ok(Some(slot)),
+            Err(error) if self.bare && is_never(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Puts the token on a request (RFC 6750 section 2.1). A request that the login's resource does not cover is refused.
+    /// Without a login the request stays as it is, if the session may do [without](crate::Sessions::open).
     ///
     /// # Errors
     /// Those of [`Session::header`]; `config.url` for a request to another place (T-24).
     pub async fn authorize(&self, request: &mut Parts) -> Result<Sent, Error> {
         self.cell.in_use();
         self.cell.covers(request)?;
-        let slot = match self.cell.slot.load() {
-            Some(slot) if self.cell.inner.coarse.now() < slot.quiet_until => slot,
-            _ => Box::pin(self.cell.usable(self.cell.deadline())).await?,
-        };
-        request.headers.insert(AUTHORIZATION, slot.header.clone());
+        let slot = self.slot().await?;
+        if let Some(slot) = &slot {
+            request.headers.insert(AUTHORIZATION, slot.header.clone());
+        }
         Ok(Sent {
-            version: slot.version,
+            version: slot.map(|slot| slot.version),
             retried: false,
         })
     }
@@ -125,11 +150,17 @@ impl Session {
         match status {
             StatusCode::UNAUTHORIZED if sent.retried => Next::Stop(Error::DeniedByResource),
             StatusCode::UNAUTHORIZED => {
-                Box::pin(self.cell.refused(sent.version, self.cell.deadline())).await
+                let next = Box::pin(self.cell.refused(sent.version, self.cell.deadline())).await;
+                if matches!(next, Next::Stop(Error::LoginRequired { .. })) {
+                    self.cell.challenged(headers);
+                }
+                next
             }
-            StatusCode::FORBIDDEN => self.cell.forbidden(headers),
+            StatusCode::FORBIDDEN => Box::pin(self.cell.forbidden(sent.version, headers)).await,
             status if status.is_success() => {
-                self.cell.accepted(sent.version);
+                if let Some(version) = sent.version {
+                    self.cell.accepted(version);
+                }
                 Next::Done
             }
             _ => Next::Done,
@@ -225,4 +256,9 @@ impl Session {
         let binding = self.cell.binding();
         self.cell.inner.status(&binding).await
     }
+}
+
+/// Whether nobody is logged in.
+pub(crate) fn is_never(error: &Error) -> bool {
+    matches!(error, Error::LoginRequired { cause } if *cause == LoginCause::Never)
 }

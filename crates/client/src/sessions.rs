@@ -29,13 +29,13 @@ use tokio::{runtime::Handle, sync::broadcast, task::JoinHandle};
 use crate::{
     cell::{Cell, lock},
     clock::{Clock, SystemClock},
-    config::{Flag, Limits, Status},
+    config::{Flag, Limits, LoginRequest, Status},
     crypto,
     drive::{Driver, Turns},
     egress::{Cidr, Egress},
     http::{HttpClient, HttpConfig},
     human::{Human, Refuse},
-    session::Session,
+    session::{Session, is_never},
     slot::CoarseClock,
     store::Store,
 };
@@ -61,6 +61,8 @@ pub(crate) struct Inner {
     allow_private: Vec<Cidr>,
     runtime: Handle,
     pub(crate) cells: Mutex<HashMap<BindingId, Weak<Cell>>>,
+    /// What was last asked for in this process: a step-up asks in the same way.
+    pub(crate) requests: Mutex<HashMap<BindingId, LoginRequest>>,
     /// Cells that hold what no store has taken: they live on although no session does (F-06).
     pub(crate) kept: Mutex<HashMap<BindingId, Arc<Cell>>>,
     pub(crate) turns: Turns,
@@ -184,6 +186,7 @@ impl SessionsBuilder {
             client_name: self.client_name,
             runtime,
             cells: Mutex::default(),
+            requests: Mutex::default(),
             kept: Mutex::default(),
             turns: Turns::default(),
             changes: broadcast::channel(64).0,
@@ -230,27 +233,55 @@ impl Sessions {
         let key = BindingKey::new(url.clone(), account.clone());
         let id = self.inner.store.binding_id(&key);
         let known = lock(&self.inner.cells).get(&id).and_then(Weak::upgrade);
-        if let Some(cell) = known {
-            return Ok(Session { cell });
-        }
-        let binding = self
-            .inner
-            .store
-            .binding(&key)
-            .await?
-            .ok_or(Error::login(LoginCause::Never))?;
-        let cell = Arc::new(Cell::new(self.inner.clone(), binding));
-        cell.load().await?;
-        let mut cells = lock(&self.inner.cells);
-        // Two callers may have come here together: the first one's cell is everybody's.
-        let cell = match cells.get(&id).and_then(Weak::upgrade) {
-            Some(other) => other,
-            None => {
-                cells.insert(id, Arc::downgrade(&cell));
-                cell
+        let cell = match known {
+            Some(cell) if cell.credential().is_ok() => cell,
+            known => {
+                let binding = self.inner.store.binding(&key).await?;
+                let binding = binding.ok_or(Error::login(LoginCause::Never))?;
+                let cell =
+                    known.unwrap_or_else(|| Arc::new(Cell::new(self.inner.clone(), binding)));
+                cell.load().await?;
+                self.shared(id, cell)
             }
         };
-        Ok(Session { cell })
+        Ok(Session { cell, bare: false })
+    }
+
+    /// Gives the session of a server, whether there is a login or not. Without one requests go out bare, for not every
+    /// server wants a token; a 401 then ends in `login.never`, and after a [`login`](Self::login) the same session goes on.
+    ///
+    /// # Errors
+    /// `unavailable.store`, `store.corrupt`; `login.*` where there is a login that a person must renew.
+    pub async fn open(&self, url: &Resource, account: &Account) -> Result<Session, Error> {
+        match self.get(url, account).await {
+            Ok(session) => Ok(Session {
+                bare: true,
+                ..session
+            }),
+            Err(error) if is_never(&error) => {
+                let key = BindingKey::new(url.clone(), account.clone());
+                let id = self.inner.store.binding_id(&key);
+                let unbound = Binding {
+                    key,
+                    name: String::new(),
+                    credential: None,
+                    created_at: self.inner.clock.now().wall,
+                };
+                let cell = self.shared(id, Arc::new(Cell::new(self.inner.clone(), unbound)));
+                Ok(Session { cell, bare: true })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The one cell of a server that all its sessions share: two callers may have come here together.
+    fn shared(&self, id: BindingId, cell: Arc<Cell>) -> Arc<Cell> {
+        let mut cells = lock(&self.inner.cells);
+        if let Some(other) = cells.get(&id).and_then(Weak::upgrade) {
+            return other;
+        }
+        cells.insert(id, Arc::downgrade(&cell));
+        cell
     }
 
     /// Logs out: a tombstone here, a revocation at the issuer (RFC 7009) unless `local`.
@@ -424,6 +455,12 @@ impl Inner {
             ..self.http.clone()
         };
         Ok(Arc::new(HttpClient::new(config, self.clock.clone())?))
+    }
+
+    /// The last login of this process.
+    pub(crate) fn last_request(&self, key: &BindingKey) -> Option<LoginRequest> {
+        let id = self.store.binding_id(key);
+        lock(&self.requests).get(&id).cloned()
     }
 
     pub(crate) fn driver(&self, http: Arc<HttpClient>) -> Driver {

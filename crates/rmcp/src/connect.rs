@@ -64,7 +64,7 @@ pub async fn connect_on<H: Service<RoleClient>>(
     session: Session,
     handler: H,
 ) -> Result<RunningService<RoleClient, H>, ConnectError> {
-    session.header().await.map_err(ConnectError::Session)?;
+    session.prepare().await.map_err(ConnectError::Session)?;
     let transport = Transport::new(session);
     let running = handler.serve_with_lifecycle(transport.clone().start(), wire.lifecycle());
     Box::pin(running).await.map_err(|error| {

@@ -128,6 +128,9 @@ impl McpServer {
             self.reject_next -= 1;
             return self.unauthorized(true);
         }
+        if self.config.forbid_all {
+            return self.forbidden();
+        }
         *self
             .stats
             .by_token_tail

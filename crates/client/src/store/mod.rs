@@ -35,7 +35,7 @@ mod spool;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-use std::{any::Any, fmt::Debug};
+use std::{any::Any, fmt::Debug, time::Duration};
 
 use async_trait::async_trait;
 use pilotlight_core::{
@@ -51,6 +51,7 @@ use pilotlight_core::{
     issuer::Issuer,
     notes::IssuerNotes,
     record::{Fact, Record},
+    scope::Scopes,
     time::Wall,
 };
 
@@ -219,14 +220,46 @@ pub struct QueuedRevocation {
     pub queued_at: Wall,
 }
 
-/// How a login ended, for the processes that waited for it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+/// How the last login ended, for the processes that waited for it, and what people were asked for lately.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LoginOutcome {
     /// When.
     pub at: Wall,
     /// `None` for success, else the error's code.
     pub code: Option<String>,
+    /// The authorizations of the last ten minutes, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub authorizations: Vec<Authorization>,
 }
+
+/// A person was asked for scopes.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Authorization {
+    /// Which.
+    pub scopes: Scopes,
+    /// When it ended.
+    pub at: Wall,
+    /// `None` for success, else the error's code.
+    pub code: Option<String>,
+    /// Whether a request had met a 403, rather than the person having begun.
+    pub step_up: bool,
+}
+
+impl LoginOutcome {
+    /// The outcome that follows this one.
+    #[must_use]
+    pub fn then(mut self, next: Authorization) -> Self {
+        let (at, code) = (next.at, next.code.clone());
+        self.authorizations.retain(|one| one.at.until(at) < REMEMBERED);
+        self.authorizations.push(next);
+        let surplus = self.authorizations.len().saturating_sub(MOST_REMEMBERED);
+        self.authorizations.drain(..surplus);
+        Self { at, code, ..self }
+    }
+}
+
+const REMEMBERED: Duration = Duration::from_secs(600);
+const MOST_REMEMBERED: usize = 16;
 
 /// What [`Store::put_binding`] answers where the name is another binding's.
 fn name_taken() -> Error {

@@ -265,6 +265,7 @@ fn outcome() -> LoginOutcome {
     LoginOutcome {
         at: Wall(1),
         code: Some("canary-outcome".into()),
+        ..LoginOutcome::default()
     }
 }
 

@@ -34,6 +34,7 @@ mod net_human;
 #[cfg(all(feature = "sqlite", target_os = "linux", target_arch = "x86_64"))]
 mod power;
 mod sessions;
+mod sessions_scopes;
 #[cfg(feature = "sqlite")]
 mod stalling_store;
 #[cfg(feature = "sqlite")]

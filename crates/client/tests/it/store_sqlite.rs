@@ -62,6 +62,7 @@ async fn fill(store: &SqliteStore) {
         let outcome = LoginOutcome {
             at: Wall(1),
             code: Some("canary-outcome".into()),
+            ..LoginOutcome::default()
         };
         store
             .put_login_outcome(store.binding_id(&binding_key(n)), &outcome)

@@ -31,6 +31,8 @@ pub struct Task {
     pub server: Resource,
     /// The issuer of the login there is, preferred where the server names several, and never to be fallen back from.
     pub known_issuer: Option<Issuer>,
+    /// The headers of a 401 that the server has just answered; without them it is asked.
+    pub challenge: Option<http::HeaderMap>,
 }
 
 /// What discovery found.
@@ -102,7 +104,12 @@ impl Discover {
         if let Some(error) = server_failed(&reply) {
             return Turn::Done(Err(error));
         }
-        let demand = Demand::from_headers(&reply.headers);
+        self.demanded(reply.status, &reply.headers)
+    }
+
+    /// The server's own words are known: where its metadata is, and which scopes it wants.
+    fn demanded(self, status: u16, headers: &http::HeaderMap) -> Turn<Self> {
+        let demand = Demand::from_headers(headers);
         let announced = demand.resource_metadata.is_some();
         let mut left = match demand.resource_metadata {
             // A server that has a login cannot send it elsewhere for its metadata (T-15).
@@ -120,7 +127,7 @@ impl Discover {
         };
         left.reverse();
         let asked = Asked {
-            status: reply.status,
+            status,
             announced,
             challenged: demand.scope,
         };
@@ -278,7 +285,10 @@ impl Discover {
 impl Flow for Discover {
     type Outcome = Result<Discovered, Error>;
 
-    fn start(self, _now: Now) -> Turn<Self> {
+    fn start(mut self, _now: Now) -> Turn<Self> {
+        if let Some(headers) = self.task.challenge.take() {
+            return self.demanded(401, &headers);
+        }
         let exchange = challenge_request(&self.task.server);
         Turn::Next(
             Self {

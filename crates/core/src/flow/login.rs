@@ -37,6 +37,8 @@ use crate::{
 pub struct Task {
     /// The binding to log in for; its credential, if there is one, names the issuer so far.
     pub binding: Binding,
+    /// The headers of a 401 that the server has just answered; without them it is asked.
+    pub challenge: Option<http::HeaderMap>,
     /// The scopes to ask for, where the person named them.
     pub scopes: Option<Scopes>,
     /// A client that the issuer's console made.
@@ -265,7 +267,7 @@ impl Login {
 impl Flow for Login {
     type Outcome = Result<Box<LoggedIn>, Error>;
 
-    fn start(self, now: Now) -> Turn<Self> {
+    fn start(mut self, now: Now) -> Turn<Self> {
         let server = self.task.binding.key.url.clone();
         // A first login may fall back to the oldest rules; one that has an issuer may not (T-16).
         let known_issuer = self
@@ -277,6 +279,7 @@ impl Flow for Login {
         let discover = Discover::new(discover::Task {
             server,
             known_issuer,
+            challenge: self.task.challenge.take(),
         });
         let turn = discover.start(now);
         self.discovering(turn)

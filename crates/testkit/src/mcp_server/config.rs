@@ -18,6 +18,8 @@ pub struct McpServerConfig {
     pub challenge_scope: Option<String>,
     /// The scope the `admin` tool needs, and the `scope` of its 403 challenge.
     pub admin_scope: String,
+    /// Whether every request is refused for the want of the admin scope, whatever its token has.
+    pub forbid_all: bool,
     /// Whether challenges carry `resource_metadata` (RFC 9728 section 5.1).
     pub challenge_names_metadata: bool,
     /// Whether the metadata is served with the resource's path inserted (RFC 9728 section 3.1).
@@ -43,6 +45,7 @@ impl Default for McpServerConfig {
             scopes_supported: vec!["mcp:tools".into()],
             challenge_scope: None,
             admin_scope: "mcp:admin".into(),
+            forbid_all: false,
             challenge_names_metadata: true,
             metadata_at_path: true,
             metadata_at_root: false,

@@ -66,6 +66,7 @@ impl World {
         let target = &self.targets[login];
         let task = login::Task {
             binding: stored.unwrap_or_else(|| target.binding.clone()),
+            challenge: None,
             scopes: target
                 .wants_more
                 .then(|| Scopes::parse("more"))

@@ -290,6 +290,7 @@ fn outcome() -> LoginOutcome {
     LoginOutcome {
         at: Wall(1),
         code: Some("canary-outcome".into()),
+        ..LoginOutcome::default()
     }
 }
 

@@ -35,6 +35,7 @@ pub(super) async fn promise_6_nothing_deletes_a_refresh_token(world: &impl World
             &LoginOutcome {
                 at: Wall(1),
                 code: None,
+                ..LoginOutcome::default()
             },
         )
         .await

@@ -19,12 +19,14 @@ fn task() -> Task {
     Task {
         server: Resource::parse(MCP).unwrap(),
         known_issuer: None,
+        challenge: None,
     }
 }
 
 fn bound(issuer: &str) -> Task {
     Task {
         known_issuer: Issuer::parse(issuer).ok(),
+        challenge: None,
         ..task()
     }
 }

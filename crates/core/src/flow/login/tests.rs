@@ -37,6 +37,7 @@ fn task() -> Task {
             credential: None,
             created_at: start().wall,
         },
+        challenge: None,
         scopes: None,
         client: None,
         client_metadata_url: None,

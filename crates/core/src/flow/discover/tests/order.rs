@@ -191,6 +191,7 @@ fn a_server_at_the_root_has_one_place() {
         Task {
             server: server(),
             known_issuer: None,
+            challenge: None,
         },
     )
     .unwrap();

@@ -20,13 +20,13 @@ use pilotlight_core::{
     time::{Mono, Now},
 };
 
+use crate::flight::Flight;
 use crate::{
     drive::Held,
     http::HttpClient,
     sessions::{Changed, Inner},
     slot::{Slot, SlotCell},
 };
-use crate::flight::Flight;
 
 /// What the clones of a session share.
 #[derive(Debug)]
@@ -39,8 +39,8 @@ pub(crate) struct Cell {
     pub(crate) slot: SlotCell,
     pub(crate) live: Mutex<Live>,
     pub(crate) http: Mutex<Option<Arc<HttpClient>>>,
-    /// The challenge of the last 401 that a login has to answer, and when it came.
-    challenge: Mutex<Option<(Now, HeaderMap)>>,
+    /// The last 401 that only a login can answer.
+    unanswered: Mutex<Option<Unanswered>>,
     /// Until when, on the coarse clock, an acceptance of the token in the slot needs no noting.
     pub(crate) accepted_until: AtomicU64,
     /// When the next try to save may be, and how long the last one waited.
@@ -60,6 +60,16 @@ pub(crate) struct Live {
     pub(crate) flight: Option<Flight>,
 }
 
+/// A 401 that only a login can answer.
+#[derive(Debug)]
+pub(crate) struct Unanswered {
+    at: Now,
+    /// What was refused; nothing where the request went out bare.
+    pub(crate) refused: Option<Version>,
+    /// The `WWW-Authenticate` fields: the login need not ask for them.
+    pub(crate) challenge: HeaderMap,
+}
+
 impl std::fmt::Debug for Live {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Live")
@@ -75,7 +85,7 @@ impl Cell {
             url: binding.key.url.clone(),
             uri: binding.key.url.url().as_str().parse().ok(),
             binding: Mutex::new(binding),
-            challenge: Mutex::default(),
+            unanswered: Mutex::default(),
             accepted_until: AtomicU64::new(0),
             slot: SlotCell::default(),
             live: Mutex::default(),
@@ -183,20 +193,24 @@ impl Cell {
         self.slot.set(slot);
     }
 
-    /// Remembers the challenge of a 401, so that a login that follows need not ask for it.
-    pub(crate) fn challenged(&self, headers: &HeaderMap) {
+    /// Remembers a 401 that only a login can answer.
+    pub(crate) fn unanswered(&self, refused: Option<Version>, headers: &HeaderMap) {
         let kept = headers
             .get_all(WWW_AUTHENTICATE)
             .iter()
             .map(|value| (WWW_AUTHENTICATE, value.clone()));
-        *lock(&self.challenge) = Some((self.inner.clock.now(), kept.collect()));
+        *lock(&self.unanswered) = Some(Unanswered {
+            at: self.inner.clock.now(),
+            refused,
+            challenge: kept.collect(),
+        });
     }
 
-    /// The challenge that a login answers: taken, so that the next one asks again.
-    pub(crate) fn take_challenge(&self) -> Option<HeaderMap> {
-        let (at, headers) = lock(&self.challenge).take()?;
-        let age = self.inner.clock.now().since(&at)?;
-        (age < A_MINUTE).then_some(headers)
+    /// The 401 that a login is to answer: taken, so that the next one asks again.
+    pub(crate) fn take_unanswered(&self) -> Option<Unanswered> {
+        let unanswered = lock(&self.unanswered).take()?;
+        let age = self.inner.clock.now().since(&unanswered.at)?;
+        (age < A_MINUTE).then_some(unanswered)
     }
 
     /// The server has accepted a token: noted at once for each generation, then at most once a minute, off the path of the

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderMap;
 use pilotlight_core::{
     Error,
     credential::{Binding, BindingId, BindingKey, Credential, Version},
@@ -44,11 +45,17 @@ impl Sessions {
     /// # Errors
     /// `denied.*`, `peer.*`, `unavailable.*`, `login.abandoned`; `unavailable.login_in_progress` where nobody can be asked
     /// and another process is at it.
-    pub async fn login(&self, request: LoginRequest) -> Result<LoggedIn, Error> {
+    pub async fn login(&self, mut request: LoginRequest) -> Result<LoggedIn, Error> {
         let inner = &self.inner;
         let asked_at = inner.clock.now();
         let key = BindingKey::new(request.url.clone(), request.account.clone());
         let id = inner.store.binding_id(&key);
+        let cell = lock(&inner.cells).get(&id).and_then(Weak::upgrade);
+        let unanswered = cell.and_then(|cell| cell.take_unanswered());
+        request.refused = request
+            .refused
+            .or(unanswered.as_ref().and_then(|one| one.refused));
+        let challenge = unanswered.map(|one| one.challenge);
         let patience = if inner.human.refuses() {
             Duration::ZERO
         } else {
@@ -71,7 +78,7 @@ impl Sessions {
         let (sessions, wanted, flag) = (self.clone(), request.clone(), answered.clone());
         let task = inner.spawn(async move {
             let _lease = lease;
-            let done = Box::pin(sessions.run_login(&wanted, binding, flag)).await;
+            let done = Box::pin(sessions.run_login(&wanted, binding, challenge, flag)).await;
             let asked = Authorization {
                 scopes: match &done {
                     Ok(done) => done.credential.scopes_requested.clone(),
@@ -238,16 +245,14 @@ impl Sessions {
         &self,
         request: &LoginRequest,
         binding: Binding,
+        challenge: Option<HeaderMap>,
         answered: Arc<AtomicBool>,
     ) -> Result<Box<login::LoggedIn>, Error> {
         let inner = &self.inner;
         let former = binding.credential.clone();
-        let cell = lock(&inner.cells)
-            .get(&inner.store.binding_id(&binding.key))
-            .and_then(Weak::upgrade);
         let task = login::Task {
             binding,
-            challenge: cell.and_then(|cell| cell.take_challenge()),
+            challenge,
             scopes: request.scopes.clone(),
             client: request.client.clone(),
             client_metadata_url: request.client_metadata_url.clone(),

@@ -152,7 +152,7 @@ impl Session {
             StatusCode::UNAUTHORIZED => {
                 let next = Box::pin(self.cell.refused(sent.version, self.cell.deadline())).await;
                 if matches!(next, Next::Stop(Error::LoginRequired { .. })) {
-                    self.cell.challenged(headers);
+                    self.cell.unanswered(sent.version, headers);
                 }
                 next
             }

@@ -24,7 +24,10 @@ use pilotlight::{
     human::Human,
     store::{MemoryStore, Store},
 };
-use pilotlight_testkit::{Lab, LabConfig, ScriptedHuman, authorization_server::Approval};
+use pilotlight_testkit::{
+    Lab, LabConfig, ScriptedHuman,
+    authorization_server::{Approval, IssueRefreshToken},
+};
 
 use crate::sessions::Clicks;
 
@@ -150,6 +153,28 @@ async fn a_session_begins_without_a_login() {
         "login.never",
         "logged out, it goes bare again"
     );
+}
+
+/// AUTH-42: a login is no answer to the 401 that its own token has just met, however young it is: another one is made.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_just_refused_is_not_adopted() {
+    let (lab, store, human) = (lab().await, store(), Counts::new(ScriptedHuman::allows()));
+    lab.with_issuer(|issuer| issuer.config_mut().issue_refresh_token = IssueRefreshToken::Never);
+    let sessions = process(&store, &human);
+    sessions.login(request(&lab)).await.unwrap();
+    let session = sessions.get(&url(&lab), &Account::default()).await.unwrap();
+    let again = sessions.login(request(&lab)).await.unwrap();
+    assert!(again.adopted, "it works: both were meant as one");
+
+    lab.with_issuer(|issuer| issuer.revoke_access());
+    let refused = call(&session, &lab, "whoami").await.unwrap_err();
+    assert_eq!(refused.code(), "login.no_refresh_token");
+    assert!(!sessions.login(request(&lab)).await.unwrap().adopted);
+    assert_eq!(
+        call(&session, &lab, "whoami").await.unwrap(),
+        StatusCode::OK
+    );
+    assert_eq!(human.asked(), 2);
 }
 
 /// AUTH-54, AUTH-56, AUTH-57: a 403 leads to one consent for the union of what was requested and what is wanted, whoever

@@ -213,6 +213,7 @@ impl Memory {
             refused: want.refused,
             asked: want.asked,
             unsaved: self.unsaved.then(|| Box::new(credential.clone())),
+            memory: self.record.clone().map(Box::new),
             remembered: self
                 .record
                 .as_ref()

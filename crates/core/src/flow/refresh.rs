@@ -51,6 +51,8 @@ pub struct Task {
     pub asked: bool,
     /// A version that neither store nor spool has taken yet.
     pub unsaved: Option<Box<Credential>>,
+    /// What memory holds: where the store turns out to have gone back, that is the newest copy.
+    pub memory: Option<Box<Record>>,
     /// What an earlier run learned and the store could not note: it counts while its version is the stored one.
     pub remembered: Option<Box<Record>>,
     /// Which process this is.
@@ -246,6 +248,30 @@ impl Refresh {
         self.next(state, Act::Reread(key))
     }
 
+    /// The store has gone back behind what memory holds, and nobody has looked since: what it holds now is spent, and never
+    /// sent (I-2). Memory brings its own back, with what it knows of it.
+    fn bring_back(&mut self, reading: &Reading) {
+        let (Some(known), Some(stored)) = (self.task.memory.take(), version_of(&reading.record))
+        else {
+            return;
+        };
+        if known.version().is_some_and(|held| held.succeeds(&stored)) {
+            let copy = known.credential.clone().map(Box::new);
+            self.task.unsaved = self.task.unsaved.take().or(copy);
+            self.task.remembered = self.task.remembered.take().or(Some(known));
+        }
+    }
+
+    /// What this run has sent may be noted nowhere: a second look at the store must not forget it (I-3).
+    fn keep_in_mind(&mut self, call: &Call) {
+        if call.sent > 0 {
+            self.task.remembered = Some(Box::new(Record {
+                attempt: call.found,
+                ..call.record.clone()
+            }));
+        }
+    }
+
     fn event(&self, now: Now, happened: Happened) -> Event {
         Event {
             at: now.wall,
@@ -280,6 +306,7 @@ impl Flow for Refresh {
             (State::ExpectLease, Answer::Locked(Ok(fence))) => self.reread(fence, false),
             (State::ExpectLease, Answer::Locked(Err(error))) => Turn::Done(failed(error)),
             (State::ExpectRecord { fence, merged }, Answer::Read(Ok(reading))) => {
+                self.bring_back(&reading);
                 self.decide(fence, *reading, merged, now)
             }
             (State::ExpectRecord { .. }, Answer::Read(Err(error))) => self.unlock(failed(error)),
@@ -310,7 +337,10 @@ impl Flow for Refresh {
             (State::ExpectIssuer { fence, reading }, Answer::Exchanged(exchanged)) => {
                 self.looked(fence, *reading, &exchanged, now)
             }
-            (State::ExpectNote(call), Answer::Noted(noted)) => self.noted(call, noted, now),
+            (State::ExpectNote(call), Answer::Noted(noted)) => {
+                self.keep_in_mind(&call);
+                self.noted(call, noted, now)
+            }
             (State::ExpectSlot(call, refused), Answer::Done(spooled)) => {
                 self.spooled_attempt(call, refused, spooled, now)
             }

@@ -12,7 +12,7 @@ use pilotlight_core::{
     time::Now,
 };
 
-use super::{Ambush, Event, Kind, Run, Variant, World, people};
+use super::{Ambush, Event, Kind, Run, Variant, World, judge::AboutAttempt, people};
 
 /// A flow of any kind.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl World {
         flow: AnyFlow,
         want: Want,
     ) -> usize {
-        let run = self.runs.len();
+        let (run, held) = (self.runs.len(), self.memory(process, login).version());
         self.runs.push(Some(Box::new(Run {
             process,
             epoch: self.processes[process].epoch,
@@ -86,9 +86,11 @@ impl World {
             act: None,
             answer: None,
             want,
+            held,
             began_at: self.now,
             attempt: None,
             noted_while: super::store::Health::Well,
+            noted_at: self.now,
             stopped_at: 0,
         })));
         self.advance(run, None);
@@ -225,6 +227,7 @@ impl World {
         };
         let (process, login) = (own.process, own.login);
         let is_refresh = matches!(own.flow, Some(AnyFlow::Refresh(_)));
+        let about = AboutAttempt::of(&act);
         let mut answer = self.store_act(run, login, is_refresh, act);
         let lossy = self.plan.has(Kind::StoreLostAnswer) && !self.quiet && self.now > super::CALM;
         if lossy && self.random.chance(0.01) {
@@ -238,6 +241,7 @@ impl World {
                 _ => {}
             }
         }
+        self.judge.attempt_answered(login, about, &answer, self.now);
         self.trace
             .mark([self.now, process as u64, login as u64, step.into()]);
         let takes = self.random.below(3);
@@ -290,6 +294,7 @@ impl World {
                     facts.retain(|fact| !matches!(fact, Fact::Attempt(_)));
                 }
                 let done = self.store.note(login, version, &facts);
+                self.learned(run, login, &facts, matches!(done, Ok(true)));
                 self.attempted(run, login, version, noted);
                 Answer::Noted(if naive { Ok(true) } else { done })
             }
@@ -399,6 +404,7 @@ impl World {
         if let (Some(attempt), Some(run)) = (attempt, self.runs[run].as_deref_mut()) {
             run.attempt = Some((version, attempt, held == Some(attempt)));
             run.noted_while = self.store.health;
+            run.noted_at = self.now;
             self.after(STANDS, Event::AttemptStands { login });
         }
     }

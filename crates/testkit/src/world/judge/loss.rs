@@ -58,6 +58,9 @@ impl World {
         }
         let (spent_at, spender) = grant.refresh[number].spent?;
         let successor = &grant.refresh[number + 1];
+        // A version that memory alone held goes into the store with the one that followed it.
+        let later = grant.refresh.iter().skip(number + 1);
+        let durable_at = later.filter_map(|token| token.durable_at).min();
         let killer = &self.calls[call];
         Some(
             self.class_of_reuse(&Reuse {
@@ -69,7 +72,7 @@ impl World {
                 delivered: successor
                     .delivered
                     .filter(|(delivered, ..)| *delivered <= killer.sent_at),
-                durable_at: successor.durable_at,
+                durable_at,
                 again: call,
                 killer,
             }),

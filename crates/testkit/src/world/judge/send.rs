@@ -108,8 +108,10 @@ impl World {
             _ => usize::MAX,
         };
         let same = unclear.iter().filter(|before| {
-            // How a probe ended, and so that it was one more, is told by another note, after it.
+            // How a probe ended, and so that it was one more, is told by another note, after it; that may be lost, too.
+            let lost = self.judge.past.went_back(login, before.set_out_at);
             let told = before.life == sent.life || !self.judge.untold.contains(&before.run);
+            let told = told && !lost;
             let counts = label != Some(Label::ProbeSuspect) || told;
             counts && self.calls[before.call].label == label
         });

@@ -121,6 +121,28 @@ fn a_run_brings_back_what_the_store_has_lost() {
     assert_eq!(sent, [("rt-5", Some(Label::Uncertain))]);
 }
 
+/// I-2: it goes back in the middle of a run, between two looks: the same.
+#[test]
+fn a_store_that_goes_back_under_a_run_is_brought_forward() {
+    let mut stage = due();
+    stage.answer(broken).answer(tokens(5));
+    stage.before("note attempt retry", |stage| {
+        // Too late to be a repeat: the run looks once more.
+        stage.pass(secs(15));
+        stage.record.as_mut().unwrap().credential = Some(credential(2));
+        stage.record.as_mut().unwrap().attempt = None;
+    });
+    let memory = stage.record.clone();
+    let outcome = stage.run(Refresh::new(Task {
+        memory: memory.map(Box::new),
+        ..task(4)
+    }));
+    assert!(outcome.result.is_ok(), "{:?}", outcome.result);
+    let sent: Vec<_> = stage.sent.iter().map(|sent| sent.token.as_str()).collect();
+    assert!(!sent.contains(&"rt-2"), "{sent:?}");
+    assert!(stage.generation() >= 4, "{:?}", stage.log);
+}
+
 /// I-3: neither store nor slot took the note of a call for what only memory holds, and its answer was lost; then the store
 /// takes the version. The same run sends nothing again but under a label.
 #[test]

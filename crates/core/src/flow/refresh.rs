@@ -21,7 +21,6 @@ mod note;
 mod reach;
 mod settle;
 
-use std::time::Duration;
 
 use crate::{
     attempt::{Attempt, ProcessId},
@@ -145,7 +144,7 @@ enum State {
     ExpectNote(Box<Call>),
     ExpectSlot(Box<Call>, Error),
     ExpectToken(Box<Call>),
-    ExpectTrialNotes(Box<Call>, Duration),
+    ExpectTrialNotes(Box<Call>, Error),
     ExpectTrial(Box<Call>, Mono),
     ExpectPause(Box<Call>, Mono),
     ExpectCommit(Box<Call>, Box<Credential>),
@@ -438,8 +437,8 @@ impl Flow for Refresh {
                 Answer::Done(_),
             ) => self.unlock(*outcome),
             (State::ExpectHealed(outcome, then), Answer::Done(_)) => self.then(outcome, then),
-            (State::ExpectTrialNotes(call, pause), Answer::Read(read)) => {
-                self.dead_path(call, pause, read.ok(), now)
+            (State::ExpectTrialNotes(call, error), Answer::Read(read)) => {
+                self.dead_path(call, error, read.ok(), now)
             }
             (State::ExpectUnlock(outcome), Answer::Done(_)) => Turn::Done(*outcome),
             _ => Turn::Done(failed(Error::Bug {

@@ -2,12 +2,13 @@
 
 use pilotlight_core::{
     Error,
-    attempt::Attempt,
+    attempt::{Attempt, repeat_window},
     credential::Version,
     flow::{
         Act, Answer, Expects, Flow, Step, Turn, login::Login, logout::Logout, refresh::Refresh,
     },
     memory::Want,
+    notes::IssuerNotes,
     record::Fact,
     time::Now,
 };
@@ -367,7 +368,13 @@ impl World {
                 }
                 if self.store.health == super::store::Health::Well {
                     self.trace.say(self.now, || format!("learned: {notes:?}"));
-                    self.store.notes = self.store.notes.joined(&notes);
+                    let limit = self.setup.policy.repeat_limit;
+                    let window = |notes: &IssuerNotes| repeat_window(notes.grace(wall), limit);
+                    let learned = self.store.notes.joined(&notes);
+                    if window(&learned) < window(&self.store.notes) {
+                        self.judge.past.narrowed(self.now);
+                    }
+                    self.store.notes = learned;
                 } else if notes.reuse_grace != self.store.notes.reuse_grace {
                     self.report.unlearned += 1;
                 }

@@ -26,6 +26,8 @@ pub(super) struct Past {
     lost: Vec<(usize, Lost)>,
     /// When neither store nor slot said that it had taken an attempt, by login.
     unheld: Vec<(usize, u64)>,
+    /// When a refused repeat taught that the window for repeats is shorter.
+    narrowed: Vec<u64>,
     /// When the machine's wall clock last jumped.
     pub(super) jumped_at: Option<u64>,
 }
@@ -83,6 +85,16 @@ impl Past {
     /// The store did not say that it took an attempt; the slot is asked next.
     pub(super) fn not_taken(&mut self, login: usize, now: u64) {
         self.unheld.push((login, now));
+    }
+
+    /// The window for repeats has become shorter.
+    pub(super) fn narrowed(&mut self, now: u64) {
+        self.narrowed.push(now);
+    }
+
+    /// Whether that was learned within a span.
+    pub(super) fn was_narrowed(&self, within: Span) -> bool {
+        self.narrowed.iter().any(|at| within.holds(*at))
     }
 
     /// The slot took it instead.

@@ -245,9 +245,9 @@ impl Refresh {
         if broken && let Some(pause) = self.repeat_after(&call, Duration::ZERO, now) {
             let dead = NetworkFault::DeadPath;
             if matches!(error, Error::Network { why, .. } if why == dead) {
-                // Another such repeat may have left while this call was on its way.
+                // Another such repeat may have left, or been refused, while this call was on its way.
                 let key = self.task.key.clone();
-                return self.next(State::ExpectTrialNotes(call, pause), Act::Reread(key));
+                return self.next(State::ExpectTrialNotes(call, error), Act::Reread(key));
             }
             call.repeat_as_labelled();
             return self.pause(call, now.mono + pause);
@@ -255,17 +255,21 @@ impl Refresh {
         self.uncertain(call, error, now)
     }
 
-    /// A dead path, and the notes as they are now: the repeat is put on trial, unless another one is.
+    /// A dead path, and the notes as they are now: the repeat is put on trial, unless another one is, or
+    /// repeats are refused there.
     pub(super) fn dead_path(
         self,
         mut call: Box<Call>,
-        pause: Duration,
+        error: Error,
         read: Option<Box<Reading>>,
         now: Now,
     ) -> Turn<Self> {
         if let Some(reading) = read {
             call.reading.notes = reading.notes;
         }
+        let Some(pause) = self.repeat_after(&call, Duration::ZERO, now) else {
+            return self.uncertain(call, error, now);
+        };
         call.repeat_as_labelled();
         if call.reading.notes.is_trying(now.wall) {
             // Two paths died together. The connection is given up, and its answer with it: a repeat risks nothing more.

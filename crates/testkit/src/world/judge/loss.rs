@@ -231,6 +231,15 @@ impl World {
                 "call {spender} met a dead path, and its repeat another fault"
             ));
         }
+        let under_way = Span {
+            from: first.sent_at,
+            until: given_up + 200,
+        };
+        if !in_window && past.was_narrowed(under_way) {
+            return inherent(format!(
+                "while call {spender} was under way, a refusal taught that no repeat may follow"
+            ));
+        }
         if !in_window && past.was_stopped(process, to_repeat.from, to_repeat.until) {
             return inherent(format!(
                 "p{process} was stopped when it was about to repeat call {spender}"

@@ -535,6 +535,22 @@ fn a_late_arrival_is_learned() {
     assert_eq!(stage.notes, IssuerNotes::default(), "all went well");
 }
 
+/// I-9, I-20: while a path is dying, another login's repeat is refused: this one makes none, and pauses as after any failure.
+#[test]
+fn what_was_learned_while_a_path_died_counts() {
+    let mut stage = expired();
+    stage.answer(|exchange, stage| {
+        let learned = stage.notes.repeated_badly(secs(1), stage.now.wall);
+        let dead = dead_path(exchange, stage);
+        stage.notes = learned;
+        dead
+    });
+    assert!(stage.refresh().result.is_err());
+    assert_eq!(stage.labels(), [None], "{:?}", stage.log);
+    assert!(stage.record().backoff.is_some() && stage.record().attempt.is_some());
+    assert!(!stage.notes.is_trying(stage.now.wall));
+}
+
 /// F-12, I-20: a call that is uncertain anyway may be the first that got through: where its connection breaks it is repeated
 /// at once, since an issuer that forgives counts from there.
 #[test]

@@ -21,7 +21,6 @@ mod note;
 mod reach;
 mod settle;
 
-
 use crate::{
     attempt::{Attempt, ProcessId},
     credential::{Credential, CredentialKey, Version},

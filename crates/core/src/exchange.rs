@@ -31,6 +31,8 @@ pub struct Exchange {
     /// Until when the body may leave. Who is ready to send it later, because a connection took its time, sends nothing of it
     /// and answers [`Fault::TooLate`].
     pub not_after: Option<Mono>,
+    /// How long it may take as a whole: the deadline of its leg, or less.
+    pub within: Duration,
 }
 
 impl Exchange {
@@ -51,6 +53,7 @@ impl Exchange {
             body: Zeroizing::new(Vec::new()),
             patient: false,
             not_after: None,
+            within: leg.deadline(),
         }
     }
 
@@ -72,6 +75,7 @@ impl Exchange {
             body,
             patient: false,
             not_after: None,
+            within: leg.deadline(),
         }
     }
 
@@ -112,7 +116,7 @@ pub enum Leg {
 }
 
 impl Leg {
-    /// How long the whole exchange may take.
+    /// How long an exchange may take as a whole.
     #[must_use]
     pub fn deadline(self) -> Duration {
         match self {
@@ -187,7 +191,7 @@ pub enum Delivery {
 pub enum Fault {
     /// The network.
     Network(NetworkFault),
-    /// The deadline of the leg.
+    /// [`Exchange::within`].
     Deadline(Duration),
     /// The connection stood after [`Exchange::not_after`]: nothing was sent.
     TooLate,

@@ -117,6 +117,8 @@ pub struct Refresh {
     in_slot: bool,
     /// Whether the call comes before its time, because the issuer is back.
     early: bool,
+    /// What is known of the calls of this run, and may have been noted nowhere.
+    known: Option<Box<(Record, IssuerNotes)>>,
 }
 
 #[derive(Debug)]
@@ -192,6 +194,12 @@ struct Call {
     window_from: Now,
     /// When the latest call of this run left.
     left_at: Now,
+    /// When the first was decided: from then on the lease is held for calls.
+    begun_at: Now,
+    /// Whether nobody had called before this run.
+    is_first: bool,
+    /// How the latest call of this run failed.
+    failed: Option<Error>,
     /// When the first of this run left on which the issuer has acted for certain.
     acted: Option<Now>,
 }
@@ -208,6 +216,7 @@ impl Refresh {
             unnoted: false,
             in_slot: false,
             early: false,
+            known: None,
         }
     }
 
@@ -263,10 +272,12 @@ impl Refresh {
     /// What this run has sent may be noted nowhere: a second look at the store must not forget it (I-3).
     fn keep_in_mind(&mut self, call: &Call) {
         if call.sent > 0 {
-            self.task.remembered = Some(Box::new(Record {
+            let record = Record {
                 attempt: call.found,
                 ..call.record.clone()
-            }));
+            };
+            self.task.remembered = Some(Box::new(record.clone()));
+            self.known = Some(Box::new((record, call.reading.notes.clone())));
         }
     }
 
@@ -342,11 +353,11 @@ impl Flow for Refresh {
             (State::ExpectSlot(call, refused), Answer::Done(spooled)) => {
                 self.spooled_attempt(call, refused, spooled, now)
             }
-            // A repeat whose connection stood too late has not left: what is stored says what may follow (F-04).
-            (State::ExpectToken(call), Answer::Exchanged(Err(failure)))
+            (State::ExpectToken(mut call), Answer::Exchanged(Err(failure)))
                 if failure.fault == Fault::TooLate =>
             {
-                self.reread(call.attempt.fence, true)
+                call.sent = call.sent.saturating_sub(1);
+                self.too_late(call, now)
             }
             (State::ExpectToken(mut call), Answer::Exchanged(exchanged)) => {
                 let sent_at = match &exchanged {

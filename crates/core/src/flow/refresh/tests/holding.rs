@@ -174,3 +174,35 @@ fn a_call_that_nothing_could_note_is_not_forgotten_by_its_run() {
         stage.log
     );
 }
+
+/// I-1, I-3: the same, and the store cannot even be read then: memory keeps what has left, and the next run sends nothing
+/// again but under a label.
+#[test]
+fn a_call_that_nothing_could_note_survives_an_unreadable_store() {
+    let mut stage = expired();
+    stage.may_keep = true;
+    for act in ["commit", "spool", "note"] {
+        stage.fail(act);
+    }
+    stage.answer(|exchange, stage| {
+        stage.heal();
+        stage.fail("reread");
+        broken(exchange, stage)
+    });
+    let old = Credential {
+        received_at: Some(start()),
+        ..credential(5)
+    };
+    let outcome = stage.run(Refresh::new(Task {
+        unsaved: Some(Box::new(old)),
+        ..task(5)
+    }));
+    assert!(
+        outcome.result.is_err() && outcome.unnoted,
+        "{:?}",
+        stage.log
+    );
+    let kept = outcome.record.expect("what has left is known");
+    assert_eq!(stage.labels(), [None]);
+    assert!(kept.attempt.is_some() && kept.version() == Some(version(5)));
+}

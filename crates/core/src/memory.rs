@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::{
-    attempt::{ProcessId, Ruling, repeat_window},
+    attempt::{Attempt, ProcessId, Ruling, repeat_window},
     credential::{Credential, CredentialKey, Version},
     error::{Action, Error, LoginCause, Waited},
     flow::refresh::{Gain, Outcome, Task},
@@ -28,6 +28,9 @@ pub struct Memory {
     pub unsaved: bool,
     /// Whether `record` holds facts that the store could not note.
     pub unnoted: bool,
+    /// The attempt that the last refresh of this process has left standing. A store that no longer shows it, nor what came of
+    /// it, has gone back: what was sent was sent.
+    standing: Option<Attempt>,
 }
 
 /// What a caller wants of a refresh.
@@ -97,6 +100,11 @@ impl Memory {
             return Installed::Older;
         }
         let mut record = record;
+        if held != found {
+            self.standing = None;
+        } else if let Some(read) = record.as_mut().filter(|read| read.suspicion.is_none()) {
+            read.attempt = read.attempt.or(self.standing);
+        }
         match (&self.record, &mut record) {
             // What the store could not note is known here all the same.
             (Some(known), Some(read)) if self.unnoted && held == found => read.remember(known),
@@ -217,7 +225,7 @@ impl Memory {
             remembered: self
                 .record
                 .as_ref()
-                .filter(|_| self.unnoted)
+                .filter(|_| self.unnoted || self.standing.is_some())
                 .cloned()
                 .map(Box::new),
             process,
@@ -240,9 +248,11 @@ impl Memory {
         } = outcome;
         let mut installed = Installed::Same;
         if record.is_some() {
-            self.unnoted = false;
+            (self.unnoted, self.standing) = (false, None);
+            let standing = record.as_ref().and_then(|record| record.attempt);
             installed = self.install(record, Some(notes), unsaved);
             self.unnoted = unnoted;
+            self.standing = standing.filter(|_| installed != Installed::Older);
         }
         (installed, result)
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     attempt::Label,
-    credential::{Credential, Generation, Lifetime, Version},
+    credential::{Credential, Lifetime},
     error::{Certainty, Error, LoginCause, Named, NetworkFault},
     event::{Happened, Reason},
     exchange::{Exchange, Leg},

@@ -13,7 +13,7 @@ use crate::{
     flow::refresh::{Gain, Outcome, Task},
     freshness::{Freshness, Policy},
     notes::IssuerNotes,
-    record::{Acceptance, Record},
+    record::{Acceptance, Record, Suspicion},
     time::{Now, Wall},
 };
 
@@ -28,9 +28,16 @@ pub struct Memory {
     pub unsaved: bool,
     /// Whether `record` holds facts that the store could not note.
     pub unnoted: bool,
-    /// The attempt that the last refresh of this process has left standing. A store that no longer shows it, nor what came of
-    /// it, has gone back: what was sent was sent.
-    standing: Option<Attempt>,
+    /// The attempt and the refusal that the last refresh of this process has left standing. A store that shows neither any
+    /// more has gone back: what was sent was sent, and what was refused was refused.
+    standing: Standing,
+}
+
+/// What a refresh leaves standing of a version.
+#[derive(Debug, Clone, Default)]
+struct Standing {
+    attempt: Option<Attempt>,
+    suspicion: Option<Suspicion>,
 }
 
 /// What a caller wants of a refresh.
@@ -62,6 +69,19 @@ pub enum Installed {
     Changed,
     /// Memory holds something newer of the same login: that has to go back to the store.
     Older,
+}
+
+impl Standing {
+    fn of(record: &Record) -> Self {
+        Self {
+            attempt: record.attempt,
+            suspicion: record.suspicion.clone(),
+        }
+    }
+
+    fn is_any(&self) -> bool {
+        self.attempt.is_some() || self.suspicion.is_some()
+    }
 }
 
 impl Memory {
@@ -101,9 +121,10 @@ impl Memory {
         }
         let mut record = record;
         if held != found {
-            self.standing = None;
+            self.standing = Standing::default();
         } else if let Some(read) = record.as_mut().filter(|read| read.suspicion.is_none()) {
-            read.attempt = read.attempt.or(self.standing);
+            read.attempt = read.attempt.or(self.standing.attempt);
+            read.suspicion.clone_from(&self.standing.suspicion);
         }
         match (&self.record, &mut record) {
             // What the store could not note is known here all the same.
@@ -225,7 +246,7 @@ impl Memory {
             remembered: self
                 .record
                 .as_ref()
-                .filter(|_| self.unnoted || self.standing.is_some())
+                .filter(|_| self.unnoted || self.standing.is_any())
                 .cloned()
                 .map(Box::new),
             process,
@@ -248,11 +269,13 @@ impl Memory {
         } = outcome;
         let mut installed = Installed::Same;
         if record.is_some() {
-            (self.unnoted, self.standing) = (false, None);
-            let standing = record.as_ref().and_then(|record| record.attempt);
+            (self.unnoted, self.standing) = (false, Standing::default());
+            let standing = record.as_ref().map(Standing::of).unwrap_or_default();
             installed = self.install(record, Some(notes), unsaved);
             self.unnoted = unnoted;
-            self.standing = standing.filter(|_| installed != Installed::Older);
+            if installed != Installed::Older {
+                self.standing = standing;
+            }
         }
         (installed, result)
     }

@@ -252,12 +252,17 @@ fn who_has_sent_a_call_remembers_it() {
         next_probe_at: None,
         at: None,
     });
-    memory.install(Some(refused), None, false);
+    memory.install(Some(refused.clone()), None, false);
     assert_eq!(
         memory.record.as_ref().unwrap().attempt,
         None,
         "that is what came of it"
     );
+    memory.settle(ended(&refused)).1.unwrap();
+    memory.install(Some(login(3)), None, false);
+    let known = memory.record.as_ref().unwrap();
+    assert_eq!(known.suspicion, refused.suspicion, "lost by the store");
+    assert_eq!(known.attempt, None);
     memory.install(Some(login(4)), None, false);
     memory.install(Some(login(4)), None, false);
     assert_eq!(

@@ -122,9 +122,13 @@ pub(in crate::flow) fn connects_slowly(
 ) -> impl FnOnce(&Exchange, &mut Stage) -> Exchanged + 'static {
     let took = Duration::from_secs(9);
     move |exchange, stage| match exchange.not_after {
-        Some(end) if stage.now.mono + took >= end => {
-            failure(exchange, stage, Delivery::NotDelivered, Fault::TooLate, took)
-        }
+        Some(end) if stage.now.mono + took >= end => failure(
+            exchange,
+            stage,
+            Delivery::NotDelivered,
+            Fault::TooLate,
+            took,
+        ),
         _ => {
             stage.pass(took);
             then(exchange, stage)

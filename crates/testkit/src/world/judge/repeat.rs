@@ -149,7 +149,9 @@ impl World {
                 "while call {call} was under way, a refusal taught that no repeat may follow"
             ));
         }
-        if !in_window && past.was_stopped(process, at, until) {
+        // A sender that is stopped finds out when it goes on.
+        let found = lost.fate.fails.map_or(at, |(fails, _)| fails.min(at));
+        if !in_window && past.was_stopped(process, found, until) {
             return inherent(format!(
                 "p{process} was stopped when it was about to repeat call {call}"
             ));

@@ -1,5 +1,7 @@
 //! What is learned about the issuer's grace, and which lesson is not: each excuses the one loss that was to teach it.
 
+use std::time::Duration;
+
 use pilotlight_core::{
     attempt::{Label, repeat_window},
     credential::Incarnation,
@@ -19,6 +21,8 @@ pub(super) struct Lessons {
     taught_by: Vec<usize>,
     /// Those whose lesson was not kept.
     lost: Vec<usize>,
+    /// The grant on trial, and since when.
+    trying: Option<(usize, u64)>,
 }
 
 impl Lessons {
@@ -44,6 +48,19 @@ impl World {
             let limit = self.setup.policy.repeat_limit;
             let window = |notes: &IssuerNotes| repeat_window(notes.grace(wall), limit);
             let learned = stored.joined(notes);
+            match (stored.trial, learned.trial, self.judge.lessons.trying) {
+                // Its clock is minutes from that of whoever began it: it ends early.
+                (Some(trial), None, Some((of, since))) if trial.is_over(wall) => {
+                    let spent = Duration::from_millis(self.now - since);
+                    if !trial.is_over(trial.at + spent) {
+                        self.judge.lessons.lost.push(of);
+                    }
+                }
+                (before, Some(trial), _) if before != Some(trial) => {
+                    self.judge.lessons.trying = grant.map(|of| (of, self.now));
+                }
+                _ => {}
+            }
             if window(&learned) < window(stored) {
                 self.judge.past.narrowed(self.now);
                 self.judge.lessons.taught_by.extend(grant);

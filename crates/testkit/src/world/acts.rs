@@ -163,7 +163,8 @@ impl World {
         let waiting = |ambush: &Ambush| ambush.step == step;
         if let Some(ambush) = self.ambushes.iter().position(waiting) {
             let Ambush { crashes, lasts, .. } = self.ambushes.swap_remove(ambush);
-            self.spring(process, crashes, lasts);
+            let login = self.runs[run].as_deref().map(|run| run.login);
+            self.spring(process, login, crashes, lasts);
         }
         if !self.processes[process].alive {
             return;

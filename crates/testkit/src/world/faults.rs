@@ -280,8 +280,15 @@ impl World {
         }
     }
 
-    /// What lay in wait for a process comes over it; people have a way of logging in just then.
-    pub(super) fn spring(&mut self, process: usize, crashes: bool, lasts: u64) {
+    /// What lay in wait for a process comes over it in the middle of something; people have a way of logging in just there
+    /// and then.
+    pub(super) fn spring(
+        &mut self,
+        process: usize,
+        login: Option<usize>,
+        crashes: bool,
+        lasts: u64,
+    ) {
         self.trace.say(self.now, || {
             format!(
                 "** p{process} is {}",
@@ -295,7 +302,8 @@ impl World {
             self.pause(process, lasts);
         }
         if self.plan.has(Kind::Login) {
-            let login = self.random.below(self.targets.len() as u64) as usize;
+            let any = self.random.below(self.targets.len() as u64) as usize;
+            let login = login.filter(|_| self.random.chance(0.7)).unwrap_or(any);
             let soon = self.random.between(500, 5_000);
             let what = What::Login;
             self.after(soon, Event::Person { login, what });

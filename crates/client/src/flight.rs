@@ -67,6 +67,14 @@ impl Deadline {
     }
 }
 
+/// What somebody else has begun. That which has ended and is still there did not come to its end: it panicked, or its runtime
+/// went away.
+fn under_way<T: Clone>(
+    begun: Option<&Shared<BoxFuture<'static, T>>>,
+) -> Option<Shared<BoxFuture<'static, T>>> {
+    begun.filter(|work| work.peek().is_none()).cloned()
+}
+
 impl Cell {
     /// Takes over what is stored. Where memory has a token that works, a store that fails or stands still is only a warning.
     pub(crate) async fn look_by(self: &Arc<Self>, by: Deadline) -> Result<Option<Error>, Error> {
@@ -199,9 +207,8 @@ impl Cell {
     /// call of a store that stands still may hold a thread, whoever waits for it, so there is one.
     fn looking(self: &Arc<Self>) -> (Look, bool) {
         let mut looking = lock(&self.looking);
-        // One that has ended and is still there did not come to its end: it panicked, or its runtime went away.
-        if let Some(look) = looking.as_ref().filter(|look| look.peek().is_none()) {
-            return (look.clone(), false);
+        if let Some(look) = under_way(looking.as_ref()) {
+            return (look, false);
         }
         let cell = Arc::clone(self);
         let task = self.inner.spawn_aside(async move {
@@ -233,8 +240,8 @@ impl Cell {
     /// The refresh in flight, and whether it was started by this call.
     pub(crate) fn flight(self: &Arc<Self>, want: Want) -> (Flight, bool) {
         let mut live = lock(&self.live);
-        if let Some(flight) = &live.flight {
-            return (flight.clone(), false);
+        if let Some(flight) = under_way(live.flight.as_ref()) {
+            return (flight, false);
         }
         let cell = Arc::clone(self);
         let task = self.inner.spawn(async move {

@@ -25,6 +25,8 @@ mod faults_races;
 #[cfg(feature = "sqlite")]
 mod faults_refusal;
 #[cfg(feature = "sqlite")]
+mod faults_stall;
+#[cfg(feature = "sqlite")]
 mod faults_support;
 mod net_callback;
 mod net_departure;

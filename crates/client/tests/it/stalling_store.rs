@@ -44,6 +44,8 @@ pub(crate) enum Stall {
     After(&'static str),
     /// The answers of calls of this name: what they read is old when it comes.
     Answers(&'static str),
+    /// Nothing; the next call of this name panics.
+    Panics(&'static str),
 }
 
 impl StallingStore {
@@ -73,6 +75,14 @@ impl StallingStore {
             self.begun.fetch_add(1, Ordering::SeqCst);
         }
         let _ = stalled.wait_for(|stall| !stands(stall)).await;
+        let panics = self.stalled.send_if_modified(|stall| {
+            let now = *stall == Stall::Panics(call);
+            if now {
+                *stall = Stall::Nothing;
+            }
+            now
+        });
+        assert!(!panics, "as it was told");
     }
 
     async fn answers(&self, call: &'static str) {

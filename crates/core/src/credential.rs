@@ -257,6 +257,18 @@ impl Credential {
         }
     }
 
+    /// Whether a store that holds `stored` has gone back behind this one. Where the store's was received later it has gone
+    /// on since: another process, which did not know this one, has refreshed what it found there, and the issuer has moved on
+    /// with that.
+    #[must_use]
+    pub fn is_ahead_of(&self, stored: &Self) -> bool {
+        let later = match (self.received_at, stored.received_at) {
+            (Some(own), Some(stored)) => own.boot == stored.boot && stored.mono > own.mono,
+            _ => false,
+        };
+        self.version.succeeds(&stored.version) && !later
+    }
+
     /// A number in `0.0..1.0` that all processes agree on and no two versions share: the source of refresh jitter.
     #[must_use]
     pub fn spread(&self) -> f64 {

@@ -13,7 +13,7 @@ use crate::{
     flow::refresh::{Gain, Outcome, Task},
     freshness::{Freshness, Policy},
     notes::IssuerNotes,
-    record::{Acceptance, Record, Suspicion},
+    record::{Acceptance, Record, Suspicion, later},
     time::{Now, Wall},
 };
 
@@ -114,7 +114,11 @@ impl Memory {
         }
         let held = self.version();
         let found = record.as_ref().and_then(Record::version);
-        if matches!((held, found), (Some(held), Some(found)) if held.succeeds(&found)) {
+        let known = self.credential().ok();
+        let read = record
+            .as_ref()
+            .and_then(|record| record.credential.as_ref());
+        if matches!((known, read), (Some(known), Some(read)) if known.is_ahead_of(read)) {
             // The store has gone back, or never got this version: memory is the newest copy, and is brought back to it.
             self.unsaved = true;
             return Installed::Older;
@@ -122,9 +126,12 @@ impl Memory {
         let mut record = record;
         if held != found {
             self.standing = Standing::default();
-        } else if let Some(read) = record.as_mut().filter(|read| read.suspicion.is_none()) {
-            read.attempt = read.attempt.or(self.standing.attempt);
-            read.suspicion.clone_from(&self.standing.suspicion);
+        } else if let Some(read) = &mut record {
+            if read.suspicion.is_none() {
+                read.attempt = read.attempt.or(self.standing.attempt);
+            }
+            let known = &self.standing.suspicion;
+            read.suspicion = later(read.suspicion.take(), known, |doubt| doubt.at);
         }
         match (&self.record, &mut record) {
             // What the store could not note is known here all the same.

@@ -258,11 +258,19 @@ impl Refresh {
     /// The store has gone back behind what memory holds, and nobody has looked since: what it holds now is spent, and never
     /// sent (I-2). Memory brings its own back, with what it knows of it.
     fn bring_back(&mut self, reading: &Reading) {
-        let (Some(known), Some(stored)) = (&self.task.memory, version_of(&reading.record)) else {
-            return;
-        };
-        if known.version().is_some_and(|held| held.succeeds(&stored)) {
-            let copy = known.credential.clone().map(Box::new);
+        let stored = reading
+            .record
+            .as_ref()
+            .and_then(|record| record.credential.as_ref());
+        let held = self
+            .task
+            .memory
+            .as_ref()
+            .and_then(|known| Some((known, known.credential.as_ref()?)));
+        if let (Some((known, held)), Some(stored)) = (held, stored)
+            && held.is_ahead_of(stored)
+        {
+            let copy = Some(Box::new(held.clone()));
             let known = known.clone();
             self.task.unsaved = self.task.unsaved.take().or(copy);
             self.task.remembered = self.task.remembered.take().or(Some(known));

@@ -66,6 +66,16 @@ fn login(generation: u64) -> Record {
     }
 }
 
+fn ended(record: &Record) -> Outcome {
+    Outcome {
+        record: Some(record.clone()),
+        notes: IssuerNotes::default(),
+        result: Ok(Gain::Uncertain),
+        unsaved: false,
+        unnoted: false,
+    }
+}
+
 fn holding(generation: u64) -> Memory {
     Memory {
         record: Some(login(generation)),
@@ -88,6 +98,62 @@ fn an_older_version_never_replaces_a_newer_one() {
         Installed::Changed
     );
     assert!(!memory.waits_for_store());
+}
+
+/// I-2: a store that went back has been gone on with by a process that knew nothing of it: what it holds now is what the issuer
+/// knows, although its number is the lower one.
+#[test]
+fn what_a_store_went_on_with_is_adopted() {
+    let mut memory = holding(4);
+    let mut branch = login(3);
+    branch.credential.as_mut().unwrap().received_at = Some(at(60));
+    let install = |memory: &mut Memory| memory.install(Some(branch.clone()), None, false);
+    assert_eq!(install(&mut memory), Installed::Changed);
+    assert!(!memory.waits_for_store());
+    // Of two boots nothing tells but the number.
+    let mut memory = holding(4);
+    let received = &mut memory
+        .record
+        .as_mut()
+        .unwrap()
+        .credential
+        .as_mut()
+        .unwrap()
+        .received_at;
+    received.as_mut().unwrap().boot = BootId([2; 16]);
+    assert_eq!(install(&mut memory), Installed::Older);
+}
+
+/// I-7: a store that went back may hold an earlier verdict on the same version: the one that came after it counts.
+#[test]
+fn a_later_refusal_outlives_an_earlier_one() {
+    let refused = |probes: u32, seconds: u64| {
+        let mut record = login(3);
+        record.suspicion = Some(Suspicion {
+            cause: LoginCause::Never,
+            since: at(10).wall,
+            probes,
+            next_probe_at: None,
+            at: Some(at(seconds)),
+        });
+        record
+    };
+    let mut memory = holding(3);
+    memory.settle(ended(&refused(4, 80))).1.unwrap();
+    memory.install(Some(refused(3, 40)), None, false);
+    let probes = |memory: &Memory| {
+        memory
+            .record
+            .as_ref()
+            .unwrap()
+            .suspicion
+            .clone()
+            .unwrap()
+            .probes
+    };
+    assert_eq!(probes(&memory), 4);
+    memory.install(Some(refused(5, 90)), None, false);
+    assert_eq!(probes(&memory), 5);
 }
 
 /// I-14: before its end a token is served at once, whatever becomes of its refresh; after it, the refresh is waited for.
@@ -225,13 +291,6 @@ fn who_has_sent_a_call_remembers_it() {
     };
     let mut sent = login(3);
     sent.attempt = Some(attempt);
-    let ended = |record: &Record| Outcome {
-        record: Some(record.clone()),
-        notes: IssuerNotes::default(),
-        result: Ok(Gain::Uncertain),
-        unsaved: false,
-        unnoted: false,
-    };
     let mut memory = holding(3);
     memory.settle(ended(&sent)).1.unwrap();
     memory.install(Some(login(3)), None, false);

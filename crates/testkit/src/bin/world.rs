@@ -366,7 +366,7 @@ fn level(text: &str) -> Result<Level, String> {
 const BATCH: u64 = 16;
 /// Each so many-th seed is run twice.
 const AGAIN: u64 = 32;
-const SHOWN: usize = 5;
+const SHOWN: usize = 50;
 /// A known-bad program that survives this many seeds was missed.
 const MOST_SEEDS: u64 = 200;
 const STARTS: u64 = 11;

@@ -4,6 +4,7 @@ use pilotlight_core::{attempt::Label, credential::Version};
 
 use super::{
     issuer::Answer,
+    past::Span,
     plan::{Kind, Plan},
     random::Random,
 };
@@ -47,6 +48,15 @@ pub(super) struct Call {
 }
 
 impl Call {
+    /// For how long its sender waited for it, or has by now.
+    pub(super) fn waited(&self, now: u64) -> Span {
+        let ends = [self.answered_at, self.failed.map(|(at, _)| at), Some(now)];
+        Span {
+            from: self.set_out_at,
+            until: ends.into_iter().flatten().min().unwrap_or(now),
+        }
+    }
+
     /// Whether something kept its sender from an answer of the issuer's own.
     pub(super) fn met_a_fault(&self) -> bool {
         let spoilt = self.fate.instead.is_some() || self.fate.spoilt.is_some();

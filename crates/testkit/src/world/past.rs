@@ -177,7 +177,7 @@ impl Past {
     }
 
     /// How long a process could have saved something within a span, in milliseconds: neither stopped nor refused.
-    pub(super) fn could_save(&self, process: usize, within: Span) -> u64 {
+    pub(super) fn could_save(&self, process: usize, within: Span, calls: &[Span]) -> u64 {
         let stops = self.stops.iter().filter(|(of, _)| *of == process);
         let refused = self.refusals.iter();
         let late = refused.filter(|span| span.meets(within)).map(|span| Span {
@@ -188,6 +188,8 @@ impl Past {
         let mut idle: Vec<Span> = stops
             .map(|(_, span)| *span)
             .chain(late)
+            // A run does one thing at a time: what it has in memory is saved before its next call, or after it.
+            .chain(calls.iter().filter(|span| span.meets(within)).copied())
             .chain(self.stalls.iter().copied())
             .collect();
         idle.sort_unstable_by_key(|span| span.from);
@@ -216,21 +218,23 @@ mod tests {
     #[test]
     fn only_the_time_that_was_lost_is_excused() {
         let mut past = Past::default();
-        assert_eq!(past.could_save(1, span(10_000, 40_000)), 30_000);
+        assert_eq!(past.could_save(1, span(10_000, 40_000), &[]), 30_000);
         past.stopped(1, 20_000);
         past.goes_on(1, 25_000);
         past.stopped(2, 30_000);
-        assert_eq!(past.could_save(1, span(10_000, 40_000)), 25_000);
+        assert_eq!(past.could_save(1, span(10_000, 40_000), &[]), 25_000);
         past.stalled(24_000, 31_000);
-        assert_eq!(past.could_save(1, span(10_000, 40_000)), 19_000);
+        assert_eq!(past.could_save(1, span(10_000, 40_000), &[]), 19_000);
         past.disk(Health::Full, 32_000);
         past.disk(Health::Well, 33_000);
-        assert_eq!(past.could_save(1, span(10_000, 40_000)), 19_000);
+        assert_eq!(past.could_save(1, span(10_000, 40_000), &[]), 19_000);
         past.disk(Health::Broken, 35_000);
         past.disk(Health::Well, 36_000);
-        assert_eq!(past.could_save(1, span(10_000, 40_000)), 14_000);
-        assert_eq!(past.could_save(1, span(10_000, 80_000)), 24_000);
-        assert_eq!(past.could_save(1, span(36_000, 80_000)), 44_000);
+        assert_eq!(past.could_save(1, span(10_000, 40_000), &[]), 14_000);
+        assert_eq!(past.could_save(1, span(10_000, 80_000), &[]), 24_000);
+        assert_eq!(past.could_save(1, span(36_000, 80_000), &[]), 44_000);
+        let calls = [span(40_000, 50_000)];
+        assert_eq!(past.could_save(1, span(36_000, 80_000), &calls), 34_000);
     }
 
     /// I-3: a roll-back forgets what was written since the write that it goes back to, and nothing before it; nor does it

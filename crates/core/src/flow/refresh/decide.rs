@@ -41,7 +41,7 @@ impl Refresh {
                 .task
                 .unsaved
                 .take()
-                .filter(|kept| kept.version.succeeds(&version));
+                .filter(|kept| kept.is_ahead_of(credential));
             if let Some(kept) = self.task.unsaved.clone() {
                 return self.merge(fence, reading, *kept, Expects::Version(version), true, now);
             }

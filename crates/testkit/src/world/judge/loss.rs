@@ -131,7 +131,15 @@ impl World {
             from: delivered,
             until: died.max(delivered),
         };
-        let could = self.judge.past.could_save(process, within);
+        let own =
+            |call: &&Call| (call.process, call.epoch, call.login) == (process, epoch, reuse.login);
+        let calls: Vec<Span> = self
+            .calls
+            .iter()
+            .filter(own)
+            .map(|call| call.waited(sent_at))
+            .collect();
+        let could = self.judge.past.could_save(process, within, &calls);
         if could > 2_000 {
             return avoidable(format!("p{process} had {could} ms to store what it got"));
         }

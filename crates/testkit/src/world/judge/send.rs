@@ -144,12 +144,16 @@ impl World {
     }
 
     /// From when a call counts the window in which it may be repeated: from the first of its row that left, or, where a dead
-    /// process had made that, from the note of it.
-    fn window_from(&self, run: usize, attempt: &Attempt, nth: u64, leaves: u64) -> u64 {
+    /// process had made that, from the note of it, as the clock of its sender tells.
+    fn window_from(&mut self, run: usize, attempt: &Attempt, nth: u64, leaves: u64) -> u64 {
         let last = self.calls.iter().rposition(|call| call.run == run);
         match last.and_then(|call| self.sent(call)).filter(|_| nth > 1) {
             Some(before) => before.window_from,
-            None if attempt.label == Some(Label::AfterCrash) => self.instant(attempt.first_sent_at),
+            None if attempt.label == Some(Label::AfterCrash) => {
+                let now = self.clock(self.holder_of(run).0);
+                let age = now.since(&attempt.first_sent_at).map_or(u64::MAX, ms);
+                self.now.saturating_sub(age)
+            }
             None => leaves,
         }
     }
@@ -167,13 +171,7 @@ impl World {
                 format!("a repeat ({label:?}) leaves although the issuer takes none")
             });
         };
-        let connects = leaves - self.now;
-        let age = if after_crash {
-            let age = self.clock(sent.life.0).since(&attempt.first_sent_at);
-            age.map_or(u64::MAX, |age| ms(age).saturating_add(connects))
-        } else {
-            leaves.saturating_sub(sent.window_from)
-        };
+        let age = leaves.saturating_sub(sent.window_from);
         if age > ms(window) {
             self.broken("I-1", || {
                 format!(
@@ -235,9 +233,9 @@ impl World {
         }
         // It may have told another time when that was decided.
         let jumped = self.judge.past.jumped_at;
-        jumped
-            .is_none_or(|at| at < began_at)
-            .then(|| now.since(&received).map(ms))?
+        let ago = self.now - began_at;
+        let told = jumped.is_none_or(|at| at < began_at) && received.wall.0 + ago <= now.wall.0;
+        told.then(|| now.since(&received).map(ms))?
     }
 
     /// How long a token lives: as long as the issuer says, or, where it says nothing or gives out what it has, as long as

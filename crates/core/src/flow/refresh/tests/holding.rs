@@ -121,6 +121,30 @@ fn a_run_brings_back_what_the_store_has_lost() {
     assert_eq!(sent, [("rt-5", Some(Label::Uncertain))]);
 }
 
+/// I-2: it went back, and another process has gone on with what it holds since: that is what the issuer knows, and it is
+/// refreshed; what memory holds has a higher number, and was spent by that.
+#[test]
+fn a_run_takes_over_what_the_store_went_on_with() {
+    let mut stage = due();
+    let memory = Record {
+        credential: Some(credential(6)),
+        ..Record::default()
+    };
+    stage.pass(secs(300)).answer(tokens(7));
+    let received = stage.now;
+    let stored = stage.record.as_mut().unwrap().credential.as_mut().unwrap();
+    let generation = stored.version.generation;
+    stored.received_at = Some(received);
+    stage.pass(secs(3600));
+    let outcome = stage.run(Refresh::new(Task {
+        memory: Some(Box::new(memory)),
+        ..task(6)
+    }));
+    assert!(outcome.result.is_ok(), "{:?}", outcome.result);
+    let sent: Vec<_> = stage.sent.iter().map(|sent| sent.token.as_str()).collect();
+    assert_eq!(sent, [format!("rt-{}", generation.0)], "{:?}", stage.log);
+}
+
 /// I-2: it goes back in the middle of a run, between two looks: the same.
 #[test]
 fn a_store_that_goes_back_under_a_run_is_brought_forward() {

@@ -21,6 +21,7 @@ pub mod human;
 mod login;
 mod session;
 mod sessions;
+mod sign;
 mod slot;
 mod step_up;
 pub mod store;

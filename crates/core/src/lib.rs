@@ -14,6 +14,7 @@ pub mod flow;
 pub mod freshness;
 pub mod grant;
 pub mod issuer;
+pub mod jws;
 pub mod legacy;
 pub mod memory;
 pub mod metadata;

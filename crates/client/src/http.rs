@@ -240,6 +240,7 @@ impl HttpClient {
             mut body,
             patient,
             not_after,
+            orders: _,
         } = exchange;
         let client = self
             .client(leg, patient)

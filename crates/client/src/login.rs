@@ -33,18 +33,20 @@ use tokio::task::AbortHandle;
 use crate::{
     cell::lock,
     config::{LoggedIn, LoginRequest},
-    crypto,
+    crypto, dpop,
     drive::poll_lock,
+    secrets::Witness,
     sessions::Sessions,
     store::{Authorization, LockName},
 };
 
 impl Sessions {
-    /// Logs in, with a person's help. Of several processes that ask at once, one shows the URL and all go on.
+    /// Logs in, with a person's help where the grant needs one. Of several processes that ask at once, one shows the URL and all go on.
     ///
     /// # Errors
     /// `denied.*`, `peer.*`, `unavailable.*`, `login.abandoned`; `unavailable.login_in_progress` where nobody can be asked
-    /// and another process is at it.
+    /// and another process is at it; `config.assertion` and `config.value` where what a grant without a person needs is not
+    /// there, or is of no use.
     pub async fn login(&self, mut request: LoginRequest) -> Result<LoggedIn, Error> {
         let inner = &self.inner;
         let asked_at = inner.clock.now();
@@ -56,10 +58,13 @@ impl Sessions {
             .refused
             .or(unanswered.as_ref().and_then(|one| one.refused));
         let challenge = unanswered.map(|one| one.challenge);
-        let patience = if inner.human.refuses() {
-            Duration::ZERO
-        } else {
+        let alone = inner.human.refuses();
+        let patience = if !alone {
             request.timeout
+        } else if request.may_need_nobody() {
+            inner.limits.lock_wait
+        } else {
+            Duration::ZERO
         };
         let name = LockName::Login(id);
         let got = poll_lock(&*inner.store, &*inner.clock, name, asked_at.mono + patience).await?;
@@ -67,7 +72,7 @@ impl Sessions {
         if let Some(adopted) = self.adopt(&request, &key, id, asked_at).await? {
             return Ok(adopted);
         }
-        if inner.human.refuses() {
+        if alone && !request.may_need_nobody() {
             return Err(Error::login(LoginCause::Never));
         }
         let binding = self.bind(&request, &key).await?;
@@ -78,7 +83,22 @@ impl Sessions {
         let (sessions, wanted, flag) = (self.clone(), request.clone(), answered.clone());
         let task = inner.spawn(async move {
             let _lease = lease;
-            let done = Box::pin(sessions.run_login(&wanted, binding, challenge, flag)).await;
+            let before = sessions.inner.store.login_outcome(id).await;
+            let mut before = before.ok().flatten().unwrap_or_default();
+            let shown = Arc::new(Witness::new(sessions.inner.secrets.clone()));
+            let attempt = Attempt {
+                refused: before.refused,
+                secrets: shown.clone(),
+                answered: flag,
+            };
+            let done = Box::pin(sessions.run_login(&wanted, binding, challenge, attempt)).await;
+            match &done {
+                Ok(_) => before.refused = None,
+                Err(Error::DeniedByIssuer { .. }) => {
+                    before.refused = shown.last(&wanted).or(before.refused);
+                }
+                Err(_) => {}
+            }
             let asked = Authorization {
                 scopes: match &done {
                     Ok(done) => done.credential.scopes_requested.clone(),
@@ -88,8 +108,7 @@ impl Sessions {
                 code: done.as_ref().err().map(|error| error.code().to_owned()),
                 step_up: wanted.step_up,
             };
-            let before = sessions.inner.store.login_outcome(id).await;
-            let outcome = before.ok().flatten().unwrap_or_default().then(asked);
+            let outcome = before.then(asked);
             if let Err(error) = sessions.inner.store.put_login_outcome(id, &outcome).await {
                 tracing::warn!(
                     code = error.code(),
@@ -182,7 +201,8 @@ impl Sessions {
             && request
                 .client
                 .as_ref()
-                .is_none_or(|client| client.id == credential.client.id);
+                .is_none_or(|client| client.id == credential.client.id)
+            && (request.unattended.is_none() || request.unattended == credential.unattended);
         let status = self.inner.status(&binding).await?;
         if !covered || is_refused(credential.version) || status.state.error().is_some() {
             return Ok(None);
@@ -246,7 +266,7 @@ impl Sessions {
         request: &LoginRequest,
         binding: Binding,
         challenge: Option<HeaderMap>,
-        answered: Arc<AtomicBool>,
+        attempt: Attempt,
     ) -> Result<Box<login::LoggedIn>, Error> {
         let inner = &self.inner;
         let former = binding.credential.clone();
@@ -255,15 +275,19 @@ impl Sessions {
             challenge,
             scopes: request.scopes.clone(),
             client: request.client.clone(),
+            unattended: request.unattended.clone(),
+            refused: attempt.refused,
             client_metadata_url: request.client_metadata_url.clone(),
             client_name: inner.client_name.clone(),
             callback: request.callback.clone(),
             process: inner.process,
+            proof_key: Some(dpop::new_key()?),
             entropy: [crypto::random(), crypto::random(), crypto::random()],
         };
         let mut driver = inner.driver(inner.http_for(&request.url)?);
         driver.human_wait = request.timeout;
-        driver.answered = answered;
+        driver.answered = attempt.answered;
+        driver.secrets = attempt.secrets;
         let done = Box::pin(driver.run(Login::new(task))).await;
         if let (Err(error), Some(former)) = (&done, former) {
             let happened = Happened::LoginFailed {
@@ -300,6 +324,13 @@ impl Sessions {
                 .map(|_| Gain::Nothing)
         }));
     }
+}
+
+/// What one run of a login is given beside what was asked for.
+struct Attempt {
+    refused: Option<[u8; 32]>,
+    secrets: Arc<Witness>,
+    answered: Arc<AtomicBool>,
 }
 
 /// Ends a login whose caller went away before the person answered; the listener and the lock go with it.

@@ -75,7 +75,11 @@ impl Cell {
         let store = &self.inner.store;
         let asked = store.login_outcome(store.binding_id(&key)).await?;
         let now = self.inner.clock.now().wall;
-        let human = !self.inner.human.refuses();
+        // Where the grant needs no person, nobody is asked but the issuer.
+        let alone = credential
+            .as_ref()
+            .is_some_and(|credential| credential.unattended.is_some());
+        let human = alone || !self.inner.human.refuses();
         match rule(&asked.unwrap_or_default(), &wanted, covered, human, now) {
             Ruling::Ask => {}
             Ruling::Denied => return Err(Error::DeniedByResource),
@@ -147,6 +151,7 @@ fn rule(asked: &LoginOutcome, wanted: &Scopes, covered: bool, human: bool, now: 
 fn as_before(cell: &Cell, credential: Option<&Credential>) -> LoginRequest {
     let key = cell.binding().key;
     let mut request = LoginRequest::new(key.url, key.account);
+    request.unattended = credential.and_then(|credential| credential.unattended.clone());
     if let Some(client) = credential.map(|credential| &credential.client) {
         match client.source {
             ClientSource::PreRegistered => request.client = Some(client.clone()),

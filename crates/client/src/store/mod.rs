@@ -230,6 +230,9 @@ pub struct LoginOutcome {
     /// The authorizations of the last ten minutes, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub authorizations: Vec<Authorization>,
+    /// The SHA-256 of an assertion that the issuer has refused: no login shows it again (EXT-41).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<[u8; 32]>,
 }
 
 /// A person was asked for scopes.
@@ -250,7 +253,8 @@ impl LoginOutcome {
     #[must_use]
     pub fn then(mut self, next: Authorization) -> Self {
         let (at, code) = (next.at, next.code.clone());
-        self.authorizations.retain(|one| one.at.until(at) < REMEMBERED);
+        self.authorizations
+            .retain(|one| one.at.until(at) < REMEMBERED);
         self.authorizations.push(next);
         let surplus = self.authorizations.len().saturating_sub(MOST_REMEMBERED);
         self.authorizations.drain(..surplus);

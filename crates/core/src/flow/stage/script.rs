@@ -122,9 +122,13 @@ pub(in crate::flow) fn connects_slowly(
 ) -> impl FnOnce(&Exchange, &mut Stage) -> Exchanged + 'static {
     let took = Duration::from_secs(9);
     move |exchange, stage| match exchange.not_after {
-        Some(end) if stage.now.mono + took >= end => {
-            failure(exchange, stage, Delivery::NotDelivered, Fault::TooLate, took)
-        }
+        Some(end) if stage.now.mono + took >= end => failure(
+            exchange,
+            stage,
+            Delivery::NotDelivered,
+            Fault::TooLate,
+            took,
+        ),
         _ => {
             stage.pass(took);
             then(exchange, stage)
@@ -196,6 +200,8 @@ pub(in crate::flow) fn client(id: &str) -> Client {
     Client {
         id: id.into(),
         secret: None,
+        secret_ref: None,
+        key: None,
         secret_expires_at: None,
         authentication: ClientAuthentication::None,
         source: ClientSource::Dynamic,
@@ -215,6 +221,8 @@ pub(in crate::flow) fn credential(generation: u64) -> Credential {
         client: client("client-1"),
         access_token: AccessToken::new(format!("at-{generation}")).unwrap(),
         token_type: TokenType::Bearer,
+        proof_key: None,
+        unattended: None,
         refresh_token: Some(RefreshToken::new(format!("rt-{generation}")).unwrap()),
         received_at: Some(start()),
         lifetime: Some(Lifetime::Stated(HOUR)),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pilotlight_core::{Error, error::LoginCause, resource::clean};
 use serde_json::{Value, json};
+use url::Url;
 
 use crate::target::Target;
 
@@ -194,8 +195,13 @@ fn hint(error: &Error, typed: Option<&str>) -> Option<String> {
         Error::DeniedByResource => {
             format!("pilotlight why {}", quoted(typed?))
         }
-        Error::NoRegistrationWay { .. } | Error::RegistrationRefused { .. } => {
-            login(" --client-id ID")
+        Error::NoRegistrationWay { redirect_uris, .. }
+        | Error::RegistrationRefused { redirect_uris, .. } => {
+            let port = redirect_uris
+                .iter()
+                .find_map(|uri| Url::parse(uri).ok()?.port());
+            let port = port.map_or_else(String::new, |port| format!(" --callback-port {port}"));
+            login(&format!(" --client-id ID{port}"))
         }
         Error::ConfigCallbackPort { .. } => login(" --callback-port 0"),
         Error::LeaseHeld { holder } | Error::LoginInProgress { holder } if holder.stopped => {
@@ -304,6 +310,16 @@ mod tests {
                 target: "mcp.linear.app/mcp".into()
             }),
             Some(format!("pilotlight login {url}"))
+        );
+        let no_way = Error::NoRegistrationWay {
+            issuer: "https://as.example".into(),
+            redirect_uris: vec!["http://127.0.0.1:33417/callback".into()],
+        };
+        assert_eq!(
+            hint_of(no_way),
+            Some(format!(
+                "pilotlight login {url} --client-id ID --callback-port 33417"
+            ))
         );
         assert_eq!(
             hint_of(Error::KeyMissing { path: "/k".into() }),

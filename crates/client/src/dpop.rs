@@ -191,7 +191,7 @@ impl Driver {
             return first;
         }
         tracing::debug!(host = exchange.host(), "the proof is made anew");
-        let limit = exchange.leg.deadline();
+        let limit = exchange.within;
         let again = self.send(self.proven(&exchange, &key, &told)?);
         let second = tokio::time::timeout_at(begun + limit, Box::pin(again)).await;
         let second = second.unwrap_or_else(|_| {

@@ -241,6 +241,7 @@ impl HttpClient {
             patient,
             not_after,
             orders: _,
+            within: _,
         } = exchange;
         let client = self
             .client(leg, patient)
@@ -286,16 +287,16 @@ impl HttpClient {
 #[async_trait]
 impl Http for HttpClient {
     async fn send(&self, exchange: Exchange) -> Exchanged {
-        let (leg, host) = (exchange.leg, exchange.host());
+        let (leg, host, within) = (exchange.leg, exchange.host(), exchange.within);
         let (begun, departure) = (self.clock.now(), Departure::default());
         // Boxed: the future of a whole exchange is large, and is held by every flow.
         let answer =
-            tokio::time::timeout(leg.deadline(), Box::pin(self.follow(exchange, &departure))).await;
+            tokio::time::timeout(within, Box::pin(self.follow(exchange, &departure))).await;
         let ended = match answer {
             Ok(Ok(reply)) => return Ok(reply),
             _ if departure.is_too_late() => Ended::before(Fault::TooLate),
             Ok(Err(ended)) => ended,
-            Err(_) => Ended::after(Fault::Deadline(leg.deadline())),
+            Err(_) => Ended::after(Fault::Deadline(within)),
         };
         let sent_at = departure.at().unwrap_or(begun);
         tracing::debug!(?leg, host, delivery = ?ended.delivery, fault = ?ended.fault, "exchange failed");

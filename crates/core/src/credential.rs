@@ -159,6 +159,15 @@ impl Version {
     pub fn succeeds(&self, other: &Self) -> bool {
         self.incarnation == other.incarnation && self.generation > other.generation
     }
+
+    /// What the next refresh brings.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self {
+            generation: Generation(self.generation.0 + 1),
+            ..self
+        }
+    }
 }
 
 /// How the access token is presented (RFC 6750, RFC 9449).

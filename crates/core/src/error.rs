@@ -148,16 +148,31 @@ pub enum Error {
     )]
     NoDpop,
     /// There is no way to become a client of this issuer by oneself (AUTH-31).
-    #[error("{} lets no program register itself; a client ID is needed", clean(.issuer))]
+    #[error(
+        "{} lets no program register itself; make a client in its console, with the redirect URI {}",
+        clean(.issuer),
+        clean(&.redirect_uris.join(" "))
+    )]
     NoRegistrationWay {
         /// The issuer.
         issuer: String,
+        /// Where the issuer has to send people back to, octet for octet.
+        redirect_uris: Vec<String>,
     },
     /// The issuer refused the registration (RFC 7591 section 3.2.2).
-    #[error("the authorization server refused to register this client: {}", clean(.error))]
+    #[error(
+        "{} refused to register this client: {}; make one in its console, with the redirect URI {}",
+        clean(.issuer),
+        clean(.error),
+        clean(&.redirect_uris.join(" "))
+    )]
     RegistrationRefused {
+        /// The issuer.
+        issuer: String,
         /// The `error` value, or the HTTP status in words.
         error: String,
+        /// Where the issuer has to send people back to, octet for octet.
+        redirect_uris: Vec<String>,
     },
 
     /// Not a URL that can be a server.

@@ -38,6 +38,8 @@ pub struct Exchange {
     pub not_after: Option<Mono>,
     /// What the driver puts in as the request departs, anew for each departure.
     pub orders: Orders,
+    /// How long it may take as a whole: the deadline of its leg, or less.
+    pub within: Duration,
 }
 
 /// What only the driver can put into a request: it needs a secret that no flow holds, or a signature.
@@ -92,6 +94,7 @@ impl Exchange {
             patient: false,
             not_after: None,
             orders: Orders::default(),
+            within: leg.deadline(),
         }
     }
 
@@ -114,6 +117,7 @@ impl Exchange {
             patient: false,
             not_after: None,
             orders: Orders::default(),
+            within: leg.deadline(),
         }
     }
 
@@ -162,7 +166,7 @@ pub enum Leg {
 }
 
 impl Leg {
-    /// How long the whole exchange may take.
+    /// How long an exchange may take as a whole.
     #[must_use]
     pub fn deadline(self) -> Duration {
         match self {
@@ -237,7 +241,7 @@ pub enum Delivery {
 pub enum Fault {
     /// The network.
     Network(NetworkFault),
-    /// The deadline of the leg.
+    /// [`Exchange::within`].
     Deadline(Duration),
     /// The connection stood after [`Exchange::not_after`]: nothing was sent.
     TooLate,

@@ -7,13 +7,13 @@
 use std::time::Duration;
 
 use crate::{
-    attempt::{ProcessId, Ruling, repeat_window},
+    attempt::{Attempt, ProcessId, Ruling, repeat_window},
     credential::{Credential, CredentialKey, Version},
     error::{Action, Error, LoginCause, Waited},
     flow::refresh::{Gain, Outcome, Task},
     freshness::{Freshness, Policy},
     notes::IssuerNotes,
-    record::{Acceptance, Record},
+    record::{Acceptance, Record, Suspicion},
     time::{Now, Wall},
 };
 
@@ -28,6 +28,16 @@ pub struct Memory {
     pub unsaved: bool,
     /// Whether `record` holds facts that the store could not note.
     pub unnoted: bool,
+    /// The attempt and the refusal that the last refresh of this process has left standing. A store that shows neither any
+    /// more has gone back: what was sent was sent, and what was refused was refused.
+    standing: Standing,
+}
+
+/// What a refresh leaves standing of a version.
+#[derive(Debug, Clone, Default)]
+struct Standing {
+    attempt: Option<Attempt>,
+    suspicion: Option<Suspicion>,
 }
 
 /// What a caller wants of a refresh.
@@ -59,6 +69,19 @@ pub enum Installed {
     Changed,
     /// Memory holds something newer of the same login: that has to go back to the store.
     Older,
+}
+
+impl Standing {
+    fn of(record: &Record) -> Self {
+        Self {
+            attempt: record.attempt,
+            suspicion: record.suspicion.clone(),
+        }
+    }
+
+    fn is_any(&self) -> bool {
+        self.attempt.is_some() || self.suspicion.is_some()
+    }
 }
 
 impl Memory {
@@ -97,6 +120,12 @@ impl Memory {
             return Installed::Older;
         }
         let mut record = record;
+        if held != found {
+            self.standing = Standing::default();
+        } else if let Some(read) = record.as_mut().filter(|read| read.suspicion.is_none()) {
+            read.attempt = read.attempt.or(self.standing.attempt);
+            read.suspicion.clone_from(&self.standing.suspicion);
+        }
         match (&self.record, &mut record) {
             // What the store could not note is known here all the same.
             (Some(known), Some(read)) if self.unnoted && held == found => read.remember(known),
@@ -210,10 +239,11 @@ impl Memory {
             refused: want.refused,
             asked: want.asked,
             unsaved: self.unsaved.then(|| Box::new(credential.clone())),
+            memory: self.record.clone().map(Box::new),
             remembered: self
                 .record
                 .as_ref()
-                .filter(|_| self.unnoted)
+                .filter(|_| self.unnoted || self.standing.is_any())
                 .cloned()
                 .map(Box::new),
             process,
@@ -236,9 +266,13 @@ impl Memory {
         } = outcome;
         let mut installed = Installed::Same;
         if record.is_some() {
-            self.unnoted = false;
+            (self.unnoted, self.standing) = (false, Standing::default());
+            let standing = record.as_ref().map(Standing::of).unwrap_or_default();
             installed = self.install(record, Some(notes), unsaved);
             self.unnoted = unnoted;
+            if installed != Installed::Older {
+                self.standing = standing;
+            }
         }
         (installed, result)
     }

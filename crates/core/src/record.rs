@@ -55,8 +55,8 @@ impl Record {
     pub fn remember(&mut self, known: &Self) {
         if known.version() == self.version() {
             self.attempt = self.attempt.or(known.attempt);
-            self.backoff = self.backoff.take().or_else(|| known.backoff.clone());
-            self.suspicion = self.suspicion.take().or_else(|| known.suspicion.clone());
+            self.backoff = later(self.backoff.take(), &known.backoff, |pause| pause.at);
+            self.suspicion = later(self.suspicion.take(), &known.suspicion, |doubt| doubt.at);
         }
     }
 
@@ -66,6 +66,24 @@ impl Record {
         self.credential
             .as_ref()
             .map(|credential| credential.version)
+    }
+}
+
+/// Of a fact in the store and the same one in memory, the one that was learned later: the other was known to whoever learned
+/// it. Where no clock tells, that of the store.
+fn later<T: Clone>(
+    stored: Option<T>,
+    known: &Option<T>,
+    at: impl Fn(&T) -> Option<Stamp>,
+) -> Option<T> {
+    let overtakes = |stored: &T, known: &T| match (at(stored), at(known)) {
+        (Some(stored), Some(known)) => stored.boot == known.boot && known.mono > stored.mono,
+        _ => false,
+    };
+    match (stored, known) {
+        (Some(stored), Some(known)) if !overtakes(&stored, known) => Some(stored),
+        (stored, None) => stored,
+        (_, Some(known)) => Some(known.clone()),
     }
 }
 
@@ -215,5 +233,46 @@ mod tests {
                 .allowed_at(Some(Duration::from_secs(3600))),
             start + FORCED_SPACING
         );
+    }
+
+    /// I-9, I-1: the store has an older back-off and an older refusal than the ones it could not note: the later ones count.
+    /// What another process noted after that counts in their place.
+    #[test]
+    fn what_was_learned_later_counts() {
+        let at = |ms: u64, boot: u8| Stamp {
+            wall: Wall(1_000_000 + ms),
+            mono: crate::time::Mono(ms),
+            boot: crate::time::BootId([boot; 16]),
+        };
+        let learned = |ms: u64, boot: u8| {
+            let why = crate::Error::StoreUnavailable { why: "full".into() };
+            let now = at(ms, boot);
+            let suspicion = Suspicion {
+                cause: LoginCause::Never,
+                since: now.wall,
+                probes: 0,
+                next_probe_at: None,
+                at: Some(now),
+            };
+            Record {
+                backoff: Some(Backoff::after(None, &Failed::once(&why), 0.5, now)),
+                suspicion: Some(suspicion),
+                ..Record::default()
+            }
+        };
+        let read = |stored: &Record, known: &Record| {
+            let mut record = stored.clone();
+            record.remember(known);
+            record
+        };
+        let (early, late) = (learned(1_000, 1), learned(9_000, 1));
+        assert_eq!(read(&early, &late), late);
+        assert_eq!(read(&late, &early), late);
+        assert_eq!(read(&Record::default(), &late), late);
+        assert_eq!(read(&early, &Record::default()), early);
+        // After a restart of the machine only the wall clock could tell, and that may have jumped.
+        let restarted = learned(5_000, 2);
+        assert_eq!(read(&early, &restarted), early);
+        assert_eq!(read(&restarted, &late), restarted);
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     assertion::ClientKey,
     error::Error,
     exchange::{Exchange, Leg},
+    issuer::Issuer,
     metadata::ServerMetadata,
     reference::SecretRef,
     resource::is_loopback,
@@ -173,6 +174,27 @@ impl Client {
     }
 }
 
+/// What kind of program a client is (OpenID Connect Registration section 2): it decides which redirect URIs an issuer takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum ApplicationType {
+    /// On a person's machine, with redirect URIs on loopback (AUTH-37).
+    #[default]
+    Native,
+    /// Hosted; some issuers take loopback URIs from these only.
+    Web,
+}
+
+impl ApplicationType {
+    /// The registered name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Web => "web",
+        }
+    }
+}
+
 /// What a client says about itself when it registers (RFC 7591 section 2).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientMetadata {
@@ -180,6 +202,8 @@ pub struct ClientMetadata {
     pub client_name: String,
     /// Where the issuer may send a person back to (AUTH-43).
     pub redirect_uris: Vec<String>,
+    /// What kind of program it is.
+    pub application_type: ApplicationType,
     /// The scopes that it may ask for.
     pub scope: Option<Scopes>,
     /// The page of the program.
@@ -202,12 +226,12 @@ impl ClientMetadata {
         }
     }
 
-    /// Writes the registration request: a native application (AUTH-37) that refreshes (AUTH-91) and uses codes only.
+    /// Writes the registration request: an application that refreshes (AUTH-91) and uses codes only.
     #[must_use]
     pub fn to_json(&self, authentication: ClientAuthentication) -> Vec<u8> {
         let mut fields = Map::new();
         let mut put = |name: &str, value: Value| fields.insert(name.to_owned(), value);
-        put("application_type", json!("native"));
+        put("application_type", json!(self.application_type.as_str()));
         put("client_name", json!(self.client_name));
         put("redirect_uris", json!(self.redirect_uris));
         put(
@@ -353,7 +377,7 @@ pub fn parse_registration(
 /// An answer that is no verdict (429, 5xx) is an error that passes by itself; everything else is
 /// [`Error::RegistrationRefused`] with the issuer's own `error` (AUTH-38), or the HTTP status where it gives none.
 #[must_use]
-pub fn parse_refusal(status: u16, body: &[u8]) -> Error {
+pub fn parse_refusal(status: u16, body: &[u8], issuer: &Issuer, asked: &ClientMetadata) -> Error {
     match status {
         429 => Error::RateLimited { retry_after: None },
         500.. => Error::ServerError {
@@ -362,7 +386,11 @@ pub fn parse_refusal(status: u16, body: &[u8]) -> Error {
         },
         _ => {
             let error = refusal(body).map_or_else(|| format!("HTTP {status}"), |(error, _)| error);
-            Error::RegistrationRefused { error }
+            Error::RegistrationRefused {
+                issuer: issuer.as_str().to_owned(),
+                error,
+                redirect_uris: asked.redirect_uris.clone(),
+            }
         }
     }
 }

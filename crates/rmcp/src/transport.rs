@@ -31,7 +31,7 @@ use http::{
 use pilotlight::{Body, Session};
 use pilotlight_core::{Error, error::NetworkFault};
 use rmcp::{
-    model::{ClientJsonRpcMessage, ClientRequest, ProtocolVersion},
+    model::{ClientJsonRpcMessage, ClientNotification, ClientRequest, ProtocolVersion},
     transport::{
         StreamableHttpClientTransport,
         common::http_header::{HEADER_LAST_EVENT_ID, HEADER_SESSION_ID},
@@ -44,7 +44,10 @@ use rmcp::{
 use sse_stream::Sse;
 
 mod answer;
+mod opening;
 mod sse;
+
+use opening::Opening;
 
 pub(crate) use sse::Broken;
 
@@ -53,6 +56,7 @@ pub(crate) use sse::Broken;
 pub struct Transport {
     session: Session,
     state: Arc<Mutex<State>>,
+    opening: Opening,
 }
 
 #[derive(Default)]
@@ -79,6 +83,7 @@ impl Transport {
         Self {
             session,
             state: Arc::default(),
+            opening: Opening::default(),
         }
     }
 
@@ -220,6 +225,9 @@ impl StreamableHttpClient for Transport {
             .header(CONTENT_TYPE, answer::JSON);
         if let Some(session) = &session_id {
             request = request.header(HEADER_SESSION_ID, session_header(session)?);
+            if matches!(message, ClientJsonRpcMessage::Request(_)) {
+                self.opening.settled(session).await;
+            }
         }
         let message = with_handshake_version(message);
         let body = serde_json::to_vec(&message)?.into();
@@ -229,6 +237,11 @@ impl StreamableHttpClient for Transport {
             in_session: session_id.is_some(),
         };
         let answer = answer::of(question, response, limits).await?;
+        if let Some(session) = &session_id
+            && begins_session(&message)
+        {
+            self.opening.expect(Arc::clone(session));
+        }
         Ok(answer.into_rmcp(|body| self.events(body, session_id, None, limits.max_sse_event_size)))
     }
 
@@ -288,6 +301,8 @@ impl StreamableHttpClient for Transport {
             // Of rmcp's errors the one that ends its attempts.
             return Err(StreamableHttpError::ServerDoesNotSupportSse);
         }
+        let own_stream = session_id.clone().filter(|_| last_event_id.is_none());
+        let _attempt = self.opening.attempt(own_stream);
         let mut request = Request::get(uri.as_ref()).header(ACCEPT, answer::ACCEPTED);
         if let Some(session) = &session_id {
             request = request.header(HEADER_SESSION_ID, session_header(session)?);
@@ -322,6 +337,12 @@ fn with_handshake_version(mut message: ClientJsonRpcMessage) -> ClientJsonRpcMes
         initialize.params.protocol_version = ProtocolVersion::LATEST_WITH_INITIALIZE;
     }
     message
+}
+
+/// Whether rmcp opens the session's own stream once this has been answered.
+fn begins_session(message: &ClientJsonRpcMessage) -> bool {
+    matches!(message, ClientJsonRpcMessage::Notification(notification)
+        if matches!(notification.notification, ClientNotification::InitializedNotification(_)))
 }
 
 /// A session ID as a header value that is not shown (TR-39).

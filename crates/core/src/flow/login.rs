@@ -30,7 +30,7 @@ use crate::{
     grant::AuthorizationRequest,
     issuer::Issuer,
     pkce::{Pkce, state_from_entropy},
-    registration::Client,
+    registration::{ApplicationType, Client},
     resource::is_loopback,
     scope::Scopes,
     secret::{AuthorizationCode, StateParameter},
@@ -130,6 +130,8 @@ struct Known {
     discovered: Discovered,
     registrations: Vec<Registration>,
     scopes: Scopes,
+    /// As what to register.
+    application_type: ApplicationType,
 }
 
 /// One authorization request: the issuer is recorded with the verifier and the state (AUTH-62).

@@ -310,6 +310,18 @@ pub struct Callback {
     pub path: String,
 }
 
+impl Callback {
+    /// The port that is named where a redirect URI has to be entered by hand, and none was asked for.
+    pub const CONSOLE_PORT: u16 = 33417;
+
+    /// The redirect URI to enter in an issuer's console: most want it to the octet, and so with its port.
+    #[must_use]
+    pub fn in_a_console(&self) -> String {
+        let port = self.port.unwrap_or(Self::CONSOLE_PORT);
+        format!("http://{}:{port}{}", self.host, self.path)
+    }
+}
+
 impl Default for Callback {
     fn default() -> Self {
         Self {

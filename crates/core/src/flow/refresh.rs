@@ -21,8 +21,6 @@ mod note;
 mod reach;
 mod settle;
 
-use std::time::Duration;
-
 use crate::{
     attempt::{Attempt, ProcessId},
     credential::{Credential, CredentialKey, Version},
@@ -51,6 +49,8 @@ pub struct Task {
     pub asked: bool,
     /// A version that neither store nor spool has taken yet.
     pub unsaved: Option<Box<Credential>>,
+    /// What memory holds: where the store turns out to have gone back, that is the newest copy.
+    pub memory: Option<Box<Record>>,
     /// What an earlier run learned and the store could not note: it counts while its version is the stored one.
     pub remembered: Option<Box<Record>>,
     /// Which process this is.
@@ -117,6 +117,8 @@ pub struct Refresh {
     in_slot: bool,
     /// Whether the call comes before its time, because the issuer is back.
     early: bool,
+    /// What is known of the calls of this run, and may have been noted nowhere.
+    known: Option<Box<(Record, IssuerNotes)>>,
 }
 
 #[derive(Debug)]
@@ -143,7 +145,7 @@ enum State {
     ExpectNote(Box<Call>),
     ExpectSlot(Box<Call>, Error),
     ExpectToken(Box<Call>),
-    ExpectTrialNotes(Box<Call>, Duration),
+    ExpectTrialNotes(Box<Call>, Error),
     ExpectTrial(Box<Call>, Mono),
     ExpectPause(Box<Call>, Mono),
     ExpectCommit(Box<Call>, Box<Credential>),
@@ -192,6 +194,12 @@ struct Call {
     window_from: Now,
     /// When the latest call of this run left.
     left_at: Now,
+    /// When the first was decided: from then on the lease is held for calls.
+    begun_at: Now,
+    /// Whether nobody had called before this run.
+    is_first: bool,
+    /// How the latest call of this run failed.
+    failed: Option<Error>,
     /// When the first of this run left on which the issuer has acted for certain.
     acted: Option<Now>,
 }
@@ -208,6 +216,7 @@ impl Refresh {
             unnoted: false,
             in_slot: false,
             early: false,
+            known: None,
         }
     }
 
@@ -246,6 +255,32 @@ impl Refresh {
         self.next(state, Act::Reread(key))
     }
 
+    /// The store has gone back behind what memory holds, and nobody has looked since: what it holds now is spent, and never
+    /// sent (I-2). Memory brings its own back, with what it knows of it.
+    fn bring_back(&mut self, reading: &Reading) {
+        let (Some(known), Some(stored)) = (&self.task.memory, version_of(&reading.record)) else {
+            return;
+        };
+        if known.version().is_some_and(|held| held.succeeds(&stored)) {
+            let copy = known.credential.clone().map(Box::new);
+            let known = known.clone();
+            self.task.unsaved = self.task.unsaved.take().or(copy);
+            self.task.remembered = self.task.remembered.take().or(Some(known));
+        }
+    }
+
+    /// What this run has sent may be noted nowhere: a second look at the store must not forget it (I-3).
+    fn keep_in_mind(&mut self, call: &Call) {
+        if call.sent > 0 {
+            let record = Record {
+                attempt: call.found,
+                ..call.record.clone()
+            };
+            self.task.remembered = Some(Box::new(record.clone()));
+            self.known = Some(Box::new((record, call.reading.notes.clone())));
+        }
+    }
+
     fn event(&self, now: Now, happened: Happened) -> Event {
         Event {
             at: now.wall,
@@ -280,6 +315,7 @@ impl Flow for Refresh {
             (State::ExpectLease, Answer::Locked(Ok(fence))) => self.reread(fence, false),
             (State::ExpectLease, Answer::Locked(Err(error))) => Turn::Done(failed(error)),
             (State::ExpectRecord { fence, merged }, Answer::Read(Ok(reading))) => {
+                self.bring_back(&reading);
                 self.decide(fence, *reading, merged, now)
             }
             (State::ExpectRecord { .. }, Answer::Read(Err(error))) => self.unlock(failed(error)),
@@ -310,15 +346,18 @@ impl Flow for Refresh {
             (State::ExpectIssuer { fence, reading }, Answer::Exchanged(exchanged)) => {
                 self.looked(fence, *reading, &exchanged, now)
             }
-            (State::ExpectNote(call), Answer::Noted(noted)) => self.noted(call, noted, now),
+            (State::ExpectNote(call), Answer::Noted(noted)) => {
+                self.keep_in_mind(&call);
+                self.noted(call, noted, now)
+            }
             (State::ExpectSlot(call, refused), Answer::Done(spooled)) => {
                 self.spooled_attempt(call, refused, spooled, now)
             }
-            // A repeat whose connection stood too late has not left: what is stored says what may follow (F-04).
-            (State::ExpectToken(call), Answer::Exchanged(Err(failure)))
+            (State::ExpectToken(mut call), Answer::Exchanged(Err(failure)))
                 if failure.fault == Fault::TooLate =>
             {
-                self.reread(call.attempt.fence, true)
+                call.sent = call.sent.saturating_sub(1);
+                self.too_late(call, now)
             }
             (State::ExpectToken(mut call), Answer::Exchanged(exchanged)) => {
                 let sent_at = match &exchanged {
@@ -408,8 +447,8 @@ impl Flow for Refresh {
                 Answer::Done(_),
             ) => self.unlock(*outcome),
             (State::ExpectHealed(outcome, then), Answer::Done(_)) => self.then(outcome, then),
-            (State::ExpectTrialNotes(call, pause), Answer::Read(read)) => {
-                self.dead_path(call, pause, read.ok(), now)
+            (State::ExpectTrialNotes(call, error), Answer::Read(read)) => {
+                self.dead_path(call, error, read.ok(), now)
             }
             (State::ExpectUnlock(outcome), Answer::Done(_)) => Turn::Done(*outcome),
             _ => Turn::Done(failed(Error::Bug {

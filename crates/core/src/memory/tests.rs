@@ -214,6 +214,72 @@ fn an_abandoned_attempt_is_found_in_time() {
     assert!(!finds(&memory, 85), "this issuer forgives nothing");
 }
 
+/// I-3, F-21: the store lost the note of a call and nothing else, as a copy that was restored does: whoever sent it knows, until
+/// it is told what came of it.
+#[test]
+fn who_has_sent_a_call_remembers_it() {
+    let attempt = Attempt {
+        generation: Generation(3),
+        number: 1,
+        label: None,
+        fence: 1,
+        process: ProcessId::default(),
+        first_sent_at: at(80),
+        sent_at: at(80),
+    };
+    let mut sent = login(3);
+    sent.attempt = Some(attempt);
+    let ended = |record: &Record| Outcome {
+        record: Some(record.clone()),
+        notes: IssuerNotes::default(),
+        result: Ok(Gain::Uncertain),
+        unsaved: false,
+        unnoted: false,
+    };
+    let mut memory = holding(3);
+    memory.settle(ended(&sent)).1.unwrap();
+    memory.install(Some(login(3)), None, false);
+    assert_eq!(memory.record.as_ref().unwrap().attempt, Some(attempt));
+    let task = memory.task(
+        Want::default(),
+        ProcessId::default(),
+        [0; 32],
+        Policy::default(),
+    );
+    assert_eq!(task.unwrap().remembered.unwrap().attempt, Some(attempt));
+
+    let mut refused = login(3);
+    refused.suspicion = Some(Suspicion {
+        cause: LoginCause::Never,
+        since: at(80).wall,
+        probes: 0,
+        next_probe_at: None,
+        at: None,
+    });
+    memory.install(Some(refused.clone()), None, false);
+    assert_eq!(
+        memory.record.as_ref().unwrap().attempt,
+        None,
+        "that is what came of it"
+    );
+    memory.settle(ended(&refused)).1.unwrap();
+    memory.install(Some(login(3)), None, false);
+    let known = memory.record.as_ref().unwrap();
+    assert_eq!(known.suspicion, refused.suspicion, "lost by the store");
+    assert_eq!(known.attempt, None);
+    memory.install(Some(login(4)), None, false);
+    memory.install(Some(login(4)), None, false);
+    assert_eq!(
+        memory.record.as_ref().unwrap().attempt,
+        None,
+        "another version"
+    );
+    memory.settle(ended(&sent)).1.unwrap_or(Gain::Nothing);
+    memory.settle(ended(&login(4))).1.unwrap();
+    memory.install(Some(login(4)), None, false);
+    assert_eq!(memory.record.as_ref().unwrap().attempt, None, "taken back");
+}
+
 /// I-1, I-3, I-9: what no store could note is not forgotten at the next look at it, until the version is another.
 #[test]
 fn a_look_at_the_store_forgets_nothing() {

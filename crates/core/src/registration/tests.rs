@@ -211,31 +211,34 @@ fn an_unsafe_management_url_is_dropped() {
     }
 }
 
-/// AUTH-38: a refusal names the issuer's own error; what passes by itself is none.
+/// AUTH-38: a refusal names the issuer, its own error, and what to enter by hand; what passes by itself is none.
 #[test]
 fn a_refusal_names_the_error() {
+    let issuer = Issuer::parse("https://as.example").unwrap();
+    let uri = "http://127.0.0.1:50000/callback".to_owned();
+    let asked = ClientMetadata::new("Pilotlight".into(), vec![uri.clone()], None);
+    let told = |status, body: &[u8]| parse_refusal(status, body, &issuer, &asked);
     let refused = |error: &str| Error::RegistrationRefused {
+        issuer: issuer.as_str().to_owned(),
         error: error.into(),
+        redirect_uris: vec![uri.clone()],
     };
     let body = br#"{"error":"invalid_redirect_uri","error_description":"\u001b]52;x"}"#;
-    assert_eq!(parse_refusal(400, body), refused("invalid_redirect_uri"));
-    assert_eq!(parse_refusal(403, b"<html>"), refused("HTTP 403"));
+    assert_eq!(told(400, body), refused("invalid_redirect_uri"));
+    assert_eq!(told(403, b"<html>"), refused("HTTP 403"));
     assert_eq!(
-        parse_refusal(400, br#"{"error":"\u001b]52;c"}"#),
+        told(400, br#"{"error":"\u001b]52;c"}"#),
         refused("HTTP 400"),
         "T-21"
     );
     assert_eq!(
-        parse_refusal(503, body),
+        told(503, body),
         Error::ServerError {
             status: 503,
             retry_after: None
         }
     );
-    assert_eq!(
-        parse_refusal(429, b""),
-        Error::RateLimited { retry_after: None }
-    );
+    assert_eq!(told(429, b""), Error::RateLimited { retry_after: None });
 }
 
 /// AUTH-44: the method follows what the server offers; a silent document offers Basic.

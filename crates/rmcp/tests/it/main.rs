@@ -7,3 +7,4 @@ mod origin;
 mod support;
 mod transport;
 mod transport_hostile;
+mod transport_order;

@@ -153,7 +153,8 @@ pub(crate) fn serve(
     requests
 }
 
-async fn read(stream: &mut TcpStream) -> String {
+/// One request, whole.
+pub(crate) async fn read(stream: &mut TcpStream) -> String {
     let mut text = String::new();
     let mut buffer = [0; 4096];
     loop {

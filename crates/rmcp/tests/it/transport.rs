@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use pilotlight::core::{Error, error::LoginCause};
+use pilotlight::{
+    Sessions,
+    core::{Error, error::LoginCause},
+};
 use pilotlight_rmcp::{ConnectError, Wire, cause, connect, connect_on};
 use pilotlight_testkit::mcp_server::{Answers, Wires};
 use rmcp::{
@@ -142,7 +145,16 @@ async fn calls_go_on_while_tokens_end() {
 #[tokio::test]
 async fn the_cause_of_a_failure_is_found() {
     let world = World::start(|_| {}).await;
-    let client = connect(world.session.clone(), ()).await.unwrap();
+    let binding = world.session.status().await.unwrap().binding;
+    // A program without a person, on the same store: nobody can be asked for more.
+    let alone = Sessions::builder(world.sessions.store().clone())
+        .open()
+        .unwrap();
+    let session = alone
+        .get(&binding.key.url, &binding.key.account)
+        .await
+        .unwrap();
+    let client = connect(session.clone(), ()).await.unwrap();
     let error = client
         .call_tool(CallToolRequestParams::new("admin"))
         .await
@@ -158,17 +170,10 @@ async fn the_cause_of_a_failure_is_found() {
         "{scopes:?}"
     );
 
-    let key = world
-        .sessions
-        .status(&world.session.status().await.unwrap().binding)
-        .await
-        .unwrap()
-        .binding
-        .key;
-    world.sessions.logout(&key, false).await.unwrap();
+    alone.logout(&binding.key, false).await.unwrap();
     let error = echo(&client, "x").await.unwrap_err();
     assert_eq!(cause(&error), Some(&Error::login(LoginCause::Never)));
-    match connect(world.session.clone(), ()).await {
+    match connect(session, ()).await {
         Err(error @ ConnectError::Session(_)) => {
             assert_eq!(cause(&error).map(Error::code), Some("login.never"))
         }

@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "it tells how long it took")]
 
 use std::{
+    collections::BTreeMap,
     process::ExitCode,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
@@ -245,18 +246,25 @@ fn replay_one(setup: &Setup, seed: u64) -> ExitCode {
 fn variants(args: &Args) -> ExitCode {
     let mut missed = false;
     println!(
-        "{:<26} {:>6} {:>6} {:>6}",
+        "{:<26} {:>6} {:>6} {:>6}  caught by",
         "known-bad program", "least", "median", "most"
     );
     for variant in Variant::ALL {
+        let mut by = BTreeMap::<&str, u32>::new();
         let mut taken: Vec<u64> = (0..STARTS)
             .map(|start| {
                 let mut setup = setup(args, Grace(Duration::ZERO));
                 setup.variant = Some(variant);
                 let first = args.from + start * 10_000;
-                let caught =
-                    (first..first + MOST_SEEDS).find(|seed| simulate(&setup, *seed).failed_us());
-                caught.map_or(u64::MAX, |seed| seed - first + 1)
+                for seed in first..first + MOST_SEEDS {
+                    let report = simulate(&setup, seed);
+                    if report.failed_us() {
+                        let id = report.broken.first().map_or("I-20", |broken| broken.id);
+                        *by.entry(id).or_default() += 1;
+                        return seed - first + 1;
+                    }
+                }
+                u64::MAX
             })
             .collect();
         taken.sort_unstable();
@@ -269,12 +277,17 @@ fn variants(args: &Args) -> ExitCode {
                 n.to_string()
             }
         };
+        let by: Vec<String> = by
+            .iter()
+            .map(|(id, times)| format!("{id} x{times}"))
+            .collect();
         println!(
-            "{:<26} {:>6} {:>6} {:>6}",
+            "{:<26} {:>6} {:>6} {:>6}  {}",
             variant.to_string(),
             told(least),
             told(median),
-            told(most)
+            told(most),
+            by.join(", ")
         );
     }
     ExitCode::from(u8::from(missed))

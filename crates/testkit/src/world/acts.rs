@@ -2,17 +2,18 @@
 
 use pilotlight_core::{
     Error,
-    attempt::Attempt,
+    attempt::{Attempt, repeat_window},
     credential::Version,
     flow::{
         Act, Answer, Expects, Flow, Step, Turn, login::Login, logout::Logout, refresh::Refresh,
     },
     memory::Want,
+    notes::IssuerNotes,
     record::Fact,
     time::Now,
 };
 
-use super::{Ambush, Event, Kind, Run, Variant, World, people};
+use super::{Ambush, Event, Kind, Run, Variant, World, judge::AboutAttempt, people};
 
 /// A flow of any kind.
 #[derive(Debug)]
@@ -76,7 +77,7 @@ impl World {
         flow: AnyFlow,
         want: Want,
     ) -> usize {
-        let run = self.runs.len();
+        let (run, held) = (self.runs.len(), self.memory(process, login).version());
         self.runs.push(Some(Box::new(Run {
             process,
             epoch: self.processes[process].epoch,
@@ -86,9 +87,11 @@ impl World {
             act: None,
             answer: None,
             want,
+            held,
             began_at: self.now,
             attempt: None,
             noted_while: super::store::Health::Well,
+            noted_at: self.now,
             stopped_at: 0,
         })));
         self.advance(run, None);
@@ -225,6 +228,7 @@ impl World {
         };
         let (process, login) = (own.process, own.login);
         let is_refresh = matches!(own.flow, Some(AnyFlow::Refresh(_)));
+        let about = AboutAttempt::of(&act);
         let mut answer = self.store_act(run, login, is_refresh, act);
         let lossy = self.plan.has(Kind::StoreLostAnswer) && !self.quiet && self.now > super::CALM;
         if lossy && self.random.chance(0.01) {
@@ -238,6 +242,7 @@ impl World {
                 _ => {}
             }
         }
+        self.judge.attempt_answered(login, about, &answer, self.now);
         self.trace
             .mark([self.now, process as u64, login as u64, step.into()]);
         let takes = self.random.below(3);
@@ -290,6 +295,7 @@ impl World {
                     facts.retain(|fact| !matches!(fact, Fact::Attempt(_)));
                 }
                 let done = self.store.note(login, version, &facts);
+                self.learned(run, login, &facts, matches!(done, Ok(true)));
                 self.attempted(run, login, version, noted);
                 Answer::Noted(if naive { Ok(true) } else { done })
             }
@@ -362,7 +368,13 @@ impl World {
                 }
                 if self.store.health == super::store::Health::Well {
                     self.trace.say(self.now, || format!("learned: {notes:?}"));
-                    self.store.notes = self.store.notes.joined(&notes);
+                    let limit = self.setup.policy.repeat_limit;
+                    let window = |notes: &IssuerNotes| repeat_window(notes.grace(wall), limit);
+                    let learned = self.store.notes.joined(&notes);
+                    if window(&learned) < window(&self.store.notes) {
+                        self.judge.past.narrowed(self.now);
+                    }
+                    self.store.notes = learned;
                 } else if notes.reuse_grace != self.store.notes.reuse_grace {
                     self.report.unlearned += 1;
                 }
@@ -399,6 +411,7 @@ impl World {
         if let (Some(attempt), Some(run)) = (attempt, self.runs[run].as_deref_mut()) {
             run.attempt = Some((version, attempt, held == Some(attempt)));
             run.noted_while = self.store.health;
+            run.noted_at = self.now;
             self.after(STANDS, Event::AttemptStands { login });
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue};
 use pilotlight_core::{
     attempt::Label,
+    credential::Version,
     error::NetworkFault,
     exchange::{self, Delivery, Exchange, Failure, Fault, Leg, Reply},
     flow::Answer,
@@ -14,7 +15,7 @@ use pilotlight_core::{
 use super::{
     Call, CallId, Event, ISSUER, Variant, World,
     judge::number,
-    network::{DEADLINE, Failed, Fate, Outage, fate},
+    network::{DEADLINE, Failed, Fate, Outage, fate, stands_after},
 };
 
 impl World {
@@ -45,16 +46,27 @@ impl World {
         if exchange.url.host_str() != Some("as.example") {
             self.broken("I-15", || format!("secrets go to {}", exchange.url));
         }
-        let fate = if self.now < super::CALM || self.quiet {
-            let none = super::Plan {
-                faults: super::Faults::default(),
+        let mut none = None;
+        let (plan, outage) = if self.now < super::CALM || self.quiet {
+            let faults = super::Faults::default();
+            let calm = none.insert(super::Plan {
+                faults,
                 ..self.plan.clone()
-            };
-            fate(self.now, &none, None, &mut self.random)
+            });
+            (&*calm, None)
         } else {
-            fate(self.now, &self.plan, self.outage, &mut self.random)
+            (&self.plan, self.outage)
         };
-        let mut fate = fate;
+        let stands = stands_after(plan, &mut self.random);
+        let mut fate = fate(self.now + stands, plan, outage, &mut self.random);
+        let sent_at = Now {
+            wall: sent_at.wall + Duration::from_millis(stands),
+            mono: sent_at.mono + Duration::from_millis(stands),
+            ..sent_at
+        };
+        if let Some((at, Failed::Deadline)) = &mut fate.fails {
+            *at = self.now + DEADLINE;
+        }
         let stopped = self.runs[run]
             .as_deref()
             .is_some_and(|own| own.stopped_at == step);
@@ -65,7 +77,32 @@ impl World {
         }
         let id = self.calls.len();
         let epoch = self.processes[process].epoch;
+        let attempt = self.runs[run].as_deref().and_then(|own| own.attempt);
+        let version = attempt.map(|(version, ..)| version);
+        let mut call = Call {
+            run,
+            step,
+            process,
+            epoch,
+            login,
+            sent_at: self.now + stands,
+            presents,
+            version,
+            label: attempt.and_then(|(_, attempt, _)| attempt.label),
+            fate,
+            noted: true,
+            stopped,
+            not_delivered: false,
+            processed_at: None,
+            answer: None,
+            answered_at: None,
+            failed: None,
+        };
+        if exchange.not_after.is_some_and(|end| sent_at.mono >= end) {
+            return self.stays(call, sent_at);
+        }
         let (label, noted) = self.check_send(run, presents);
+        self.check_window(version, label, self.now + stands);
         // Two paths died together: both calls are repeated, and one of them was on trial.
         let dead = self.calls.iter().rev().find(|call| call.run == run);
         let dead = dead.is_some_and(|call| matches!(call.failed, Some((_, Failed::DeadPath))));
@@ -83,32 +120,52 @@ impl World {
         self.report.labelled += u64::from(label.is_some());
         self.trace.say(self.now, || match presents {
             Some((family, number)) => format!(
-                "p{process} login {login}: call {id} presents {family}.{number} {label:?} {fate:?}"
+                "p{process} login {login}: call {id} presents {family}.{number} {label:?} {:?}",
+                call.fate
             ),
             None => format!("p{process} login {login}: call {id} presents a code"),
         });
-        self.schedule_call(id, &fate);
-        self.calls.push(Call {
-            run,
-            step,
-            process,
-            epoch,
-            login,
-            sent_at: self.now,
-            presents,
-            label,
-            fate,
-            noted,
-            stopped,
-            not_delivered: false,
-            processed_at: None,
-            answer: None,
-            answered_at: None,
-            failed: None,
-        });
+        self.schedule_call(id, &call.fate);
+        (call.label, call.noted) = (label, noted);
+        self.calls.push(call);
         // The client stamps a request as it leaves; the answer carries that stamp.
         if let Some(own) = self.runs[run].as_deref_mut() {
             own.answer = Some(Answer::Exchanged(Err(failure(Failed::Deadline, sent_at))));
+        }
+    }
+
+    /// The connection stood too late for a repeat: it is not sent.
+    fn stays(&mut self, mut call: Call, sent_at: Now) {
+        let (process, login, run, stood) = (call.process, call.login, call.run, call.sent_at);
+        self.trace.say(self.now, || {
+            format!("p{process} login {login}: a repeat is not sent: its connection stood too late")
+        });
+        call.fate = Fate::default();
+        call.not_delivered = true;
+        call.failed = Some((stood, Failed::NotConnected));
+        call.sent_at = self.now;
+        self.calls.push(call);
+        let late = Failure {
+            fault: Fault::TooLate,
+            ..failure(Failed::NotConnected, sent_at)
+        };
+        self.answer_at(run, stood, Answer::Exchanged(Err(late)));
+    }
+
+    /// F-04, I-1: a repeat leaves while its window is open, however long its connection takes.
+    fn check_window(&mut self, version: Option<Version>, label: Option<Label>, leaves: u64) {
+        if label != Some(Label::RetryAmbiguous) {
+            return;
+        }
+        let mut earlier = self.calls.iter().rev();
+        let Some(first) = earlier.find(|call| call.version == version && call.label.is_none())
+        else {
+            return;
+        };
+        let limit = self.setup.policy.repeat_limit.as_millis() as u64;
+        let age = leaves - first.sent_at.min(leaves);
+        if age > limit {
+            self.broken("I-1", || format!("a repeat leaves {age} ms after its call"));
         }
     }
 
@@ -129,6 +186,16 @@ impl World {
 
     /// The issuer reads a token request.
     pub(super) fn at_issuer(&mut self, id: CallId) {
+        let Call {
+            process,
+            epoch,
+            sent_at,
+            ..
+        } = self.calls[id];
+        let died = self.judge.died.get(&(process, epoch));
+        if died.is_some_and(|died| *died < sent_at) {
+            return;
+        }
         let (presents, login) = (self.calls[id].presents, self.calls[id].login);
         let was =
             presents.and_then(|(family, _)| self.issuer.families.get(family).map(|f| f.ended));

@@ -206,8 +206,8 @@ impl World {
                 (0..self.processes.len()).for_each(|process| self.pause(process, lasts));
                 self.roam();
             }
-            Timed::ClockJump { by } => self.machine.wall_offset += by,
-            Timed::ClockRight => self.machine.wall_offset = 0,
+            Timed::ClockJump { by } => self.set_wall(self.machine.wall_offset + by),
+            Timed::ClockRight => self.set_wall(0),
             Timed::Reboot { lasts } => {
                 for process in 0..self.processes.len() {
                     self.crash(process);
@@ -217,7 +217,7 @@ impl World {
                 self.machine.booted_at = self.now;
                 if self.plan.has(Kind::ClockJump) {
                     // No battery: 1970, until the network says what time it is.
-                    self.machine.wall_offset = -((super::START_WALL + self.now) as i64) + 1_000;
+                    self.set_wall(-((super::START_WALL + self.now) as i64) + 1_000);
                     self.after(lasts + 45_000, Event::Fault(Timed::ClockRight));
                 }
             }
@@ -228,14 +228,17 @@ impl World {
             }
             Timed::OutageOver => self.outage = None,
             Timed::Disk(health, lasts) => {
-                self.store.health = health;
+                self.set_disk(health);
                 self.after(lasts, Event::Fault(Timed::DiskWell));
             }
-            Timed::DiskWell => self.store.health = Health::Well,
-            Timed::Stall { lasts } => self.stalled_until = self.now + lasts,
+            Timed::DiskWell => self.set_disk(Health::Well),
+            Timed::Stall { lasts } => {
+                self.stalled_until = self.now + lasts;
+                self.judge.past.stalled(self.now, self.stalled_until);
+            }
             Timed::RollBack { writes } => {
-                for login in self.store.roll_back(writes) {
-                    self.judge.rolled_back[login].push(self.now);
+                for (login, written_at) in self.store.roll_back(writes) {
+                    self.judge.rolled_back(login, written_at, self.now);
                 }
                 self.store.commits += 1;
             }
@@ -327,6 +330,7 @@ impl World {
         own.paused = false;
         own.deferred.clear();
         self.judge.died.insert((process, epoch), at);
+        self.judge.past.goes_on(process, self.now);
         for lock in 0..self.locks.len() {
             self.unlock(lock, |(p, e, _)| (p, e) == (process, epoch));
         }
@@ -355,7 +359,7 @@ impl World {
         let own = &mut self.processes[process];
         if own.alive && !own.paused {
             (own.paused, own.paused_at) = (true, self.now);
-            self.judge.stops.push((process, self.now));
+            self.judge.past.stopped(process, self.now);
             self.after(lasts, Event::Resume { process });
         }
     }
@@ -366,6 +370,7 @@ impl World {
             return;
         }
         let deferred = std::mem::take(&mut own.deferred);
+        self.judge.past.goes_on(process, self.now);
         for event in deferred {
             self.at(self.now, event);
         }
@@ -388,16 +393,26 @@ impl World {
         }
     }
 
+    fn set_wall(&mut self, offset: i64) {
+        self.machine.wall_offset = offset;
+        self.judge.past.jumped_at = Some(self.now);
+    }
+
+    fn set_disk(&mut self, health: Health) {
+        self.store.health = health;
+        self.judge.past.disk(health, self.now);
+    }
+
     /// Faults are over.
     fn heal(&mut self) {
         self.quiet = true;
         self.outage = None;
         self.ambushes.clear();
-        self.store.health = Health::Well;
+        self.set_disk(Health::Well);
         self.stalled_until = 0;
         self.server_refuses_until = 0;
         self.hostile_metadata = false;
-        self.machine.wall_offset = 0;
+        self.set_wall(0);
         for process in 0..self.processes.len() {
             self.resume(process);
             if !self.processes[process].alive {

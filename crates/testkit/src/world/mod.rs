@@ -21,6 +21,7 @@ mod judge;
 mod locks;
 mod network;
 mod pace;
+mod past;
 mod people;
 mod plan;
 mod process;
@@ -251,8 +252,12 @@ struct Run {
     began_at: u64,
     /// What it last noted about the call it is making.
     attempt: Option<(Version, Attempt, bool)>,
+    /// What its process held as it began.
+    held: Option<Version>,
     /// How the store was as it noted that.
     noted_while: store::Health,
+    /// When that was.
+    noted_at: u64,
     /// The step before which it was stopped.
     stopped_at: u32,
 }
@@ -379,7 +384,7 @@ impl World {
             if at > end {
                 break;
             }
-            self.now = at;
+            (self.now, self.store.now) = (at, at);
             self.report.events += 1;
             self.happen(event);
             if self.report.events > MOST_EVENTS {

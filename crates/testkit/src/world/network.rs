@@ -1,6 +1,6 @@
 //! The way to the issuer: what becomes of one token call, drawn when it leaves.
 
-use pilotlight_core::attempt::Label;
+use pilotlight_core::{attempt::Label, credential::Version};
 
 use super::{
     issuer::Answer,
@@ -19,9 +19,12 @@ pub(super) struct Call {
     pub(super) process: usize,
     pub(super) epoch: u32,
     pub(super) login: usize,
+    /// When it leaves: its connection stands then.
     pub(super) sent_at: u64,
     /// The grant and the refresh token it presents; `None` for a code.
     pub(super) presents: Option<(usize, usize)>,
+    /// The version it is made for; `None` for a code.
+    pub(super) version: Option<Version>,
     /// The label of the durable attempt.
     pub(super) label: Option<Label>,
     pub(super) fate: Fate,
@@ -75,6 +78,17 @@ pub(super) enum Outage {
     Unavailable { retry_after: Option<u64> },
     Failing,
     Silent,
+}
+
+/// How long a connection takes to stand, beyond the usual.
+pub(super) fn stands_after(plan: &Plan, random: &mut Random) -> u64 {
+    let slow = random.chance(0.04 * plan.harm);
+    let takes = random.between(500, 9_900);
+    if slow && plan.has(Kind::SlowConnect) {
+        takes
+    } else {
+        0
+    }
 }
 
 /// Draws what becomes of a call that leaves at `now`.

@@ -108,6 +108,8 @@ macro_rules! faults {
 faults! {
     /// A token request fails before a connection stands.
     RequestLost,
+    /// A connection takes up to ten seconds to stand.
+    SlowConnect,
     /// The connection breaks before the issuer has read the request.
     Broken,
     /// The issuer acts, and its answer is lost.

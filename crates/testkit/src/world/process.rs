@@ -23,7 +23,7 @@ pub(super) struct Cell {
     seen: u64,
     look_scheduled: bool,
     /// When a request last used it.
-    used_at: u64,
+    pub(super) used_at: u64,
     save_scheduled: bool,
     /// How long the next try to save waits: twice as long as the one before.
     save_pause: u64,
@@ -365,8 +365,7 @@ impl World {
         let took = self.now - began_at;
         // For an ended token, after a 401, and for the token of the repeat: each wait has the caller's deadline.
         if took > 3 * CALLER_WAIT + 2_000
-            && !self.plan.has(super::Kind::Pause)
-            && !self.plan.has(super::Kind::Roaming)
+            && !self.judge.past.was_stopped(process, began_at, self.now)
         {
             self.broken("I-17", || format!("a request took {took} ms"));
         }
@@ -492,9 +491,10 @@ impl World {
     /// An attempt that still stands a few seconds after it was noted: every process looks, at its own second.
     pub(super) fn watch_attempt(&mut self, login: usize) {
         let record = self.store.rows[login].read(true);
-        if record.is_none_or(|record| record.attempt.is_none()) {
+        let Some(attempt) = record.and_then(|record| record.attempt) else {
             return;
-        }
+        };
+        self.witness(login, &attempt);
         for process in 0..self.processes.len() {
             let own = &self.processes[process];
             if own.alive && own.cells[login].memory.version().is_some() {

@@ -17,7 +17,8 @@ use pilotlight_core::{
 pub(super) struct Row {
     /// `None` where there never was one; a record without a credential is a tombstone.
     pub(super) record: Option<Record>,
-    buried: Option<Incarnation>,
+    /// The login that a logout has ended last.
+    pub(super) buried: Option<Incarnation>,
     pub(super) spool: Option<(Vec<Option<Version>>, Credential)>,
     spooled_attempt: Option<(Version, Attempt)>,
     pub(super) binding: Option<Binding>,
@@ -43,8 +44,10 @@ pub(super) struct Store {
     pub(super) health: Health,
     /// How many logins and generations were written.
     pub(super) commits: u64,
-    /// The rows before each of the last writes, where they may be lost again.
-    pub(super) history: Option<VecDeque<(usize, Row)>>,
+    /// The rows before each of the last writes, and when that was, where they may be lost again.
+    pub(super) history: Option<VecDeque<(u64, usize, Row)>>,
+    /// The time, for the history.
+    pub(super) now: u64,
 }
 
 impl Row {
@@ -122,7 +125,7 @@ impl Store {
             return Err(self.refuses());
         }
         if let Some(history) = &mut self.history {
-            history.push_back((login, self.rows[login].clone()));
+            history.push_back((self.now, login, self.rows[login].clone()));
             if history.len() > 8 {
                 history.pop_front();
             }
@@ -272,16 +275,17 @@ impl Store {
         })))
     }
 
-    /// Forgets the last writes; which logins that changed.
-    pub(super) fn roll_back(&mut self, writes: usize) -> Vec<usize> {
+    /// Forgets the last writes; which logins that changed, and when each write was.
+    pub(super) fn roll_back(&mut self, writes: usize) -> Vec<(usize, u64)> {
         let mut changed = Vec::new();
         for _ in 0..writes {
-            let Some((login, row)) = self.history.as_mut().and_then(VecDeque::pop_back) else {
+            let Some((written_at, login, row)) = self.history.as_mut().and_then(VecDeque::pop_back)
+            else {
                 break;
             };
             let binding = self.rows[login].binding.clone();
             self.rows[login] = Row { binding, ..row };
-            changed.push(login);
+            changed.push((login, written_at));
         }
         changed
     }

@@ -75,7 +75,11 @@ pub(crate) async fn send(
     let url = Url::parse(&format!("http://{address}/token")).unwrap();
     let exchange = match leg {
         Leg::Metadata => Exchange::get(leg, url, "resource_metadata"),
-        _ => Exchange { leg, ..token(url) },
+        _ => Exchange {
+            leg,
+            within: leg.deadline(),
+            ..token(url)
+        },
     };
     client.send(exchange).await
 }

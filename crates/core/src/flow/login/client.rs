@@ -8,8 +8,8 @@ use crate::{
     flow::{Act, Callback, Lock, Registration, Turn, discover::Discovered},
     metadata::ServerMetadata,
     registration::{
-        Client, ClientMetadata, Way, authentication_to_ask, choose, choose_authentication,
-        parse_refusal, parse_registration,
+        ApplicationType, Client, ClientMetadata, Way, authentication_to_ask, choose,
+        choose_authentication, parse_refusal, parse_registration,
     },
     scope::{self, Scopes},
     time::Now,
@@ -35,8 +35,10 @@ impl Login {
             server,
         );
         if matches!(way, Way::Nothing) {
+            let redirect_uris = vec![self.task.callback.in_a_console()];
             return self.fail(Error::NoRegistrationWay {
                 issuer: server.issuer.as_str().to_owned(),
+                redirect_uris,
             });
         }
         let mut callback = self.task.callback.clone();
@@ -49,6 +51,7 @@ impl Login {
             discovered,
             registrations,
             scopes,
+            application_type: ApplicationType::Native,
         };
         self.next(
             State::ExpectCallback(Box::new(known)),
@@ -119,11 +122,14 @@ impl Login {
 
     pub(super) fn client_metadata(&self, known: &Known, redirect_uri: &str) -> ClientMetadata {
         let scope = (!known.scopes.is_empty()).then(|| known.scopes.clone());
-        ClientMetadata::new(
-            self.task.client_name.clone(),
-            vec![redirect_uri.to_owned()],
-            scope,
-        )
+        ClientMetadata {
+            application_type: known.application_type,
+            ..ClientMetadata::new(
+                self.task.client_name.clone(),
+                vec![redirect_uri.to_owned()],
+                scope,
+            )
+        }
     }
 
     pub(super) fn register(self, known: Box<Known>, redirect_uri: String) -> Turn<Self> {
@@ -157,7 +163,7 @@ impl Login {
 
     pub(super) fn registered(
         self,
-        known: Box<Known>,
+        mut known: Box<Known>,
         redirect_uri: String,
         exchanged: Exchanged,
         now: Now,
@@ -172,10 +178,17 @@ impl Login {
                 status: reply.status,
                 retry_after: reply.retry_after(),
             }),
-            Ok(reply) => Err(parse_refusal(reply.status, &reply.body)),
+            Ok(reply) => Err(parse_refusal(reply.status, &reply.body, &issuer, &asked)),
             Err(failure) => Err(failure.error()),
         };
         match parsed {
+            // Some issuers take loopback redirect URIs from hosted programs only (AUTH-38).
+            Err(Error::RegistrationRefused { error, .. })
+                if known.application_type == ApplicationType::Native && is_about_us(&error) =>
+            {
+                known.application_type = ApplicationType::Web;
+                self.register(known, redirect_uri)
+            }
             Ok((client, management)) => {
                 let registration = Registration {
                     issuer,
@@ -205,6 +218,11 @@ impl Login {
             Act::Unlock(Lock::Register(issuer)),
         )
     }
+}
+
+/// Whether a refusal may turn on what kind of program we are (RFC 7591 section 3.2.2).
+fn is_about_us(error: &str) -> bool {
+    matches!(error, "invalid_redirect_uri" | "invalid_client_metadata")
 }
 
 /// A client that a person brought, authenticating in a way that the issuer takes (AUTH-44). A secret that it takes in no way

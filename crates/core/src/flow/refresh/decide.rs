@@ -143,6 +143,9 @@ impl Refresh {
                 attempt.first_sent_at
             },
             left_at: now,
+            begun_at: now,
+            is_first: found.is_none(),
+            failed: None,
             acted: None,
         })
     }

@@ -155,7 +155,7 @@ impl Refresh {
         })
     }
 
-    pub(super) fn unlock(self, mut outcome: Outcome) -> Turn<Self> {
+    pub(super) fn unlock(mut self, mut outcome: Outcome) -> Turn<Self> {
         // What only memory holds stays unsaved until something has taken it.
         let kept = self
             .task
@@ -166,6 +166,11 @@ impl Refresh {
         // Where nothing could be read, nothing has taken it either.
         let unread = outcome.record.is_none() && self.task.unsaved.is_some();
         outcome.unsaved |= unread || (kept.is_some() && kept == version_of(&outcome.record));
+        // Nor may memory forget what has left, where no look at the store ended the run.
+        if let Some(known) = self.known.take().filter(|_| outcome.record.is_none()) {
+            (outcome.record, outcome.notes) = (Some(known.0), known.1);
+            self.unnoted = true;
+        }
         outcome.unnoted = self.unnoted;
         if outcome.unsaved {
             // The lock stays with whoever holds the only copy: what the store holds is spent, and nobody else may send it

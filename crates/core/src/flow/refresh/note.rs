@@ -15,7 +15,7 @@ use crate::{
     time::{Mono, Now},
 };
 
-use super::{Call, Refresh, State};
+use super::{Call, Refresh, State, ending::Then};
 
 impl Refresh {
     /// Makes the attempt durable; nothing leaves before that.
@@ -113,9 +113,27 @@ impl Refresh {
     /// The attempt is durable: the call leaves, unless it is a repeat that comes too late, after a suspend or a slow disk.
     fn depart(self, call: Box<Call>, now: Now) -> Turn<Self> {
         match call.not_after(self.task.policy, now) {
-            Some(end) if now.mono >= end => self.reread(call.attempt.fence, true),
+            Some(end) if now.mono >= end => self.too_late(call, now),
             _ => self.send(call, now),
         }
+    }
+
+    /// A repeat has not left: its window has closed, by a suspend, a slow disk or a slow connection (F-04). What failed before
+    /// it is how the run ends; where that was another run, what is stored says what may follow.
+    pub(super) fn too_late(self, mut call: Box<Call>, now: Now) -> Turn<Self> {
+        let Some(error) = call.failed.take() else {
+            return self.reread(call.attempt.fence, true);
+        };
+        // Nor has the one that was put on trial, if it was this one.
+        let trial = &mut call.reading.notes.trial;
+        let own = trial.is_some_and(|trial| trial.version == call.credential.version.next());
+        let then = if own && call.sent == 1 {
+            *trial = None;
+            Then::Learn
+        } else {
+            Then::Unlock
+        };
+        self.uncertain(call, error, then, now)
     }
 
     fn send(self, mut call: Box<Call>, now: Now) -> Turn<Self> {
@@ -143,6 +161,8 @@ impl Refresh {
         );
         exchange.orders.proof.clone_from(&call.credential.proof_key);
         exchange.not_after = call.not_after(self.task.policy, now);
+        let held_for = now.since(&call.begun_at).unwrap_or_default();
+        exchange.within = exchange.within.min(LONGEST_CALLS.saturating_sub(held_for));
         call.sent += 1;
         // Where no repeat could follow, or another one's outcome is open, nothing is gained by giving a dead path up: it may heal, and bring the answer.
         let found_dead = now.after(DEAD_PATH_FOUND);
@@ -211,3 +231,6 @@ impl Call {
 
 /// 24 calls an hour (I-9).
 const UNCERTAIN_PACE: Duration = Duration::from_secs(150);
+
+/// For so long the calls of one run may hold the lease: others wait for it for 75 s, and the commit takes its time.
+const LONGEST_CALLS: Duration = Duration::from_secs(72);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     attempt::Label,
-    credential::{Credential, Generation, Lifetime, Version},
+    credential::{Credential, Lifetime},
     error::{Certainty, Error, LoginCause, Named, NetworkFault},
     event::{Happened, Reason},
     exchange::{Exchange, Leg},
@@ -247,27 +247,33 @@ impl Refresh {
         if broken && let Some(pause) = self.repeat_after(&call, Duration::ZERO, now) {
             let dead = NetworkFault::DeadPath;
             if matches!(error, Error::Network { why, .. } if why == dead) {
-                // Another such repeat may have left while this call was on its way.
+                // Another such repeat may have left, or been refused, while this call was on its way.
                 let key = self.task.key.clone();
-                return self.next(State::ExpectTrialNotes(call, pause), Act::Reread(key));
+                return self.next(State::ExpectTrialNotes(call, error), Act::Reread(key));
             }
+            call.failed = Some(error);
             call.repeat_as_labelled();
             return self.pause(call, now.mono + pause);
         }
-        self.uncertain(call, error, now)
+        self.uncertain(call, error, Then::Unlock, now)
     }
 
-    /// A dead path, and the notes as they are now: the repeat is put on trial, unless another one is.
+    /// A dead path, and the notes as they are now: the repeat is put on trial, unless another one is, or
+    /// repeats are refused there.
     pub(super) fn dead_path(
         self,
         mut call: Box<Call>,
-        pause: Duration,
+        error: Error,
         read: Option<Box<Reading>>,
         now: Now,
     ) -> Turn<Self> {
         if let Some(reading) = read {
             call.reading.notes = reading.notes;
         }
+        let Some(pause) = self.repeat_after(&call, Duration::ZERO, now) else {
+            return self.uncertain(call, error, Then::Unlock, now);
+        };
+        call.failed = Some(error);
         call.repeat_as_labelled();
         if call.reading.notes.is_trying(now.wall) {
             // Two paths died together. The connection is given up, and its answer with it: a repeat risks nothing more.
@@ -277,7 +283,13 @@ impl Refresh {
     }
 
     /// The attempt stays, and the next call waits.
-    fn uncertain(self, call: Box<Call>, error: Error, now: Now) -> Turn<Self> {
+    pub(super) fn uncertain(
+        self,
+        call: Box<Call>,
+        error: Error,
+        then: Then,
+        now: Now,
+    ) -> Turn<Self> {
         let first = call.attempt.label.is_none();
         let usable = !matches!(call.reason, Reason::Refused | Reason::Expired);
         let backoff = Backoff::after(
@@ -322,19 +334,12 @@ impl Refresh {
         };
         let event = self.event(now, happened);
         let outcome = Outcome::known(record, reading.notes, result);
-        self.facts(outcome, credential.version, facts, event, Then::Unlock)
+        self.facts(outcome, credential.version, facts, event, then)
     }
 
     /// A repeat on a dead path may meet the first call, still on its way: one login at a time, and its outcome is waited for.
     fn try_once(self, mut call: Box<Call>, pause: Duration, now: Now) -> Turn<Self> {
-        let Version {
-            incarnation,
-            generation,
-        } = call.credential.version;
-        let version = Version {
-            incarnation,
-            generation: Generation(generation.0 + 1),
-        };
+        let version = call.credential.version.next();
         let age = now.since(&call.window_from);
         let trial = Trial {
             version,
@@ -479,6 +484,7 @@ impl Refresh {
             repeats,
             window_from,
             left_at,
+            is_first,
             ..
         } = call;
         let cause = suspicion.cause.clone();
@@ -495,6 +501,7 @@ impl Refresh {
         };
         let after = match (attempt.label, reading.notes.trial) {
             (Some(Label::RetryAmbiguous | Label::AfterCrash), _) => left_at.since(&window_from),
+            (Some(Label::Uncertain), _) if repeats && is_first => left_at.since(&window_from),
             (Some(Label::Uncertain), _) if repeats => left_at.since(&attempt.first_sent_at),
             // What a repeat has just brought is refused: the first call has reached the issuer after all, too late.
             (None, Some(trial)) if trial.explains(credential.version, now.wall) => {

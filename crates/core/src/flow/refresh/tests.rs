@@ -31,6 +31,7 @@ fn task(held: u64) -> Task {
         refused: None,
         asked: false,
         unsaved: None,
+        memory: None,
         remembered: None,
         process: process(1),
         entropy: [0x80; 32],

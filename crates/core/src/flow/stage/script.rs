@@ -106,7 +106,7 @@ pub(in crate::flow) fn unreachable(exchange: &Exchange, stage: &mut Stage) -> Ex
 
 /// The connection stood and nothing came.
 pub(in crate::flow) fn silent(exchange: &Exchange, stage: &mut Stage) -> Exchanged {
-    let limit = exchange.leg.deadline();
+    let limit = exchange.within;
     failure(
         exchange,
         stage,

@@ -100,6 +100,7 @@ fn without_a_way_to_register_it_says_so() {
     let mut stage = with_metadata(r#","registration_endpoint":null"#);
     let want = Error::NoRegistrationWay {
         issuer: "https://as.example".into(),
+        redirect_uris: vec!["http://127.0.0.1:33417/callback".into()],
     };
     assert_eq!(login(&mut stage, task()).unwrap_err(), want);
     assert_eq!(stage.count("open-callback"), 0);
@@ -287,13 +288,15 @@ fn an_expired_secret_makes_another_registration() {
 #[test]
 fn a_refused_registration_is_told() {
     let refused = |error: &str| Error::RegistrationRefused {
+        issuer: "https://as.example".into(),
         error: error.into(),
+        redirect_uris: vec![ANY_PORT.into()],
     };
     for (status, body, want) in [
         (
             400,
-            r#"{"error":"invalid_redirect_uri"}"#,
-            refused("invalid_redirect_uri"),
+            r#"{"error":"unapproved_software_statement"}"#,
+            refused("unapproved_software_statement"),
         ),
         (403, "<html>", refused("HTTP 403")),
         (
@@ -323,6 +326,39 @@ fn a_refused_registration_is_told() {
             ["unlock registering", "close-callback"]
         );
         assert!(stage.registrations.is_empty() && stage.count("show") == 0);
+    }
+}
+
+/// AUTH-38: an issuer that takes our redirect URIs from no native application is asked once as a web application; what it
+/// says then is told.
+#[test]
+fn what_a_native_application_may_not_have_a_web_application_may() {
+    let error = r#"{"error":"invalid_redirect_uri"}"#;
+    for granted in [true, false] {
+        let mut stage = stage();
+        stage.page(REGISTER, move |exchange, stage| {
+            let second = if granted {
+                reply(201, r#"{"client_id":"client-1"}"#)(exchange, stage)
+            } else {
+                reply(400, error)(exchange, stage)
+            };
+            stage.page(REGISTER, move |_, _| second);
+            reply(400, error)(exchange, stage)
+        });
+        let done = login(&mut stage, task());
+        let kinds: Vec<_> = sent_to(&stage, REGISTER)
+            .iter()
+            .map(|sent| serde_json::from_slice::<serde_json::Value>(&sent.body).unwrap())
+            .map(|body| body["application_type"].clone())
+            .collect();
+        assert_eq!(kinds, ["native", "web"]);
+        match done {
+            Ok(done) => assert_eq!(done.credential.client.id, "client-1"),
+            Err(told) => assert!(
+                !granted && told.code() == "peer.registration_refused",
+                "{told:?}"
+            ),
+        }
     }
 }
 

@@ -86,3 +86,123 @@ fn a_dead_ones_forced_refresh_is_repeated_in_time() {
     stage.pass(secs(20));
     assert_eq!(stage.refresh().result, Ok(Gain::Nothing));
 }
+
+/// I-2, I-5: the store went back, and nobody has looked since: a run whose process holds the newer version brings that back,
+/// and what it knows of it; what the store holds is spent, and never sent.
+#[test]
+fn a_run_brings_back_what_the_store_has_lost() {
+    let mut stage = due();
+    let attempt = Attempt {
+        generation: version(5).generation,
+        number: 1,
+        label: None,
+        fence: 1,
+        process: process(2),
+        first_sent_at: stage.now,
+        sent_at: stage.now,
+    };
+    let memory = Record {
+        credential: Some(credential(5)),
+        attempt: Some(attempt),
+        ..Record::default()
+    };
+    stage.pass(secs(300)).answer(tokens(6));
+    let outcome = stage.run(Refresh::new(Task {
+        memory: Some(Box::new(memory)),
+        ..task(5)
+    }));
+    assert_eq!(outcome.result, Ok(Gain::Refreshed), "{:?}", stage.log);
+    assert_eq!(stage.generation(), 6);
+    let sent: Vec<_> = stage
+        .sent
+        .iter()
+        .map(|sent| (sent.token.as_str(), sent.label))
+        .collect();
+    assert_eq!(sent, [("rt-5", Some(Label::Uncertain))]);
+}
+
+/// I-2: it goes back in the middle of a run, between two looks: the same.
+#[test]
+fn a_store_that_goes_back_under_a_run_is_brought_forward() {
+    let mut stage = due();
+    stage.answer(broken).answer(tokens(5));
+    stage.before("note attempt retry", |stage| {
+        // Too late to be a repeat: the run looks once more.
+        stage.pass(secs(15));
+        stage.record.as_mut().unwrap().credential = Some(credential(2));
+        stage.record.as_mut().unwrap().attempt = None;
+    });
+    let memory = stage.record.clone();
+    let outcome = stage.run(Refresh::new(Task {
+        memory: memory.map(Box::new),
+        ..task(4)
+    }));
+    assert!(outcome.result.is_ok(), "{:?}", outcome.result);
+    let sent: Vec<_> = stage.sent.iter().map(|sent| sent.token.as_str()).collect();
+    assert!(!sent.contains(&"rt-2"), "{sent:?}");
+    assert!(stage.generation() >= 4, "{:?}", stage.log);
+}
+
+/// I-3: neither store nor slot took the note of a call for what only memory holds, and its answer was lost; then the store
+/// takes the version. The same run sends nothing again but under a label.
+#[test]
+fn a_call_that_nothing_could_note_is_not_forgotten_by_its_run() {
+    let mut stage = expired();
+    stage.may_keep = true;
+    for act in ["commit", "spool", "note"] {
+        stage.fail(act);
+    }
+    stage.answer(|exchange, stage| {
+        stage.heal();
+        broken(exchange, stage)
+    });
+    stage.answer(tokens(6));
+    let old = Credential {
+        received_at: Some(start()),
+        ..credential(5)
+    };
+    let outcome = stage.run(Refresh::new(Task {
+        unsaved: Some(Box::new(old)),
+        ..task(5)
+    }));
+    assert_eq!(outcome.result, Ok(Gain::Refreshed), "{:?}", stage.log);
+    assert_eq!(stage.labels().first(), Some(&None));
+    assert!(
+        stage.labels()[1].is_some(),
+        "{:?} {:?}",
+        stage.labels(),
+        stage.log
+    );
+}
+
+/// I-1, I-3: the same, and the store cannot even be read then: memory keeps what has left, and the next run sends nothing
+/// again but under a label.
+#[test]
+fn a_call_that_nothing_could_note_survives_an_unreadable_store() {
+    let mut stage = expired();
+    stage.may_keep = true;
+    for act in ["commit", "spool", "note"] {
+        stage.fail(act);
+    }
+    stage.answer(|exchange, stage| {
+        stage.heal();
+        stage.fail("reread");
+        broken(exchange, stage)
+    });
+    let old = Credential {
+        received_at: Some(start()),
+        ..credential(5)
+    };
+    let outcome = stage.run(Refresh::new(Task {
+        unsaved: Some(Box::new(old)),
+        ..task(5)
+    }));
+    assert!(
+        outcome.result.is_err() && outcome.unnoted,
+        "{:?}",
+        stage.log
+    );
+    let kept = outcome.record.expect("what has left is known");
+    assert_eq!(stage.labels(), [None]);
+    assert!(kept.attempt.is_some() && kept.version() == Some(version(5)));
+}

@@ -237,6 +237,44 @@ fn the_window_opens_when_the_call_has_left() {
     assert_eq!(stage.labels(), [None, Some(Label::RetryAmbiguous)]);
 }
 
+/// F-10: whatever a call and its repeats meet, the lease is let go of within the 75 s that others wait for it: the last repeat
+/// has what is left of that for its answer.
+#[test]
+fn the_lease_is_held_no_longer_than_others_wait_for_it() {
+    let mut stage = due();
+    stage.answer(connects_slowly(dead_path));
+    stage.answer(silent);
+    let begun = stage.now;
+    assert_eq!(
+        stage.refresh().result,
+        Ok(Gain::Uncertain),
+        "{:?}",
+        stage.log
+    );
+    assert_eq!(stage.exchanges.len(), 2, "{:?}", stage.log);
+    let held = stage.now.since(&begun).unwrap();
+    assert!(held <= secs(75) && held > secs(70), "{held:?}");
+}
+
+/// F-04, I-9: a repeat that does not leave is no news: the run ends with the failure before it, its pause and its event; and
+/// what was put on trial for it is taken back, since nothing was tried.
+#[test]
+fn a_repeat_that_stays_leaves_the_failure_before_it() {
+    let mut stage = due();
+    stage.answer(dead_path).answer(connects_slowly(tokens(5)));
+    assert_eq!(
+        stage.refresh().result,
+        Ok(Gain::Uncertain),
+        "{:?}",
+        stage.log
+    );
+    let record = stage.record();
+    assert!(record.backoff.is_some() && record.attempt.is_some());
+    assert!(!stage.notes.is_trying(stage.now.wall), "{:?}", stage.notes);
+    let told = |event: &Event| matches!(&event.happened, Happened::Ambiguous { code, .. } if code == "unavailable.network");
+    assert!(stage.events.iter().any(told), "{:?}", stage.events);
+}
+
 /// flow/mod.rs: a wake-up that comes too early is a no-op.
 #[test]
 fn an_early_wake_up_sends_nothing() {
@@ -533,6 +571,22 @@ fn a_late_arrival_is_learned() {
     stage.answer(tokens(6));
     assert!(stage.run(Refresh::new(task(5))).result.is_ok());
     assert_eq!(stage.notes, IssuerNotes::default(), "all went well");
+}
+
+/// I-9, I-20: while a path is dying, another login's repeat is refused: this one makes none, and pauses as after any failure.
+#[test]
+fn what_was_learned_while_a_path_died_counts() {
+    let mut stage = expired();
+    stage.answer(|exchange, stage| {
+        let learned = stage.notes.repeated_badly(secs(1), stage.now.wall);
+        let dead = dead_path(exchange, stage);
+        stage.notes = learned;
+        dead
+    });
+    assert!(stage.refresh().result.is_err());
+    assert_eq!(stage.labels(), [None], "{:?}", stage.log);
+    assert!(stage.record().backoff.is_some() && stage.record().attempt.is_some());
+    assert!(!stage.notes.is_trying(stage.now.wall));
 }
 
 /// F-12, I-20: a call that is uncertain anyway may be the first that got through: where its connection breaks it is repeated

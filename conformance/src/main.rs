@@ -1,0 +1,200 @@
+//! A plain MCP client, judged by the conformance suite: connects, logs in when it must, lists the tools and calls them.
+//!
+//! One path for every server: it knows neither which test it is in nor what is looked for, and uses nothing that another
+//! program could not.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
+
+use std::{env, process, process::ExitCode, sync::Arc, thread, time::Duration};
+
+use async_trait::async_trait;
+use pilotlight::core::{
+    credential::Account,
+    error::LoginCause,
+    flow::Prompt,
+    registration::{Client, ClientAuthentication, ClientSource},
+    resource::Resource,
+    secret::ClientSecret,
+};
+use pilotlight::{
+    Error, LoginRequest, Session, Sessions, clock::SystemClock, human::Human, store::MemoryStore,
+};
+use pilotlight_rmcp::{Wire, cause, connect_on};
+use pilotlight_testkit::ScriptedHuman;
+use rmcp::model::{
+    CallToolRequestParams, ClientCapabilities, ClientConfig, ElicitRequestParams, ElicitResult,
+    ElicitationAction, ElicitationCapability, FormElicitationCapability, Implementation,
+};
+use rmcp::service::{RequestContext, ServiceError};
+use rmcp::{ClientHandler, ErrorData, RoleClient};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+type Failure = Box<dyn std::error::Error>;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // The suite waits for ever for a client that does not end.
+    thread::spawn(|| {
+        thread::sleep(PATIENCE);
+        process::exit(75)
+    });
+    let Err(error) = run().await else {
+        return ExitCode::SUCCESS;
+    };
+    eprintln!("{error:?}");
+    ExitCode::from(cause(&*error).map_or(5, Error::exit_code))
+}
+
+#[allow(clippy::disallowed_methods, reason = "this is the configuration")]
+async fn run() -> Result<(), Failure> {
+    let url = Resource::parse(&env::args().next_back().unwrap_or_default())?;
+    let context = env::var("MCP_CONFORMANCE_CONTEXT").unwrap_or_else(|_| "{}".to_owned());
+    let configured: Configured = serde_json::from_str(&context)?;
+    let wire = match &*env::var("MCP_CONFORMANCE_PROTOCOL_VERSION")? {
+        "2025-11-25" => Wire::Stateful,
+        _ => Wire::Stateless,
+    };
+    let store = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
+    let sessions = Sessions::builder(store).human(Arc::new(Clicks)).open()?;
+    let session = sessions.open(&url, &Account::default()).await?;
+    let (mut called, mut logins) = (0, 0);
+    loop {
+        let Err(error) = use_tools(wire, &session, &configured, &mut called).await else {
+            return Ok(());
+        };
+        let ended = cause(&*error).is_some_and(|error| error.code().starts_with("login."));
+        if !ended || logins == LOGINS {
+            return Err(error);
+        }
+        logins += 1;
+        sessions.login(configured.login(&url)?).await?;
+    }
+}
+
+/// Lists the tools and calls each once, whatever it answers.
+async fn use_tools(
+    wire: Wire,
+    session: &Session,
+    configured: &Configured,
+    called: &mut usize,
+) -> Result<(), Failure> {
+    let client = connect_on(wire, session.clone(), Answers).await?;
+    let tools = client.list_all_tools().await?;
+    let any_object = tools.first().map(|tool| json!(tool.input_schema));
+    let mut calls = Vec::new();
+    for tool in &tools {
+        let arguments = samples(tool.input_schema.get("properties"), any_object.as_ref());
+        calls.push(CallToolRequestParams::new(tool.name.clone()).with_arguments(arguments));
+    }
+    let calls = configured.tool_calls.clone().unwrap_or(calls);
+    while let Some(call) = calls.get(*called) {
+        match client.call_tool(call.clone()).await {
+            Ok(answer) => println!("{}: {}", call.name, json!(answer)),
+            Err(ServiceError::McpError(error)) => println!("{}: {error}", call.name),
+            Err(error) => return Err(error.into()),
+        }
+        *called += 1;
+    }
+    client.cancel().await?;
+    Ok(())
+}
+
+/// What a user would have configured for this server.
+#[derive(Deserialize)]
+struct Configured {
+    client_id: Option<String>,
+    client_secret: Option<String>,
+    #[serde(rename = "toolCalls")]
+    tool_calls: Option<Vec<CallToolRequestParams>>,
+}
+
+impl Configured {
+    fn login(&self, url: &Resource) -> Result<LoginRequest, Failure> {
+        let mut request = LoginRequest::new(url.clone(), Account::default());
+        request.client_metadata_url = Some(METADATA_DOCUMENT.parse()?);
+        if let Some(id) = self.client_id.clone() {
+            let secret = self.client_secret.clone().map(ClientSecret::new);
+            request.client = Some(Client {
+                id,
+                secret: secret.transpose()?,
+                secret_expires_at: None,
+                // What the issuer offers decides in the end.
+                authentication: ClientAuthentication::Basic,
+                source: ClientSource::PreRegistered,
+            });
+        }
+        Ok(request)
+    }
+}
+
+/// Answers what a server asks the person, with the defaults.
+#[derive(Clone)]
+struct Answers;
+
+impl ClientHandler for Answers {
+    fn get_info(&self) -> ClientConfig {
+        let form = FormElicitationCapability::new();
+        let mut can = ClientCapabilities::default();
+        can.elicitation = Some(ElicitationCapability::new().with_form(form));
+        let (name, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+        ClientConfig::new(can, Implementation::new(name, version))
+    }
+
+    async fn create_elicitation(
+        &self,
+        asked: ElicitRequestParams,
+        _: RequestContext<RoleClient>,
+    ) -> Result<ElicitResult, ErrorData> {
+        let asked = json!(asked);
+        let content = samples(asked["requestedSchema"].get("properties"), None);
+        Ok(ElicitResult::new(ElicitationAction::Accept).with_content(content.into()))
+    }
+}
+
+/// One value for each property.
+fn samples(properties: Option<&Value>, any_object: Option<&Value>) -> Map<String, Value> {
+    let properties = properties.and_then(Value::as_object).into_iter().flatten();
+    properties
+        .map(|(name, schema)| (name.clone(), sample(schema, any_object)))
+        .collect()
+}
+
+/// A value that a schema allows: its default, its first choice, else one of its type. References are not followed.
+fn sample(schema: &Value, any_object: Option<&Value>) -> Value {
+    if let Some(given) = schema.get("default").or_else(|| schema["enum"].get(0)) {
+        return given.clone();
+    }
+    match (schema["type"].as_str(), schema.get("properties")) {
+        (Some("boolean"), _) => true.into(),
+        (Some("integer"), _) => 1.into(),
+        (Some("number"), _) => 1.5.into(),
+        (Some("array"), _) => json!([]),
+        (Some("object"), None) => any_object.cloned().unwrap_or_else(|| json!({})),
+        (Some("object"), properties) => samples(properties, any_object).into(),
+        _ => "x".into(),
+    }
+}
+
+/// Somebody who clicks Allow wherever a login leads.
+#[derive(Debug)]
+struct Clicks;
+
+#[async_trait]
+impl Human for Clicks {
+    fn refuses(&self) -> bool {
+        false
+    }
+
+    async fn approve(&self, prompt: &Prompt) -> Result<Vec<(String, String)>, Error> {
+        let visited = ScriptedHuman::allows().visit(prompt.url.as_str()).await;
+        visited.map_err(|_| Error::login(LoginCause::Abandoned))?;
+        // The redirect comes to the listener, as from a browser.
+        std::future::pending().await
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(25);
+const LOGINS: usize = 3;
+/// The document that describes this program, as its maker would host it.
+const METADATA_DOCUMENT: &str = "https://conformance-test.local/client-metadata.json";

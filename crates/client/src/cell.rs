@@ -20,12 +20,13 @@ use pilotlight_core::{
     time::{Mono, Now},
 };
 
-use crate::flight::Flight;
+use crate::flight::{Flight, Look};
 use crate::{
     drive::Held,
     http::HttpClient,
     sessions::{Changed, Inner},
     slot::{Slot, SlotCell},
+    step_up::Asked,
 };
 
 /// What the clones of a session share.
@@ -39,8 +40,12 @@ pub(crate) struct Cell {
     pub(crate) slot: SlotCell,
     pub(crate) live: Mutex<Live>,
     pub(crate) http: Mutex<Option<Arc<HttpClient>>>,
-    /// The last 401 that only a login can answer.
+    /// The look at the store that is under way.
+    pub(crate) looking: Mutex<Option<Look>>,
+    /// The last 401 or 403 that only a login can answer.
     unanswered: Mutex<Option<Unanswered>>,
+    /// What people were asked for, as far as the store does not tell.
+    pub(crate) asked: Mutex<Asked>,
     /// Until when, on the coarse clock, an acceptance of the token in the slot needs no noting.
     pub(crate) accepted_until: AtomicU64,
     /// When the next try to save may be, and how long the last one waited.
@@ -60,7 +65,7 @@ pub(crate) struct Live {
     pub(crate) flight: Option<Flight>,
 }
 
-/// A 401 that only a login can answer.
+/// A 401 or 403 that only a login can answer.
 #[derive(Debug)]
 pub(crate) struct Unanswered {
     at: Now,
@@ -85,7 +90,9 @@ impl Cell {
             url: binding.key.url.clone(),
             uri: binding.key.url.url().as_str().parse().ok(),
             binding: Mutex::new(binding),
+            looking: Mutex::default(),
             unanswered: Mutex::default(),
+            asked: Mutex::default(),
             accepted_until: AtomicU64::new(0),
             slot: SlotCell::default(),
             live: Mutex::default(),
@@ -158,6 +165,23 @@ impl Cell {
         Ok(())
     }
 
+    /// Takes over a login that was just made and cannot be read back: it is stored, or at least spooled.
+    pub(crate) fn take_over_login(&self, credential: Credential) {
+        lock(&self.binding).credential = Some(credential.key.clone());
+        let mut live = lock(&self.live);
+        let held = live.memory.version();
+        if held.is_some_and(|held| held.incarnation == credential.version.incarnation) {
+            // Read already, and perhaps refreshed since.
+            return;
+        }
+        let record = Record {
+            credential: Some(credential),
+            ..Record::default()
+        };
+        let installed = live.memory.install(Some(record), None, false);
+        self.installed(&live, installed);
+    }
+
     /// Shows requests and subscribers what memory has taken over.
     pub(crate) fn installed(&self, live: &Live, installed: Installed) {
         match installed {
@@ -194,7 +218,7 @@ impl Cell {
         self.slot.set(slot);
     }
 
-    /// Remembers a 401 that only a login can answer.
+    /// Remembers a 401 or 403 that only a login can answer.
     pub(crate) fn unanswered(&self, refused: Option<Version>, headers: &HeaderMap) {
         let kept = headers
             .get_all(WWW_AUTHENTICATE)
@@ -207,7 +231,7 @@ impl Cell {
         });
     }
 
-    /// The 401 that a login is to answer: taken, so that the next one asks again.
+    /// What a login is to answer: taken, so that the next one asks again.
     pub(crate) fn take_unanswered(&self) -> Option<Unanswered> {
         let unanswered = lock(&self.unanswered).take()?;
         let age = self.inner.clock.now().since(&unanswered.at)?;
@@ -263,7 +287,7 @@ impl Cell {
 
     /// The ticker's look at a session in use: what another process stored is taken over.
     pub(crate) async fn look(self: &Arc<Self>) {
-        if let Err(error) = self.load().await {
+        if let Err(error) = self.looked().await {
             tracing::debug!(code = error.code(), "the store could not be looked at");
         }
     }

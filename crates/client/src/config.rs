@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pilotlight_core::{
-    credential::{Account, Binding, Version},
+    credential::{Account, Binding},
     flow::Callback,
     freshness::Policy,
     issuer::Issuer,
@@ -62,8 +62,6 @@ pub struct LoginRequest {
     pub callback: Callback,
     /// How long the person has (default 10 min).
     pub timeout: Duration,
-    /// The login that a request was just refused with: no answer to this one.
-    pub(crate) refused: Option<Version>,
     /// Whether a request has asked for it, rather than a person.
     pub(crate) step_up: bool,
 }
@@ -82,7 +80,6 @@ impl LoginRequest {
             client_metadata_url: None,
             callback: Callback::default(),
             timeout: Duration::from_secs(600),
-            refused: None,
             step_up: false,
         }
     }

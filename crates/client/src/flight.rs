@@ -28,6 +28,9 @@ use crate::{crypto, slot::Slot};
 /// A refresh in flight, for any number of callers to wait on.
 pub(crate) type Flight = Shared<BoxFuture<'static, Result<Gain, Error>>>;
 
+/// A look at the store, for any number of callers to wait on.
+pub(crate) type Look = Shared<BoxFuture<'static, Result<(), Error>>>;
+
 /// For how long the store is looked at where memory has a token that works.
 const QUICK_LOOK: Duration = Duration::from_secs(1);
 
@@ -39,17 +42,22 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
-    /// The same, or sooner.
-    fn or_in(self, limit: Duration) -> Self {
-        let sooner = Self {
+    /// So long from now.
+    pub(crate) fn after(limit: Duration) -> Self {
+        Self {
             at: tokio::time::Instant::now() + limit,
             limit,
-        };
+        }
+    }
+
+    /// The same, or sooner.
+    fn or_in(self, limit: Duration) -> Self {
+        let sooner = Self::after(limit);
         if sooner.at < self.at { sooner } else { self }
     }
 
     /// Waits for some work until then.
-    async fn limit<T>(
+    pub(crate) async fn limit<T>(
         self,
         waited_for: Waited,
         work: impl Future<Output = Result<T, Error>>,
@@ -64,7 +72,7 @@ impl Deadline {
 
 impl Cell {
     /// Takes over what is stored. Where memory has a token that works, a store that fails or stands still is only a warning.
-    pub(crate) async fn look_by(&self, by: Deadline) -> Result<Option<Error>, Error> {
+    pub(crate) async fn look_by(self: &Arc<Self>, by: Deadline) -> Result<Option<Error>, Error> {
         let now = self.inner.clock.now();
         let left = self.credential().ok().and_then(|held| held.expires_in(now));
         let works = left.is_some_and(|left| !left.is_zero());
@@ -77,11 +85,7 @@ impl Cell {
 
     /// Until when a caller waits that has just come.
     pub(crate) fn deadline(&self) -> Deadline {
-        let limit = self.inner.limits.caller_wait;
-        Deadline {
-            at: tokio::time::Instant::now() + limit,
-            limit,
-        }
+        Deadline::after(self.inner.limits.caller_wait)
     }
 
     /// The slow path: something needs looking at before the next use.
@@ -179,8 +183,41 @@ impl Cell {
     }
 
     /// Reads what is stored, for no longer than a caller may wait: a store can stand still.
-    pub(crate) async fn load_by(&self, by: Deadline) -> Result<(), Error> {
-        by.limit(Waited::Store, self.load()).await
+    pub(crate) async fn load_by(self: &Arc<Self>, by: Deadline) -> Result<(), Error> {
+        by.limit(Waited::Store, self.looked()).await
+    }
+
+    /// Reads what is stored now, together with whoever else does.
+    pub(crate) async fn looked(self: &Arc<Self>) -> Result<(), Error> {
+        let (look, started) = self.looking();
+        let done = look.await;
+        if started {
+            return done;
+        }
+        // What was under way may have been read before that which this caller came for: then one more.
+        self.looking().0.await
+    }
+
+    /// The look at the store that is under way, and whether it was started by this call. It goes on in a task of its own: a
+    /// call of a store that stands still may hold a thread, whoever waits for it, so there is one.
+    fn looking(self: &Arc<Self>) -> (Look, bool) {
+        let mut looking = lock(&self.looking);
+        // One that has ended and is still there did not come to its end: it panicked, or its runtime went away.
+        if let Some(look) = looking.as_ref().filter(|look| look.peek().is_none()) {
+            return (look.clone(), false);
+        }
+        let cell = Arc::clone(self);
+        let task = self.inner.spawn_aside(async move {
+            let done = cell.load().await;
+            *lock(&cell.looking) = None;
+            done
+        });
+        let look = task
+            .map(|joined| joined.unwrap_or(Err(Error::ConfigRuntime)))
+            .boxed()
+            .shared();
+        *looking = Some(look.clone());
+        (look, true)
     }
 
     /// Whether memory now holds what the caller wants.

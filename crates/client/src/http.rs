@@ -51,6 +51,12 @@ pub use proxy::Proxy;
 pub trait Http: Send + Sync + Debug + 'static {
     /// Makes one exchange: sends it once, follows no redirect but those of its [`Leg`], keeps its deadline.
     ///
+    /// Where the exchange has an end for its departure ([`Exchange::not_after`], on the clock of its caller) that is looked at
+    /// when the body is about to leave, after name, connection and TLS have taken their time. If it has passed by then,
+    /// nothing of the body is sent and the answer is [`Fault::TooLate`] with
+    /// [`NotDelivered`](pilotlight_core::exchange::Delivery::NotDelivered): a refresh token that arrives after the window in
+    /// which its issuer forgives a repeat ends the login. An implementation that ignores it loses logins.
+    ///
     /// Not cancel-safe in what matters: dropping the future of a [`Leg::Token`] exchange may lose an answer that the
     /// issuer has given, so a refresh runs in a task of its own.
     async fn send(&self, exchange: Exchange) -> Exchanged;

@@ -6,38 +6,31 @@
 //!
 //! The lock is not the lease: a refresh goes on while a person thinks.
 
+mod ask;
+
 use std::{
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Weak},
     time::Duration,
 };
 
-use http::HeaderMap;
 use pilotlight_core::{
     Error,
     credential::{Binding, BindingId, BindingKey, Credential, Version},
-    error::LoginCause,
-    event::{Event, Happened},
+    error::{LoginCause, Waited},
     flow::{
-        login::{self, Login},
         logout::{self, Logout},
         refresh::Gain,
     },
     time::Now,
 };
 
-use tokio::task::AbortHandle;
-
 use crate::{
-    cell::lock,
+    cell::{Cell, lock},
     config::{LoggedIn, LoginRequest},
-    crypto, dpop,
     drive::poll_lock,
-    secrets::Witness,
+    flight::Deadline,
     sessions::Sessions,
-    store::{Authorization, LockName},
+    store::{Lease, LockName},
 };
 
 impl Sessions {
@@ -47,16 +40,13 @@ impl Sessions {
     /// `denied.*`, `peer.*`, `unavailable.*`, `login.abandoned`; `unavailable.login_in_progress` where nobody can be asked
     /// and another process is at it; `config.assertion` and `config.value` where what a grant without a person needs is not
     /// there, or is of no use.
-    pub async fn login(&self, mut request: LoginRequest) -> Result<LoggedIn, Error> {
+    pub async fn login(&self, request: LoginRequest) -> Result<LoggedIn, Error> {
         let inner = &self.inner;
         let asked_at = inner.clock.now();
         let key = BindingKey::new(request.url.clone(), request.account.clone());
         let id = inner.store.binding_id(&key);
-        let cell = lock(&inner.cells).get(&id).and_then(Weak::upgrade);
-        let unanswered = cell.and_then(|cell| cell.take_unanswered());
-        request.refused = request
-            .refused
-            .or(unanswered.as_ref().and_then(|one| one.refused));
+        let unanswered = self.cell(id).and_then(|cell| cell.take_unanswered());
+        let refused = unanswered.as_ref().and_then(|one| one.refused);
         let challenge = unanswered.map(|one| one.challenge);
         let alone = inner.human.refuses();
         let patience = if !alone {
@@ -69,63 +59,15 @@ impl Sessions {
         let name = LockName::Login(id);
         let got = poll_lock(&*inner.store, &*inner.clock, name, asked_at.mono + patience).await?;
         let lease = got.map_err(|holder| Error::LoginInProgress { holder })?;
-        if let Some(adopted) = self.adopt(&request, &key, id, asked_at).await? {
+        if let Some(adopted) = self.adopt(&request, &key, id, refused, asked_at).await? {
             return Ok(adopted);
         }
         if alone && !request.may_need_nobody() {
             return Err(Error::login(LoginCause::Never));
         }
-        let binding = self.bind(&request, &key).await?;
-        lock(&inner.requests).insert(id, request.clone());
-        // From the person's answer on the login runs to its end, whoever goes away: the code is spent, and with some issuers
-        // so is the login before it.
-        let answered = Arc::new(AtomicBool::new(false));
-        let (sessions, wanted, flag) = (self.clone(), request.clone(), answered.clone());
-        let task = inner.spawn(async move {
-            let _lease = lease;
-            let before = sessions.inner.store.login_outcome(id).await;
-            let mut before = before.ok().flatten().unwrap_or_default();
-            let shown = Arc::new(Witness::new(sessions.inner.secrets.clone()));
-            let attempt = Attempt {
-                refused: before.refused,
-                secrets: shown.clone(),
-                answered: flag,
-            };
-            let done = Box::pin(sessions.run_login(&wanted, binding, challenge, attempt)).await;
-            match &done {
-                Ok(_) => before.refused = None,
-                Err(Error::DeniedByIssuer { .. }) => {
-                    before.refused = shown.last(&wanted).or(before.refused);
-                }
-                Err(_) => {}
-            }
-            let asked = Authorization {
-                scopes: match &done {
-                    Ok(done) => done.credential.scopes_requested.clone(),
-                    Err(_) => wanted.scopes.clone().unwrap_or_default(),
-                },
-                at: sessions.inner.clock.now().wall,
-                code: done.as_ref().err().map(|error| error.code().to_owned()),
-                step_up: wanted.step_up,
-            };
-            let outcome = before.then(asked);
-            if let Err(error) = sessions.inner.store.put_login_outcome(id, &outcome).await {
-                tracing::warn!(
-                    code = error.code(),
-                    "how the login ended could not be stored"
-                );
-            }
-            done
-        });
-        let _unless_answered = AbortUnlessAnswered {
-            task: task.abort_handle(),
-            answered,
-        };
-        let done = task.await.unwrap_or(Err(Error::ConfigRuntime));
-        let done = done?;
-        if let Some(cell) = lock(&inner.cells).get(&id).and_then(Weak::upgrade) {
-            let task = inner.spawn(async move { cell.load().await.map(|()| Gain::Adopted) });
-            drop(task);
+        let done = Box::pin(self.ask(request, lease, challenge, None)).await?;
+        if let Some(cell) = self.cell(id) {
+            drop(inner.spawn(async move { cell.looked().await }));
         }
         let token_host = done
             .credential
@@ -134,10 +76,6 @@ impl Sessions {
             .host_str()
             .unwrap_or_default()
             .to_owned();
-        let offline_access_offered = done.offline_access_offered;
-        if let Some(old) = done.superseded {
-            self.retire(*old, &done.credential);
-        }
         let stored = inner.store.binding(&key).await?.ok_or(Error::Bug {
             what: "login: no binding",
         })?;
@@ -145,8 +83,42 @@ impl Sessions {
             status: inner.status(&stored).await?,
             adopted: false,
             token_host,
-            offline_access_offered,
+            offline_access_offered: done.offline_access_offered,
         })
+    }
+
+    /// What the sessions of a server share, if there are any.
+    fn cell(&self, id: BindingId) -> Option<Arc<Cell>> {
+        lock(&self.inner.cells).get(&id).and_then(Weak::upgrade)
+    }
+
+    /// The login lock, for a request: it waits for the store no longer than its caller may, and for another's login as long
+    /// as a person may take.
+    pub(crate) async fn login_lock(
+        &self,
+        id: BindingId,
+        patience: Duration,
+        by: Deadline,
+    ) -> Result<Lease, Error> {
+        let inner = &self.inner;
+        let until = inner.clock.now().mono + patience;
+        let (mut look, mut by) = (Duration::ZERO, by);
+        loop {
+            let now = inner.clock.now().mono;
+            let end = until.min(now + look);
+            let tried = poll_lock(&*inner.store, &*inner.clock, LockName::Login(id), end);
+            let holder = match by.limit(Waited::Store, tried).await? {
+                Ok(lease) => return Ok(lease),
+                Err(holder) => holder,
+            };
+            let now = inner.clock.now().mono;
+            // Given up before the time: its holder is stopped.
+            if now >= until || now < end {
+                return Err(Error::LoginInProgress { holder });
+            }
+            look = A_LOOK;
+            by = Deadline::after(A_LOOK + inner.limits.caller_wait);
+        }
     }
 
     /// Another process's login, where it ended while this one waited or a moment before, and covers what is asked.
@@ -155,6 +127,7 @@ impl Sessions {
         request: &LoginRequest,
         key: &BindingKey,
         id: BindingId,
+        refused: Option<Version>,
         asked_at: Now,
     ) -> Result<Option<LoggedIn>, Error> {
         let store = &self.inner.store;
@@ -163,11 +136,14 @@ impl Sessions {
         };
         // What a request was refused with is no answer to it.
         let is_refused = |version: Version| {
-            let refused = request.refused.map(|refused| refused.incarnation);
-            refused == Some(version.incarnation)
+            refused.map(|refused| refused.incarnation) == Some(version.incarnation)
         };
         let now = self.inner.clock.now().wall;
-        let while_waiting = outcome.at >= asked_at.wall;
+        if outcome.at > now {
+            // The clock was set back since: nobody knows when that was (F-19).
+            return Ok(None);
+        }
+        let while_waiting = outcome.at > asked_at.wall;
         if let Some(code) = outcome.code {
             return match code.as_str() {
                 "denied.by_human" if while_waiting => Err(Error::DeniedByHuman),
@@ -261,50 +237,6 @@ impl Sessions {
         })
     }
 
-    async fn run_login(
-        &self,
-        request: &LoginRequest,
-        binding: Binding,
-        challenge: Option<HeaderMap>,
-        attempt: Attempt,
-    ) -> Result<Box<login::LoggedIn>, Error> {
-        let inner = &self.inner;
-        let former = binding.credential.clone();
-        let task = login::Task {
-            binding,
-            challenge,
-            scopes: request.scopes.clone(),
-            client: request.client.clone(),
-            unattended: request.unattended.clone(),
-            refused: attempt.refused,
-            client_metadata_url: request.client_metadata_url.clone(),
-            client_name: inner.client_name.clone(),
-            callback: request.callback.clone(),
-            process: inner.process,
-            proof_key: Some(dpop::new_key()?),
-            entropy: [crypto::random(), crypto::random(), crypto::random()],
-        };
-        let mut driver = inner.driver(inner.http_for(&request.url)?);
-        driver.human_wait = request.timeout;
-        driver.answered = attempt.answered;
-        driver.secrets = attempt.secrets;
-        let done = Box::pin(driver.run(Login::new(task))).await;
-        if let (Err(error), Some(former)) = (&done, former) {
-            let happened = Happened::LoginFailed {
-                code: error.code().to_owned(),
-            };
-            let event = Event {
-                at: inner.clock.now().wall,
-                process: inner.process,
-                happened,
-            };
-            if let Err(error) = inner.store.record(&former, &event).await {
-                tracing::debug!(code = error.code(), "a failed login was not recorded");
-            }
-        }
-        done
-    }
-
     /// Revokes a superseded login in the background, where the issuer surely keeps it apart from the new one: issuers that
     /// hold one grant for each user and client would end the new login with the old.
     fn retire(&self, old: Credential, new: &Credential) {
@@ -326,26 +258,8 @@ impl Sessions {
     }
 }
 
-/// What one run of a login is given beside what was asked for.
-struct Attempt {
-    refused: Option<[u8; 32]>,
-    secrets: Arc<Witness>,
-    answered: Arc<AtomicBool>,
-}
-
-/// Ends a login whose caller went away before the person answered; the listener and the lock go with it.
-struct AbortUnlessAnswered {
-    task: AbortHandle,
-    answered: Arc<AtomicBool>,
-}
-
-impl Drop for AbortUnlessAnswered {
-    fn drop(&mut self) {
-        if !self.answered.load(Ordering::Acquire) {
-            self.task.abort();
-        }
-    }
-}
-
 /// A login this young is adopted by another `login` for the same server: both were meant as one.
 const JUST_NOW: Duration = Duration::from_secs(10);
+/// For so long the lock is tried before it is asked again whether the store answers at all: longer than a stopped holder
+/// is waited for.
+const A_LOOK: Duration = Duration::from_secs(5);

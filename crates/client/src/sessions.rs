@@ -64,7 +64,7 @@ pub(crate) struct Inner {
     allow_private: Vec<Cidr>,
     runtime: Handle,
     pub(crate) cells: Mutex<HashMap<BindingId, Weak<Cell>>>,
-    /// What was last asked for in this process: a step-up asks in the same way.
+    /// How the last login of this process that worked was asked for, without its client: a step-up asks in the same way.
     pub(crate) requests: Mutex<HashMap<BindingId, LoginRequest>>,
     /// Cells that hold what no store has taken: they live on although no session does (F-06).
     pub(crate) kept: Mutex<HashMap<BindingId, Arc<Cell>>>,
@@ -320,6 +320,7 @@ impl Sessions {
         let driver = inner.driver(inner.http_for(&key.url)?);
         let done = Box::pin(driver.run(Logout::new(task))).await?;
         let id = inner.store.binding_id(key);
+        lock(&inner.requests).remove(&id);
         let cell = lock(&inner.cells).get(&id).and_then(Weak::upgrade);
         if let Some(cell) = cell {
             // A tombstone is what it finds: the session in memory ends too.
@@ -504,6 +505,14 @@ impl Inner {
             let _guard = guard;
             work.await
         })
+    }
+
+    /// Runs work that several callers wait on and that nothing is lost with.
+    pub(crate) fn spawn_aside<F>(&self, work: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.runtime.spawn(work)
     }
 
     pub(crate) async fn status(&self, binding: &Binding) -> Result<Status, Error> {

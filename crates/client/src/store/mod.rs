@@ -222,6 +222,7 @@ pub struct QueuedRevocation {
 
 /// How the last login ended, for the processes that waited for it, and what people were asked for lately.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub struct LoginOutcome {
     /// When.
     pub at: Wall,
@@ -237,28 +238,76 @@ pub struct LoginOutcome {
 
 /// A person was asked for scopes.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub struct Authorization {
     /// Which.
     pub scopes: Scopes,
     /// When it ended.
     pub at: Wall,
-    /// `None` for success, else the error's code.
+    /// `None` for success, else the error's code; [`Authorization::LEFT`] where whoever asked did not wait for the person.
     pub code: Option<String>,
     /// Whether a request had met a 403, rather than the person having begun.
     pub step_up: bool,
 }
 
 impl LoginOutcome {
+    /// A login that ended then: well, or with the error of that code.
+    #[must_use]
+    pub fn new(at: Wall, code: Option<String>) -> Self {
+        Self {
+            at,
+            code,
+            authorizations: Vec::new(),
+            refused: None,
+        }
+    }
+
     /// The outcome that follows this one.
     #[must_use]
-    pub fn then(mut self, next: Authorization) -> Self {
+    pub fn then(self, next: Authorization) -> Self {
         let (at, code) = (next.at, next.code.clone());
-        self.authorizations
-            .retain(|one| one.at.until(at) < REMEMBERED);
+        Self {
+            at,
+            code,
+            ..self.and(next)
+        }
+    }
+
+    /// The same outcome, and what a person was asked for since. What lies in the future was written before the clock was set
+    /// back, nobody knows when (F-19): it is forgotten with what is old.
+    #[must_use]
+    pub fn and(mut self, next: Authorization) -> Self {
+        let lately = |one: &Authorization| one.at <= next.at && one.at.until(next.at) < REMEMBERED;
+        self.authorizations.retain(lately);
         self.authorizations.push(next);
         let surplus = self.authorizations.len().saturating_sub(MOST_REMEMBERED);
         self.authorizations.drain(..surplus);
-        Self { at, code, ..self }
+        self
+    }
+}
+
+impl Authorization {
+    /// The code of an authorization that nobody waited for to its end.
+    pub const LEFT: &'static str = "left";
+
+    /// A login that a person began.
+    #[must_use]
+    pub fn new(scopes: Scopes, at: Wall, code: Option<String>) -> Self {
+        Self {
+            scopes,
+            at,
+            code,
+            step_up: false,
+        }
+    }
+
+    /// The same, begun because of a 403.
+    #[must_use]
+    pub fn with_step_up(self) -> Self {
+        Self {
+            step_up: true,
+            ..self
+        }
     }
 }
 
@@ -270,5 +319,29 @@ fn name_taken() -> Error {
     Error::ConfigValue {
         what: "name".into(),
         why: "another server has this name".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(at: u64) -> Authorization {
+        Authorization::new(Scopes::parse("a"), Wall(at), None)
+    }
+
+    /// F-19, T-31: what was written before the clock was set back is not remembered as if it were now; nor is what is old.
+    #[test]
+    fn only_what_was_lately_is_remembered() {
+        let minute = 60_000;
+        let outcome = [92, 100, 95].map(|at| one(at * minute));
+        let outcome = outcome
+            .into_iter()
+            .fold(LoginOutcome::default(), LoginOutcome::then);
+        let left: Vec<_> = outcome.authorizations.iter().map(|one| one.at).collect();
+        assert_eq!(left, [Wall(92 * minute), Wall(95 * minute)]);
+        let later = outcome.then(one(103 * minute));
+        let left: Vec<_> = later.authorizations.iter().map(|one| one.at).collect();
+        assert_eq!(left, [Wall(95 * minute), Wall(103 * minute)]);
     }
 }

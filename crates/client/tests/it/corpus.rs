@@ -262,11 +262,7 @@ fn notes() -> IssuerNotes {
 }
 
 fn outcome() -> LoginOutcome {
-    LoginOutcome {
-        at: Wall(1),
-        code: Some("canary-outcome".into()),
-        ..LoginOutcome::default()
-    }
+    LoginOutcome::new(Wall(1), Some("canary-outcome".into()))
 }
 
 #[expect(clippy::disallowed_methods, reason = "how a test is asked for more")]

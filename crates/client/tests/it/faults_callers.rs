@@ -29,7 +29,7 @@ use tokio::time::Instant;
 use crate::{
     faults_support::{Dice, HOUR, MINUTE, World, ask, served, slow, until},
     sessions::Clicks,
-    stalling_store::StallingStore,
+    stalling_store::{Stall, StallingStore},
 };
 
 fn waits(limit: Duration) -> Limits {
@@ -325,7 +325,7 @@ async fn a_store_that_stands_still_costs_no_more_than_a_deadline() {
         .get(&world.url(), &Account::default())
         .await
         .unwrap();
-    store.stall(true);
+    store.stall(Stall::Everything);
     let since = Instant::now();
     session.header().await.unwrap();
     assert!(
@@ -351,7 +351,7 @@ async fn a_store_that_stands_still_costs_no_more_than_a_deadline() {
             "{took:?}"
         );
     }
-    store.stall(false);
+    store.stall(Stall::Nothing);
     session.header().await.unwrap();
     assert_eq!(world.refreshes().len(), 1);
     world.assert_nothing_lost();
@@ -395,4 +395,70 @@ async fn busy_store() -> bool {
     }
     sessions.drain(MINUTE).await;
     world.stats().refresh_ok == 1
+}
+
+/// I-17: while a store stands still, however many calls look at it once, and then at it again, one of them is under way: each
+/// may cost its process a thread for as long as the store stands.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_stands_still_is_looked_at_once() {
+    let world = World::new(|_| {}).await;
+    let (process, _) = world.logged_in().await;
+    let store = Arc::new(StallingStore::new(process.store.clone()));
+    let sessions = Sessions::builder(store.clone())
+        .clock(process.time.clone())
+        .one_shot(true)
+        .open()
+        .unwrap();
+    let account = Account::default();
+    let session = sessions.get(&world.url(), &account).await.unwrap();
+    store.stall(Stall::Everything);
+    for _ in 0..2 {
+        for token in join_all((0..20).map(|_| session.token(None))).await {
+            assert_eq!(
+                token.unwrap().warning.unwrap().code(),
+                "unavailable.timeout"
+            );
+        }
+        assert_eq!(store.begun(), 1, "calls that the store has yet to answer");
+    }
+    let made = process.session(&world).await.refresh(true).await.unwrap();
+    assert!(made.refreshed);
+    store.stall(Stall::Nothing);
+    let token = session.token(None).await.unwrap();
+    assert_eq!(token.warning, None);
+    let stored = process.record(&world).await.credential.unwrap();
+    assert_eq!(
+        token.access_token, stored.access_token,
+        "what is stored now"
+    );
+}
+
+/// F-02, I-17: what a look at the store has read before a caller came is no answer to that caller: it sees what was stored by
+/// then, and not what was there before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_that_was_under_way_is_followed_by_another() {
+    let world = World::new(|_| {}).await;
+    let (process, other) = world.logged_in().await;
+    let store = Arc::new(StallingStore::new(process.store.clone()));
+    let sessions = Sessions::builder(store.clone())
+        .clock(process.time.clone())
+        .limits(waits(MINUTE))
+        .one_shot(true)
+        .open()
+        .unwrap();
+    let account = Account::default();
+    let session = sessions.get(&world.url(), &account).await.unwrap();
+    store.stall(Stall::Answers("read"));
+    let early = tokio::spawn({
+        let session = session.clone();
+        async move { session.refresh(false).await }
+    });
+    until("a look", || store.begun() == 1).await;
+    assert!(other.refresh(true).await.unwrap().refreshed);
+    let (late, ()) = tokio::join!(session.token(None), async {
+        store.stall(Stall::Nothing);
+    });
+    let stored = process.record(&world).await.credential.unwrap();
+    assert_eq!(late.unwrap().access_token, stored.access_token);
+    early.await.unwrap().unwrap();
 }

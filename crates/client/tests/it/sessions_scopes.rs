@@ -31,12 +31,17 @@ use pilotlight_testkit::{
 
 use crate::sessions::Clicks;
 
+mod herd;
+#[cfg(feature = "sqlite")]
+mod stall;
+
 /// A person who counts how often they were asked, and for what.
 #[derive(Debug)]
 struct Counts {
     clicks: Clicks,
     asked: AtomicUsize,
     scopes: std::sync::Mutex<Vec<String>>,
+    urls: std::sync::Mutex<Vec<url::Url>>,
 }
 
 impl Counts {
@@ -45,6 +50,7 @@ impl Counts {
             clicks: Clicks(person),
             asked: AtomicUsize::new(0),
             scopes: std::sync::Mutex::default(),
+            urls: std::sync::Mutex::default(),
         })
     }
 
@@ -62,6 +68,7 @@ impl Human for Counts {
     async fn approve(&self, prompt: &Prompt) -> Result<Vec<(String, String)>, Error> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         self.scopes.lock().unwrap().push(prompt.scopes.to_string());
+        self.urls.lock().unwrap().push(prompt.url.clone());
         self.clicks.approve(prompt).await
     }
 }

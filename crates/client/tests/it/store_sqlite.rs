@@ -59,11 +59,7 @@ async fn fill(store: &SqliteStore) {
             )
             .await
             .unwrap();
-        let outcome = LoginOutcome {
-            at: Wall(1),
-            code: Some("canary-outcome".into()),
-            ..LoginOutcome::default()
-        };
+        let outcome = LoginOutcome::new(Wall(1), Some("canary-outcome".into()));
         store
             .put_login_outcome(store.binding_id(&binding_key(n)), &outcome)
             .await

@@ -287,11 +287,7 @@ fn learned() -> IssuerNotes {
 }
 
 fn outcome() -> LoginOutcome {
-    LoginOutcome {
-        at: Wall(1),
-        code: Some("canary-outcome".into()),
-        ..LoginOutcome::default()
-    }
+    LoginOutcome::new(Wall(1), Some("canary-outcome".into()))
 }
 
 /// How many logins the script knows.

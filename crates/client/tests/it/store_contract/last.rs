@@ -32,11 +32,7 @@ pub(super) async fn promise_6_nothing_deletes_a_refresh_token(world: &impl World
     store
         .put_login_outcome(
             store.binding_id(&binding_key(1)),
-            &LoginOutcome {
-                at: Wall(1),
-                code: None,
-                ..LoginOutcome::default()
-            },
+            &LoginOutcome::new(Wall(1), None),
         )
         .await
         .unwrap();

@@ -170,11 +170,7 @@ pub(super) async fn notes_and_outcomes_are_kept(world: &impl World) {
     let id = store.binding_id(&binding_key(1));
     assert_eq!(store.login_outcome(id).await.unwrap(), None);
     for code in [Some("denied.by_human".to_owned()), None] {
-        let outcome = LoginOutcome {
-            at: Wall(3),
-            code,
-            ..LoginOutcome::default()
-        };
+        let outcome = LoginOutcome::new(Wall(3), code);
         store.put_login_outcome(id, &outcome).await.unwrap();
         assert_eq!(store.login_outcome(id).await.unwrap(), Some(outcome));
     }

@@ -230,7 +230,7 @@ impl Driver {
             }
             Err(error) => Err(Failure {
                 delivery: Delivery::NotDelivered,
-                fault: Fault::Unsigned(error),
+                fault: Fault::Unsigned(Box::new(error)),
                 host: exchange.host(),
                 sent_at: now,
             }),

@@ -213,7 +213,7 @@ impl Driver {
         if let Err(error) = secrets::complete(&*self.secrets, &mut exchange, now.wall).await {
             return Err(Failure {
                 delivery: Delivery::NotDelivered,
-                fault: Fault::Unsigned(error),
+                fault: Fault::Unsigned(Box::new(error)),
                 host: exchange.host(),
                 sent_at: now,
             });

@@ -253,7 +253,7 @@ pub enum Fault {
         field: String,
     },
     /// What [`Exchange::orders`] asks for could not be had: nothing was sent.
-    Unsigned(Error),
+    Unsigned(Box<Error>),
 }
 
 impl Failure {
@@ -277,7 +277,7 @@ impl Failure {
                 field: field.clone(),
                 address: address.clone(),
             },
-            Fault::Unsigned(error) => error.clone(),
+            Fault::Unsigned(error) => (**error).clone(),
         }
     }
 }

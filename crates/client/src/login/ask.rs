@@ -86,8 +86,9 @@ impl Sessions {
                 () = gone(left, &answered) => None,
                 ended = Box::pin(flow) => Some(ended),
             };
-            // Whose caller goes away before anybody was asked leaves no trace.
-            if ended.is_some() || *was_shown.borrow() {
+            // Whose caller goes away before anybody was asked leaves no trace. Where there is no person it is the issuer who
+            // is asked, by whatever is sent.
+            if ended.is_some() || *was_shown.borrow() || wanted.unattended.is_some() {
                 Box::pin(sessions.note_end(id, wanted, ended.as_ref(), &secrets)).await;
             }
             ended.unwrap_or(Err(Error::login(LoginCause::Abandoned)))

@@ -1,6 +1,7 @@
 //! Grants without a person, from the file in which a secret lies to the server that takes the token.
 
 mod keys;
+mod steps;
 
 use std::{
     fs::{self, Permissions},

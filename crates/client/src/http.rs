@@ -6,7 +6,7 @@
 //! 2. a connection is made: names go through our resolver, TLS through the system's roots (loaded at the first
 //!    handshake) and the configured extra ones;
 //! 3. the request leaves, once: no redirect is followed by the stack, nothing is retried, nothing is decompressed;
-//! 4. the answer is read up to [`BODY_LIMIT`], all within the leg's deadline;
+//! 4. the answer is read up to [`BODY_LIMIT`](pilotlight_core::exchange::BODY_LIMIT), all within the leg's deadline;
 //! 5. a metadata request that is redirected starts over at 1, at most three times, within its origin (T-13).
 //!
 //! A failure says whether the request can have been delivered (F-12). That is decided by *when* it failed: before the

@@ -217,15 +217,22 @@ impl IssuerNotes {
     #[must_use]
     pub fn confirmed(&self, version: Version, now: Wall) -> Option<Self> {
         let trial = self.trial?;
-        let over = trial.at.until(now) >= LATEST_ARRIVAL;
-        (over && (version == trial.version || version.succeeds(&trial.version))).then(|| Self {
-            trial: None,
-            ..self.clone()
-        })
+        (trial.is_over(now) && (version == trial.version || version.succeeds(&trial.version))).then(
+            || Self {
+                trial: None,
+                ..self.clone()
+            },
+        )
     }
 }
 
 impl Trial {
+    /// Whether the first call can be on its way no longer.
+    #[must_use]
+    pub fn is_over(&self, now: Wall) -> bool {
+        self.at.until(now) >= LATEST_ARRIVAL
+    }
+
     /// Whether a refusal of this version tells that the first call has arrived after its repeat: the version that the
     /// repeat brought, or one that followed within minutes. No network holds a request longer.
     #[must_use]

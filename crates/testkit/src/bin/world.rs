@@ -16,8 +16,8 @@ use std::{
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use pilotlight_testkit::world::{
-    Faults, Grace, Kind, Level, Loss, LossClass, Report, Setup, Totals, Variant, replay, shrink,
-    simulate,
+    Broken, Faults, Grace, Kind, Level, Loss, LossClass, Report, Setup, Totals, Variant, replay,
+    shrink, simulate,
 };
 
 /// Simulates two hours of processes, issuer, network, disk and people for each seed, and judges every loss.
@@ -65,6 +65,9 @@ struct Args {
     /// Tell the story of every loss that is not the issuer's own decision
     #[arg(long)]
     losses: bool,
+    /// Exit 1 where more sessions than this are lost, in percent; the issuer's own decisions aside
+    #[arg(long, value_name = "PERCENT")]
+    most_lost: Option<f64>,
     /// How many threads
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     jobs: usize,
@@ -91,6 +94,13 @@ fn main() -> ExitCode {
         let (totals, slowest) = run(&setup, args.from..args.from + args.seeds, args.jobs);
         row(grace, &totals, began.elapsed(), slowest, args.jobs);
         bad |= !totals.bad_seeds.is_empty() || totals.most_unknown_grace > 1;
+        if let Some(most) = args.most_lost.filter(|most| lost(&totals) > *most) {
+            bad = true;
+            println!(
+                "  {:.2} % of the sessions are lost: {most} % at most are allowed",
+                lost(&totals)
+            );
+        }
         explain(&args, &setup, &totals);
         if args.losses {
             stories(&setup, args.from..args.from + args.seeds);
@@ -127,8 +137,12 @@ fn run(setup: &Setup, seeds: std::ops::Range<u64>, jobs: usize) -> (Totals, (Dur
             let last = (first + BATCH).min(seeds.end);
             for seed in first..last {
                 let began = Instant::now();
-                totals.add(&simulate(setup, seed));
+                let mut report = simulate(setup, seed);
                 slowest = slowest.max((began.elapsed(), seed));
+                if seed % AGAIN == 0 {
+                    repeats_itself(setup, &mut report);
+                }
+                totals.add(&report);
             }
             bar.inc(last - first);
         }
@@ -149,12 +163,36 @@ fn run(setup: &Setup, seeds: std::ops::Range<u64>, jobs: usize) -> (Totals, (Dur
     (totals, slowest)
 }
 
+/// I-19: the same seed gives the same run, whichever thread runs it.
+fn repeats_itself(setup: &Setup, report: &mut Report) {
+    let again = simulate(setup, report.seed);
+    if (again.trace, again.events) != (report.trace, report.events) {
+        report.broken.push(Broken {
+            id: "I-19",
+            at: 0,
+            what: "another run of this seed was another run".into(),
+        });
+    }
+}
+
+fn share(part: u64, whole: u64) -> f64 {
+    100.0 * part as f64 / whole.max(1) as f64
+}
+
+/// How many sessions were lost, in percent.
+fn lost(totals: &Totals) -> f64 {
+    let ours = [
+        LossClass::Avoidable,
+        LossClass::UnknownGrace,
+        LossClass::Inherent,
+    ];
+    share(
+        ours.map(|class| totals.lost(class)).iter().sum(),
+        totals.sessions,
+    )
+}
+
 fn row(grace: Grace, totals: &Totals, took: Duration, slowest: (Duration, u64), jobs: usize) {
-    let share = |part: u64, whole: u64| 100.0 * part as f64 / (whole.max(1)) as f64;
-    let lost = totals.sessions.max(1);
-    let ours = totals.lost(LossClass::Avoidable)
-        + totals.lost(LossClass::UnknownGrace)
-        + totals.lost(LossClass::Inherent);
     println!(
         "{:>9} {:>8} {:>9} {:>9} {:>7} {:>8} {:>7} {:>6.2} % {:>6.2} % {:>8.3} {:>6} {:>7.0} {:>5} ({} ms)",
         grace.to_string(),
@@ -164,7 +202,7 @@ fn row(grace: Grace, totals: &Totals, took: Duration, slowest: (Duration, u64), 
         totals.lost(LossClass::UnknownGrace),
         totals.lost(LossClass::Inherent),
         totals.lost(LossClass::Revoked),
-        share(ours, lost),
+        lost(totals),
         share(totals.failed, totals.requests),
         totals.refreshes as f64 / totals.intervals.max(1) as f64,
         totals.labelled,
@@ -220,6 +258,12 @@ fn first_fault(report: &Report) -> String {
     match (report.broken.first(), avoidable) {
         (Some(broken), _) => format!("{} at {} ms: {}", broken.id, broken.at, broken.what),
         (None, Some(loss)) => format!("avoidable loss at {} ms: {}", loss.at, loss.story),
+        (None, None) if report.taught_by_losses() > 1 => {
+            format!(
+                "{} unknown-grace losses: one is enough",
+                report.taught_by_losses()
+            )
+        }
         (None, None) => "nothing is wrong".into(),
     }
 }
@@ -253,7 +297,12 @@ fn variants(args: &Args) -> ExitCode {
         let mut by = BTreeMap::<&str, u32>::new();
         let mut taken: Vec<u64> = (0..STARTS)
             .map(|start| {
-                let mut setup = setup(args, Grace(Duration::ZERO));
+                // Where nothing spent is ever taken again, a repeat saves nothing.
+                let grace = match variant {
+                    Variant::NeverRepeats => Duration::from_secs(30),
+                    _ => Duration::ZERO,
+                };
+                let mut setup = setup(args, Grace(grace));
                 setup.variant = Some(variant);
                 let first = args.from + start * 10_000;
                 for seed in first..first + MOST_SEEDS {
@@ -315,6 +364,8 @@ fn level(text: &str) -> Result<Level, String> {
 }
 
 const BATCH: u64 = 16;
+/// Each so many-th seed is run twice.
+const AGAIN: u64 = 32;
 const SHOWN: usize = 5;
 /// A known-bad program that survives this many seeds was missed.
 const MOST_SEEDS: u64 = 200;

@@ -2,7 +2,7 @@
 
 use pilotlight_core::{
     Error,
-    attempt::{Attempt, repeat_window},
+    attempt::Attempt,
     credential::Version,
     flow::{
         Act, Answer, Expects, Flow, Step, Turn, login::Login, logout::Logout, refresh::Refresh,
@@ -92,7 +92,10 @@ impl World {
             attempt: None,
             noted_while: super::store::Health::Well,
             noted_at: self.now,
-            stopped_at: 0,
+            notes: IssuerNotes::default(),
+            early: false,
+            calls: 0,
+            attempts: false,
         })));
         self.advance(run, None);
         run
@@ -177,9 +180,6 @@ impl World {
     /// A process that was stopped before an act goes on with it.
     pub(super) fn begin_late(&mut self, run: usize, step: u32) {
         if let Some(act) = self.run_mut(run, step).and_then(|run| run.act.take()) {
-            if let Some(own) = self.runs[run].as_deref_mut() {
-                own.stopped_at = step;
-            }
             self.begin_now(run, step, act);
         }
     }
@@ -242,7 +242,8 @@ impl World {
                 _ => {}
             }
         }
-        self.judge.attempt_answered(login, about, &answer, self.now);
+        self.judge
+            .attempt_answered((login, run), about, &answer, self.now);
         self.trace
             .mark([self.now, process as u64, login as u64, step.into()]);
         let takes = self.random.below(3);
@@ -261,6 +262,12 @@ impl World {
             Act::Reread(_) => {
                 let with_spool = !self.is(Variant::SpoolNotReread);
                 let mut reading = Box::new(self.store.read(login, with_spool));
+                if let Some(own) = self.runs[run].as_deref_mut() {
+                    own.notes.clone_from(&reading.notes);
+                    if std::mem::take(&mut own.attempts) {
+                        own.calls = 0;
+                    }
+                }
                 let process = self.holder_of(run).0;
                 let own = self.memory(process, login).credential().ok().cloned();
                 if self.is(Variant::ReceivedTimeNotSeeded)
@@ -331,7 +338,14 @@ impl World {
                     commit.credential.refresh_token = None;
                 }
                 self.check_commit(login, &commit);
+                if is_refresh {
+                    self.check_material(run, login, &commit.credential);
+                }
+                let told = self.is_told(login);
                 let done = self.store.commit(login, *commit, forced);
+                if told && !self.is_told(login) {
+                    self.judge.untold_at[login] = self.now;
+                }
                 self.check_written(login, before);
                 if matches!(done, Ok(pilotlight_core::flow::Committed::Done { .. })) {
                     self.mark_durable(&credential);
@@ -349,6 +363,9 @@ impl World {
                 if self.is(Variant::NoSpool) || naive {
                     return Answer::Done(Err(self.store.refuses()));
                 }
+                if is_refresh {
+                    self.check_material(run, login, &credential);
+                }
                 let done = self.store.spool(login, follows, (*credential).clone());
                 if done.is_ok() {
                     self.mark_durable(&credential);
@@ -360,24 +377,7 @@ impl World {
                 Answer::Done(done)
             }
             Act::Learn(_, notes) => {
-                let known = self.store.notes.reuse_grace;
-                let wall = self.clock(self.holder_of(run).0).wall;
-                if known != self.store.notes.grace(wall) {
-                    // The clock has left the month for which the lesson was good.
-                    self.report.unlearned += 1;
-                }
-                if self.store.health == super::store::Health::Well {
-                    self.trace.say(self.now, || format!("learned: {notes:?}"));
-                    let limit = self.setup.policy.repeat_limit;
-                    let window = |notes: &IssuerNotes| repeat_window(notes.grace(wall), limit);
-                    let learned = self.store.notes.joined(&notes);
-                    if window(&learned) < window(&self.store.notes) {
-                        self.judge.past.narrowed(self.now);
-                    }
-                    self.store.notes = learned;
-                } else if notes.reuse_grace != self.store.notes.reuse_grace {
-                    self.report.unlearned += 1;
-                }
+                self.learn(run, &notes);
                 Answer::Done(Ok(()))
             }
             Act::FindRegistrations(_) => Answer::Registered(Ok(self.store.registrations.clone())),
@@ -391,7 +391,13 @@ impl World {
                     .retain(|kept| kept.client.id != gone.client.id);
                 Answer::Done(Ok(()))
             }
-            Act::Bury { .. } => Answer::Buried(self.store.bury(login)),
+            Act::Bury { .. } => {
+                let buried = self.store.bury(login);
+                if matches!(buried, Ok(Some(_))) {
+                    self.targets[login].buried_at = Some(self.now);
+                }
+                Answer::Buried(buried)
+            }
             Act::PutBinding(binding) => {
                 self.store.rows[login].binding = Some(*binding);
                 Answer::Done(Ok(()))
@@ -412,6 +418,7 @@ impl World {
             run.attempt = Some((version, attempt, held == Some(attempt)));
             run.noted_while = self.store.health;
             run.noted_at = self.now;
+            run.attempts = true;
             self.after(STANDS, Event::AttemptStands { login });
         }
     }

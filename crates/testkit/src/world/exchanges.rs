@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 use pilotlight_core::{
-    attempt::Label,
-    credential::Version,
     error::NetworkFault,
     exchange::{self, Delivery, Exchange, Failure, Fault, Leg, Reply},
     flow::Answer,
@@ -24,8 +22,11 @@ impl World {
             return;
         };
         let (process, login) = (own.process, own.login);
-        let sent_at = self.clock(process);
+        let (sent_at, within) = (self.clock(process), super::ms(exchange.within));
         if exchange.leg != Leg::Token {
+            if let Some(own) = self.runs[run].as_deref_mut() {
+                own.early |= exchange.leg == Leg::Reach;
+            }
             let reply = self.document(&exchange, login, sent_at);
             let mut takes = 20 + self.random.below(80);
             if matches!(&reply, Err(failure) if matches!(failure.fault, Fault::Deadline(_))) {
@@ -65,19 +66,31 @@ impl World {
             ..sent_at
         };
         if let Some((at, Failed::Deadline)) = &mut fate.fails {
-            *at = self.now + DEADLINE;
+            *at = self.now + within;
         }
-        let stopped = self.runs[run]
-            .as_deref()
-            .is_some_and(|own| own.stopped_at == step);
         if exchange.patient
             && let Some((at, Failed::DeadPath)) = &mut fate.fails
         {
-            *at = self.now + DEADLINE;
+            *at = self.now + within;
         }
         let id = self.calls.len();
         let epoch = self.processes[process].epoch;
-        let attempt = self.runs[run].as_deref().and_then(|own| own.attempt);
+        let Some(own) = self.runs[run].as_deref_mut() else {
+            return;
+        };
+        let other = |call: &&Call| call.version == own.attempt.map(|(version, ..)| version);
+        if self
+            .calls
+            .iter()
+            .rfind(|call| call.run == run)
+            .filter(other)
+            .is_none()
+        {
+            own.calls = 0;
+        }
+        own.calls += 1;
+        own.attempts = false;
+        let (attempt, nth, early) = (own.attempt, own.calls, own.early);
         let version = attempt.map(|(version, ..)| version);
         let mut call = Call {
             run,
@@ -85,13 +98,15 @@ impl World {
             process,
             epoch,
             login,
+            set_out_at: self.now,
+            nth,
+            early,
             sent_at: self.now + stands,
             presents,
             version,
             label: attempt.and_then(|(_, attempt, _)| attempt.label),
             fate,
             noted: true,
-            stopped,
             not_delivered: false,
             processed_at: None,
             answer: None,
@@ -101,21 +116,8 @@ impl World {
         if exchange.not_after.is_some_and(|end| sent_at.mono >= end) {
             return self.stays(call, sent_at);
         }
-        let (label, noted) = self.check_send(run, presents);
-        self.check_window(version, label, self.now + stands);
-        // Two paths died together: both calls are repeated, and one of them was on trial.
-        let dead = self.calls.iter().rev().find(|call| call.run == run);
-        let dead = dead.is_some_and(|call| matches!(call.failed, Some((_, Failed::DeadPath))));
-        if dead && label == Some(Label::RetryAmbiguous) {
-            let own = self.runs[run].as_deref().and_then(|run| run.attempt);
-            let own = own.map(|(version, ..)| version.incarnation);
-            let trial = self
-                .store
-                .notes
-                .trial
-                .map(|trial| trial.version.incarnation);
-            self.report.unlearned += u64::from(trial.is_some() && trial != own);
-        }
+        let (label, noted) = self.check_send(run, presents, nth, call.sent_at);
+        self.leaves_beside_a_trial(&call);
         self.report.calls += 1;
         self.report.labelled += u64::from(label.is_some());
         self.trace.say(self.now, || match presents {
@@ -140,6 +142,9 @@ impl World {
         self.trace.say(self.now, || {
             format!("p{process} login {login}: a repeat is not sent: its connection stood too late")
         });
+        if let Some(own) = self.runs[run].as_deref_mut() {
+            own.calls = 0;
+        }
         call.fate = Fate::default();
         call.not_delivered = true;
         call.failed = Some((stood, Failed::NotConnected));
@@ -150,23 +155,6 @@ impl World {
             ..failure(Failed::NotConnected, sent_at)
         };
         self.answer_at(run, stood, Answer::Exchanged(Err(late)));
-    }
-
-    /// F-04, I-1: a repeat leaves while its window is open, however long its connection takes.
-    fn check_window(&mut self, version: Option<Version>, label: Option<Label>, leaves: u64) {
-        if label != Some(Label::RetryAmbiguous) {
-            return;
-        }
-        let mut earlier = self.calls.iter().rev();
-        let Some(first) = earlier.find(|call| call.version == version && call.label.is_none())
-        else {
-            return;
-        };
-        let limit = self.setup.policy.repeat_limit.as_millis() as u64;
-        let age = leaves - first.sent_at.min(leaves);
-        if age > limit {
-            self.broken("I-1", || format!("a repeat leaves {age} ms after its call"));
-        }
     }
 
     fn schedule_call(&mut self, call: CallId, fate: &Fate) {

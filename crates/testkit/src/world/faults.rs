@@ -263,8 +263,7 @@ impl World {
                 }
             }
             Timed::ForgetClient => {
-                // What an open trial would have taught is hidden by another refusal.
-                self.report.unlearned += u64::from(self.store.notes.trial.is_some());
+                self.trial_is_hidden();
                 self.issuer.client += 1;
                 for login in 0..self.targets.len() {
                     if let Some(family) = self.current_family(login) {

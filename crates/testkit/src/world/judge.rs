@@ -8,9 +8,10 @@ use pilotlight_core::{
     record::Fact,
 };
 
-use super::{Level, World, pace::Failing, past::Past};
+use super::{Level, World, lessons::Lessons, network::Call, pace::Failing, past::Past};
 
 mod loss;
+mod repeat;
 mod send;
 mod standing;
 
@@ -29,6 +30,8 @@ pub(super) struct Judge {
     /// When a request was last answered well, and when one failed, by login.
     served: Vec<u64>,
     missed: Vec<u64>,
+    /// When what stood against a login was last lifted.
+    pub(super) untold_at: Vec<u64>,
     /// The calls of each version.
     calls: HashMap<(Incarnation, u64), Vec<Sent>>,
     /// By login: when the last call failed, and the calls of this row of failures.
@@ -37,6 +40,8 @@ pub(super) struct Judge {
     pub(super) untold: Vec<usize>,
     /// Attempts that stood for so long that their sender may have been dead, and somebody who saw it.
     standing: Vec<Standing>,
+    /// What was learned about the issuer's grace, by whom.
+    pub(super) lessons: Lessons,
 }
 
 impl Judge {
@@ -47,10 +52,12 @@ impl Judge {
             past: Past::default(),
             served: vec![0; logins],
             missed: vec![0; logins],
+            untold_at: vec![0; logins],
             calls: HashMap::new(),
             failing: vec![Failing::default(); logins],
             untold: Vec::new(),
             standing: Vec::new(),
+            lessons: Lessons::default(),
         }
     }
 
@@ -71,14 +78,16 @@ impl Judge {
     /// Store or slot have said whether they took an attempt.
     pub(super) fn attempt_answered(
         &mut self,
-        login: usize,
+        (login, run): (usize, usize),
         about: AboutAttempt,
         answer: &Answer,
         now: u64,
     ) {
         match (about, answer) {
-            (AboutAttempt::ForStore, Answer::Noted(Err(_))) => self.past.not_taken(login, now),
-            (AboutAttempt::ForSlot, Answer::Done(Ok(()))) => self.past.taken_by_slot(login),
+            // Of what only the slot holds the store takes no note, and says no more than that.
+            (AboutAttempt::ForStore, Answer::Noted(Err(_)))
+            | (AboutAttempt::ForSlot, Answer::Done(Err(_))) => self.past.not_taken(login, run, now),
+            (AboutAttempt::ForSlot, Answer::Done(Ok(()))) => self.past.taken_by_slot(run),
             _ => {}
         }
     }
@@ -132,6 +141,33 @@ impl World {
         {
             self.broken("I-6", || {
                 format!("login {login}: a refresh token is dropped")
+            });
+        }
+    }
+
+    /// I-8: a call that failed, or whose end nobody can know, changes nothing of the tokens: its run writes what was there.
+    pub(super) fn check_material(&mut self, run: usize, login: usize, new: &Credential) {
+        let last = self.calls.iter().rfind(|call| call.run == run);
+        let granted = |call: &Call| {
+            let answer = call.answer.as_ref().filter(|_| call.answered_at.is_some());
+            answer.is_some_and(|answer| answer.granted.is_some())
+        };
+        if last.is_none_or(granted) {
+            return;
+        }
+        let process = self.holder_of(run).0;
+        let memory = self.memory(process, login).credential().ok().cloned();
+        let row = &self.store.rows[login];
+        let stored = row.record.as_ref().and_then(|r| r.credential.as_ref());
+        let spooled = row.spool.as_ref().map(|(_, credential)| credential);
+        let known = [stored, spooled, memory.as_ref()];
+        let tokens = |c: &Credential| {
+            let refresh = c.refresh_token.as_ref().map(|t| number(t.expose()));
+            (c.version, refresh, number(c.access_token.expose()))
+        };
+        if !known.iter().flatten().any(|c| tokens(c) == tokens(new)) {
+            self.broken("I-8", || {
+                format!("login {login}: a call that failed changes the tokens")
             });
         }
     }
@@ -268,6 +304,17 @@ impl World {
         }
     }
 
+    /// Whether whoever asks is told why there is no token: a refusal stands, or the breaker is open.
+    pub(super) fn is_told(&self, login: usize) -> bool {
+        self.store.rows[login]
+            .record
+            .as_ref()
+            .is_some_and(|record| {
+                let forced = record.forced.as_ref();
+                record.suspicion.is_some() || forced.is_some_and(|f| f.broken_until.is_some())
+            })
+    }
+
     /// I-12: when faults are over, every live session is served.
     fn check_alive(&mut self, login: usize) {
         let row = &self.store.rows[login];
@@ -283,16 +330,10 @@ impl World {
                 format!("login {login}: its refresh token is gone")
             });
         };
-        let record = row.record.as_ref();
-        let told = record.is_some_and(|record| {
-            record.suspicion.is_some()
-                || record
-                    .forced
-                    .as_ref()
-                    .is_some_and(|f| f.broken_until.is_some())
-        });
+        let told = self.is_told(login);
         let alive = self.issuer.families[family].ended.is_none() && self.issuer.knows(family);
-        let silent = self.now.saturating_sub(self.judge.served[login]);
+        let since = self.judge.served[login].max(self.judge.untold_at[login]);
+        let silent = self.now.saturating_sub(since);
         let told = told || self.targets[login].wants_more;
         let asked = self.judge.missed[login] > self.judge.served[login];
         if alive && !told && asked && silent > 600_000 {

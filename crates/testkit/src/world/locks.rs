@@ -59,6 +59,9 @@ impl World {
         state.fence += 1;
         state.holder = Some((process, epoch, run));
         let fence = state.fence;
+        self.judge
+            .past
+            .leased(lock, Some((process, epoch)), self.now);
         if self.is(Variant::ShortLease) {
             self.after(10_000, Event::LeaseEnds { lock, fence });
         }
@@ -102,17 +105,21 @@ impl World {
 
     pub(super) fn lease_ends(&mut self, lock: usize, fence: u64) {
         if self.locks[lock].fence == fence && self.locks[lock].holder.is_some() {
-            self.locks[lock].holder = None;
-            self.grant_next(lock);
+            self.let_go(lock);
         }
     }
 
     /// Lets go of a lock, if this is who holds it: a run, or a process with all it has.
     pub(super) fn unlock(&mut self, lock: usize, holds: impl Fn((usize, u32, usize)) -> bool) {
         if self.locks[lock].holder.is_some_and(holds) {
-            self.locks[lock].holder = None;
-            self.grant_next(lock);
+            self.let_go(lock);
         }
+    }
+
+    fn let_go(&mut self, lock: usize) {
+        self.locks[lock].holder = None;
+        self.judge.past.leased(lock, None, self.now);
+        self.grant_next(lock);
     }
 
     fn grant_next(&mut self, lock: usize) {

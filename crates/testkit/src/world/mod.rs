@@ -18,6 +18,7 @@ mod exchanges;
 mod faults;
 mod issuer;
 mod judge;
+mod lessons;
 mod locks;
 mod network;
 mod pace;
@@ -41,8 +42,10 @@ use pilotlight_core::{
     attempt::{Attempt, ProcessId},
     credential::{Account, Binding, BindingKey, CredentialKey, Version},
     flow::{Act, Answer},
+    freshness::Policy,
     issuer::Issuer as IssuerId,
     memory::Want,
+    notes::IssuerNotes,
     resource::Resource,
     scope::Scopes,
     time::{BootId, Mono, Now, Stamp, Wall},
@@ -225,6 +228,8 @@ struct Target {
     person_called: bool,
     /// Whether a person has logged out on purpose.
     logged_out: bool,
+    /// When a logout last reached the store.
+    buried_at: Option<u64>,
     scopes: Option<Scopes>,
     /// Whether the server wants more scopes than were asked for.
     wants_more: bool,
@@ -258,8 +263,14 @@ struct Run {
     noted_while: store::Health,
     /// When that was.
     noted_at: u64,
-    /// The step before which it was stopped.
-    stopped_at: u32,
+    /// What it read about the issuer last.
+    notes: IssuerNotes,
+    /// Whether it has found the issuer back, and makes the one call that this allows.
+    early: bool,
+    /// How many token calls it has set out with, since it last decided to call.
+    calls: u64,
+    /// Whether it has noted an attempt since its last call: whoever looks again then decides anew.
+    attempts: bool,
 }
 
 /// One run. See the [module](self).
@@ -547,6 +558,15 @@ impl World {
         self.setup.variant == Some(variant)
     }
 
+    /// How the programs of this run repeat calls.
+    fn policy(&self) -> Policy {
+        let mut policy = self.setup.policy;
+        if self.is(Variant::NeverRepeats) {
+            policy.repeat_limit = Duration::ZERO;
+        }
+        policy
+    }
+
     fn process_id(&self, process: usize) -> ProcessId {
         ProcessId {
             pid: process as u32 + 1,
@@ -589,6 +609,7 @@ impl Target {
             login: None,
             person_called: false,
             logged_out: false,
+            buried_at: None,
             scopes: None,
             wants_more: false,
         }

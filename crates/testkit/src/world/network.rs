@@ -19,6 +19,12 @@ pub(super) struct Call {
     pub(super) process: usize,
     pub(super) epoch: u32,
     pub(super) login: usize,
+    /// When its sender set out: the connection may take its time.
+    pub(super) set_out_at: u64,
+    /// Which call of its run it is.
+    pub(super) nth: u64,
+    /// Whether a look had found the issuer back, which allows this one call.
+    pub(super) early: bool,
     /// When it leaves: its connection stands then.
     pub(super) sent_at: u64,
     /// The grant and the refresh token it presents; `None` for a code.
@@ -30,8 +36,6 @@ pub(super) struct Call {
     pub(super) fate: Fate,
     /// Whether store or spool held a note of it as it left.
     pub(super) noted: bool,
-    /// Whether its sender was stopped just before it left.
-    pub(super) stopped: bool,
     /// Whether the client may take it as not delivered.
     pub(super) not_delivered: bool,
     pub(super) processed_at: Option<u64>,
@@ -40,6 +44,14 @@ pub(super) struct Call {
     pub(super) answered_at: Option<u64>,
     /// When its sender gave it up, and how.
     pub(super) failed: Option<(u64, Failed)>,
+}
+
+impl Call {
+    /// Whether something kept its sender from an answer of the issuer's own.
+    pub(super) fn met_a_fault(&self) -> bool {
+        let spoilt = self.fate.instead.is_some() || self.fate.spoilt.is_some();
+        self.failed.is_some() || self.not_delivered || (spoilt && self.answered_at.is_some())
+    }
 }
 
 /// How a sender sees a call fail.

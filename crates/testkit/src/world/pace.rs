@@ -5,7 +5,7 @@
 //! back, that is a version without one. Within one boot no clock matters. After a restart of the machine only the wall clock tells
 //! how old a note is: there it binds whoever has the wall clock that its writer had, and a clock that jumped binds nobody.
 
-use pilotlight_core::{attempt::Label, credential::Version, record::Fact, time::Wall};
+use pilotlight_core::{credential::Version, record::Fact, time::Wall};
 
 use super::{Run, World, judge::Judge, ms, network::Call};
 
@@ -194,14 +194,7 @@ impl World {
     }
 
     /// I-9: the pace of calls while they fail.
-    pub(super) fn check_pace(
-        &mut self,
-        run: usize,
-        login: usize,
-        version: Version,
-        grant: usize,
-        label: Option<Label>,
-    ) {
+    pub(super) fn check_pace(&mut self, run: usize, login: usize, version: Version, grant: usize) {
         let Some(own) = self.runs[run].as_deref() else {
             return;
         };
@@ -224,9 +217,9 @@ impl World {
             failing.calls.iter().filter(binds)
         };
         let last = binding().max_by_key(|failure| failure.ended_at);
-        // The first repeat may follow sooner; what was not noted then is an attempt that was found.
-        let repeats = label == Some(Label::RetryAmbiguous)
-            || (label == Some(Label::AfterCrash) && last.is_some_and(|last| last.run == run));
+        // The first repeat may follow sooner, whatever its label: where the store came back within the run, it may be new to it.
+        let own = binding().filter(|failure| failure.run == run).count();
+        let repeats = own == 1 && last.is_some_and(|last| last.run == run);
         let last = last.map(|failure| failure.ended_at);
         let calls = binding().filter(|failure| failure.counts).count();
         if !repeats && last.is_some_and(|at| now - at < 500) {

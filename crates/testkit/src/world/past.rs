@@ -13,6 +13,9 @@ pub(super) struct Span {
 /// The store has lost what was written to a login's row within a span: from the first lost write to the loss.
 pub(super) type Lost = Span;
 
+/// One life of a process.
+pub(super) type Life = (usize, u32);
+
 /// What has happened.
 #[derive(Debug, Default)]
 pub(super) struct Past {
@@ -24,8 +27,12 @@ pub(super) struct Past {
     stalls: Vec<Span>,
     /// What the store has lost, by login.
     lost: Vec<(usize, Lost)>,
-    /// When neither store nor slot said that it had taken an attempt, by login.
-    unheld: Vec<(usize, u64)>,
+    /// When neither store nor slot said that it had taken an attempt: by login, and of which run.
+    unheld: Vec<(usize, usize, u64)>,
+    /// Who held a login's lease, and when.
+    leases: Vec<(usize, Life, Span)>,
+    /// When which process took over another login than the one it held.
+    takeovers: Vec<(Life, usize, u64)>,
     /// When a refused repeat taught that the window for repeats is shorter.
     narrowed: Vec<u64>,
     /// When the machine's wall clock last jumped.
@@ -82,9 +89,9 @@ impl Past {
         self.lost.push((login, lost));
     }
 
-    /// The store did not say that it took an attempt; the slot is asked next.
-    pub(super) fn not_taken(&mut self, login: usize, now: u64) {
-        self.unheld.push((login, now));
+    /// Store or slot did not say that it took an attempt of a run. After the store the slot is asked.
+    pub(super) fn not_taken(&mut self, login: usize, run: usize, now: u64) {
+        self.unheld.push((login, run, now));
     }
 
     /// The window for repeats has become shorter.
@@ -98,9 +105,9 @@ impl Past {
     }
 
     /// The slot took it instead.
-    pub(super) fn taken_by_slot(&mut self, login: usize) {
-        if self.unheld.last().is_some_and(|(of, _)| *of == login) {
-            self.unheld.pop();
+    pub(super) fn taken_by_slot(&mut self, run: usize) {
+        if let Some(last) = self.unheld.iter().rposition(|(_, of, _)| *of == run) {
+            self.unheld.remove(last);
         }
     }
 
@@ -125,7 +132,7 @@ impl Past {
 
     /// Whether an attempt of a login could not be noted in time: refused, its note's answer lost, or late.
     pub(super) fn kept_from_noting(&self, login: usize, within: Span) -> bool {
-        let unheld = |(of, at): &(usize, u64)| *of == login && within.holds(*at);
+        let unheld = |(of, _, at): &(usize, usize, u64)| *of == login && within.holds(*at);
         self.unheld.iter().any(unheld) || self.store_failed(within)
     }
 
@@ -135,22 +142,46 @@ impl Past {
         failures.any(|span| span.meets(within))
     }
 
-    /// Whether anything kept any process from its work, of what this page holds.
-    pub(super) fn was_troubled(&self, within: Span) -> bool {
-        let stopped = self.stops.iter().any(|(_, span)| span.meets(within));
-        let lost = self
-            .lost
-            .iter()
-            .any(|(_, lost)| within.holds(lost.until - 1));
-        let unheld = self.unheld.iter().any(|(_, at)| within.holds(*at));
-        stopped || lost || unheld || self.store_failed(within)
+    /// A process holds another login than before.
+    pub(super) fn takes_over(&mut self, life: Life, login: usize, now: u64) {
+        self.takeovers.push((life, login, now));
+    }
+
+    /// Whether it has done so since then.
+    pub(super) fn took_over(&self, life: Life, login: usize, since: u64) -> bool {
+        let since = |(by, of, at): &(Life, usize, u64)| (*by, *of) == (life, login) && *at > since;
+        self.takeovers.iter().any(since)
+    }
+
+    /// A lease is given, or let go of.
+    pub(super) fn leased(&mut self, login: usize, to: Option<Life>, now: u64) {
+        let last = self.leases.iter_mut().rfind(|(of, ..)| *of == login);
+        if let Some((.., span)) = last {
+            span.until = span.until.min(now);
+        }
+        self.leases
+            .extend(to.map(|life| (login, life, Span::open(now))));
+    }
+
+    /// Who held a login's lease within a span.
+    pub(super) fn holders(&self, login: usize, within: Span) -> impl Iterator<Item = Life> {
+        let held = self.leases.iter().rev();
+        let held = held.filter(move |(of, _, span)| *of == login && span.meets(within));
+        held.map(|(_, life, _)| *life)
+    }
+
+    /// Whether the store lost something of a login within a span.
+    pub(super) fn lost_within(&self, login: usize, within: Span) -> bool {
+        let lost = |(of, lost): &(usize, Lost)| *of == login && within.holds(lost.until - 1);
+        self.lost.iter().any(lost)
     }
 
     /// How long a process could have saved something within a span, in milliseconds: neither stopped nor refused.
     pub(super) fn could_save(&self, process: usize, within: Span) -> u64 {
         let stops = self.stops.iter().filter(|(of, _)| *of == process);
-        let late = self.refusals.iter().map(|span| Span {
-            // It tries again with pauses of up to that.
+        let refused = self.refusals.iter();
+        let late = refused.filter(|span| span.meets(within)).map(|span| Span {
+            // It tries again with pauses of up to that. What was over before it had anything to save delayed nothing.
             until: span.until.saturating_add(NEXT_TRY),
             ..*span
         });
@@ -199,6 +230,7 @@ mod tests {
         past.disk(Health::Well, 36_000);
         assert_eq!(past.could_save(1, span(10_000, 40_000)), 14_000);
         assert_eq!(past.could_save(1, span(10_000, 80_000)), 24_000);
+        assert_eq!(past.could_save(1, span(36_000, 80_000)), 44_000);
     }
 
     /// I-3: a roll-back forgets what was written since the write that it goes back to, and nothing before it; nor does it
@@ -213,14 +245,33 @@ mod tests {
         assert!(!lost(0, 600, 899) && !lost(1, 600, 1_000));
     }
 
+    /// I-20: who held a lease counts while it held it; who took over another login is known to have, since then.
+    #[test]
+    fn a_lease_is_held_until_the_next() {
+        let mut past = Past::default();
+        let holders = |past: &Past, within| past.holders(0, within).collect::<Vec<_>>();
+        past.leased(0, Some((1, 1)), 100);
+        assert_eq!(holders(&past, span(500, 501)), [(1, 1)]);
+        past.leased(0, Some((2, 1)), 600);
+        past.leased(0, None, 700);
+        assert_eq!(holders(&past, span(0, 601)), [(2, 1), (1, 1)]);
+        assert!(holders(&past, span(700, 900)).is_empty());
+        assert!(past.holders(1, span(0, 900)).next().is_none());
+        past.takes_over((1, 1), 0, 300);
+        let took = |life, login, since| past.took_over(life, login, since);
+        assert!(took((1, 1), 0, 299) && !took((1, 1), 0, 300));
+        assert!(!took((1, 2), 0, 0) && !took((1, 1), 1, 0));
+    }
+
     /// F-06: a note that the slot took instead of the store is no excuse.
     #[test]
     fn a_note_in_the_slot_is_held() {
         let mut past = Past::default();
-        past.not_taken(0, 10);
-        past.taken_by_slot(0);
+        past.not_taken(0, 7, 10);
+        past.taken_by_slot(7);
         assert!(!past.kept_from_noting(0, span(0, 100)));
-        past.not_taken(0, 20);
+        past.not_taken(0, 7, 20);
+        past.taken_by_slot(8);
         assert!(past.kept_from_noting(0, span(0, 100)));
         assert!(!past.kept_from_noting(1, span(0, 100)));
         assert!(!past.kept_from_noting(0, span(21, 100)));

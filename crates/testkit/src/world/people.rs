@@ -182,7 +182,9 @@ impl World {
         if used.is_some_and(|(current, _)| current == family)
             && self.issuer.families[family].ended.is_none()
             // A store that has lost a logout holds again what the person gave up.
-            && !(self.targets[login].logged_out && self.judge.past.went_back(login, 0))
+            && !self.targets[login].buried_at.is_some_and(|buried| {
+                self.judge.past.has_lost(login, buried, self.now)
+            })
         {
             let story = format!("grant {family} is in use and was handed back");
             self.report.losses.push(Loss {

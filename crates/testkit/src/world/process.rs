@@ -2,7 +2,7 @@
 
 use pilotlight_core::{
     Error,
-    credential::Version,
+    credential::{Incarnation, Version},
     error::{Action, LoginCause, Waited},
     flow::refresh::{Gain, Outcome, Refresh},
     memory::{Installed, Memory, Service, Want, tries_the_ended},
@@ -15,6 +15,8 @@ use super::{CALLER_WAIT, Event, Run, Variant, World, acts::AnyFlow, judge::numbe
 #[derive(Debug, Default)]
 pub(super) struct Cell {
     pub(super) memory: Memory,
+    /// Which login that is, or was last.
+    incarnation: Option<Incarnation>,
     pub(super) flight: Option<usize>,
     waiters: Vec<usize>,
     /// Whether a refresh ended with the lease kept, since only memory holds what it brought.
@@ -443,6 +445,13 @@ impl World {
             let generation = version.map_or(u64::MAX, |version| version.generation.0);
             self.trace
                 .mark([self.now, process as u64, login as u64, generation]);
+            let own = &mut self.processes[process];
+            let life = (process, own.epoch);
+            let incarnation = version.map(|version| version.incarnation);
+            let before = std::mem::replace(&mut own.cells[login].incarnation, incarnation);
+            if before.is_some() && before != incarnation {
+                self.judge.past.takes_over(life, login, self.now);
+            }
         }
         if self.memory(process, login).waits_for_store() {
             self.save_later(process, login);
@@ -481,7 +490,7 @@ impl World {
         if idle > 600_000 || unknown || self.load(process, login).is_err() {
             return;
         }
-        let (now, policy) = (self.clock(process), self.setup.policy);
+        let (now, policy) = (self.clock(process), self.policy());
         let cell = &self.processes[process].cells[login];
         if cell.flight.is_none() && cell.memory.finds_abandoned(now, policy) {
             self.flight(process, login, Want::default());
@@ -528,11 +537,7 @@ impl World {
         if self.processes[process].cells[login].flight.is_some() {
             return false;
         }
-        let (id, policy, entropy) = (
-            self.process_id(process),
-            self.setup.policy,
-            self.random.bytes(),
-        );
+        let (id, policy, entropy) = (self.process_id(process), self.policy(), self.random.bytes());
         let Some(task) = self.memory(process, login).task(want, id, entropy, policy) else {
             return false;
         };

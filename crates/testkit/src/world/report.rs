@@ -66,7 +66,8 @@ pub struct Report {
     pub calls: u64,
     /// Token calls that carried a label.
     pub labelled: u64,
-    /// How often something learned about the grace was not taken by the disk, or forgotten since the clock left its month.
+    /// Unknown-grace losses whose lesson was not kept: the disk did not take it, the clock left its month, another refusal
+    /// hid it, or another login was on trial just then.
     pub unlearned: u64,
     /// When each call to refresh left, in milliseconds of the run.
     pub calls_at: Vec<u64>,
@@ -78,7 +79,16 @@ impl Report {
     /// Whether the run shows a fault of the program.
     #[must_use]
     pub fn failed_us(&self) -> bool {
-        !self.broken.is_empty() || self.count(LossClass::Avoidable) > 0
+        !self.broken.is_empty()
+            || self.count(LossClass::Avoidable) > 0
+            || self.taught_by_losses() > 1
+    }
+
+    /// How many losses taught something about the issuer's grace: one is enough.
+    #[must_use]
+    pub fn taught_by_losses(&self) -> u64 {
+        let unknown = self.count(LossClass::UnknownGrace);
+        unknown.saturating_sub(self.unlearned)
     }
 
     /// How many sessions were lost in a class.
@@ -144,9 +154,7 @@ impl Totals {
         if report.failed_us() {
             self.bad_seeds.push(report.seed);
         }
-        let unknown = report.count(LossClass::UnknownGrace);
-        let allowed = unknown.saturating_sub(report.unlearned);
-        self.most_unknown_grace = self.most_unknown_grace.max(allowed);
+        self.most_unknown_grace = self.most_unknown_grace.max(report.taught_by_losses());
     }
 
     /// Adds the runs of another worker.

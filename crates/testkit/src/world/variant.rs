@@ -37,11 +37,13 @@ pub enum Variant {
     NoRetryOn401,
     /// Each start refreshes.
     RefreshAtConnect,
+    /// No call whose answer was lost is ever repeated.
+    NeverRepeats,
 }
 
 impl Variant {
     /// Every one.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Naive,
         Self::ShortLease,
         Self::UnlockedFallback,
@@ -59,6 +61,7 @@ impl Variant {
         Self::OmittedTokenDropped,
         Self::NoRetryOn401,
         Self::RefreshAtConnect,
+        Self::NeverRepeats,
     ];
 }
 

@@ -161,8 +161,11 @@ impl Refresh {
         );
         exchange.orders.proof.clone_from(&call.credential.proof_key);
         exchange.not_after = call.not_after(self.task.policy, now);
-        let held_for = now.since(&call.begun_at).unwrap_or_default();
-        exchange.within = exchange.within.min(LONGEST_CALLS.saturating_sub(held_for));
+        if call.sent > 0 {
+            let held_for = now.since(&call.begun_at).unwrap_or_default();
+            let left = LONGEST_CALLS.saturating_sub(held_for);
+            exchange.within = exchange.within.min(left).max(SHORTEST_CALL);
+        }
         call.sent += 1;
         // Where no repeat could follow, or another one's outcome is open, nothing is gained by giving a dead path up: it may heal, and bring the answer.
         let found_dead = now.after(DEAD_PATH_FOUND);
@@ -234,3 +237,6 @@ const UNCERTAIN_PACE: Duration = Duration::from_secs(150);
 
 /// For so long the calls of one run may hold the lease: others wait for it for 75 s, and the commit takes its time.
 const LONGEST_CALLS: Duration = Duration::from_secs(72);
+
+/// A call has this long in any case: one that is given up at once may have been delivered all the same.
+const SHORTEST_CALL: Duration = Duration::from_secs(20);

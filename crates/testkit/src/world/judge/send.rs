@@ -3,24 +3,29 @@
 use std::time::Duration;
 
 use pilotlight_core::{
-    attempt::Label,
+    attempt::{Attempt, Label, repeat_window},
     credential::{Credential, Lifetime, Version},
     freshness::refresh_point,
+    notes::ReuseGrace,
     time::Now,
 };
 
-use crate::world::{World, ms, network::CallId, store::Health};
+use crate::world::{World, ms, network::CallId, past::Life, store::Health};
 
 /// A call that has left, and what may be known of it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sent {
     pub(super) call: CallId,
     run: usize,
-    life: (usize, u32),
+    life: Life,
     /// When its sender set out: the connection may take its time.
-    pub(super) set_out_at: u64,
+    set_out_at: u64,
     /// When the note of it was made.
     pub(super) noted_at: u64,
+    /// From when its sender counted the window for repeats.
+    pub(super) window_from: u64,
+    /// What its sender had read about the issuer's grace.
+    pub(super) grace: ReuseGrace,
 }
 
 impl World {
@@ -29,6 +34,8 @@ impl World {
         &mut self,
         run: usize,
         presents: Option<(usize, usize)>,
+        nth: u64,
+        leaves: u64,
     ) -> (Option<Label>, bool) {
         let (Some(presented), Some(own)) = (presents, self.runs[run].as_deref()) else {
             return (None, true);
@@ -40,6 +47,8 @@ impl World {
             return (None, false);
         };
         let (noted_while, noted_at) = (own.noted_while, own.noted_at);
+        let notes = own.notes.clone();
+        let grace = notes.grace(self.clock(process).wall);
         let label = attempt.label;
         if self.locks[login].holder != Some((process, epoch, run)) {
             self.broken("I-16", || format!("p{process} sends without the lease"));
@@ -69,9 +78,12 @@ impl World {
             life: (process, epoch),
             set_out_at: self.now,
             noted_at,
+            window_from: self.window_from(run, &attempt, nth, leaves),
+            grace,
         };
+        self.check_window(&sent, &attempt, nth, leaves);
         self.check_label(login, version, label, sent);
-        self.check_pace(run, login, version, presented.0, label);
+        self.check_pace(run, login, version, presented.0);
         if label.is_none() && want.refused != Some(version) {
             self.check_early(process, login, version, presented.0, began_at);
         }
@@ -110,8 +122,8 @@ impl World {
         let same = unclear.iter().filter(|before| {
             // How a probe ended, and so that it was one more, is told by another note, after it; that may be lost, too.
             let lost = self.judge.past.went_back(login, before.set_out_at);
-            let told = before.life == sent.life || !self.judge.untold.contains(&before.run);
-            let told = told && !lost;
+            let told = !self.judge.untold.contains(&before.run) && !lost;
+            let told = told || before.life == sent.life;
             let counts = label != Some(Label::ProbeSuspect) || told;
             counts && self.calls[before.call].label == label
         });
@@ -121,16 +133,54 @@ impl World {
     }
 
     /// Whether a life can know that a call was sent: by its note, while the store has that, or, where none could be made,
-    /// because it sent it.
-    fn is_known(&self, sent: &Sent, to: (usize, u32), login: usize) -> bool {
+    /// because it sent it itself.
+    fn is_known(&self, sent: &Sent, to: Life, login: usize) -> bool {
         let call = &self.calls[sent.call];
-        let told = if call.noted {
-            !self.judge.past.has_lost(login, sent.noted_at, self.now)
-        } else {
-            // It may have told the store later, and the store have lost that.
-            sent.life == to && !self.judge.past.went_back(login, sent.set_out_at)
+        let past = &self.judge.past;
+        let held = call.noted && !past.has_lost(login, sent.noted_at, self.now);
+        // A later login takes the place of what was known of the one before.
+        let own = sent.life == to && !past.took_over(to, login, sent.set_out_at);
+        (held || own) && !call.not_delivered
+    }
+
+    /// From when a call counts the window in which it may be repeated: from the first of its row that left, or, where a dead
+    /// process had made that, from the note of it.
+    fn window_from(&self, run: usize, attempt: &Attempt, nth: u64, leaves: u64) -> u64 {
+        let last = self.calls.iter().rposition(|call| call.run == run);
+        match last.and_then(|call| self.sent(call)).filter(|_| nth > 1) {
+            Some(before) => before.window_from,
+            None if attempt.label == Some(Label::AfterCrash) => self.instant(attempt.first_sent_at),
+            None => leaves,
+        }
+    }
+
+    /// F-04, F-03, I-1: a repeat leaves while its window is open, however long its connection takes: by what its sender had
+    /// read of the issuer's grace, and, where somebody else made the first call, as its own clock counts.
+    fn check_window(&mut self, sent: &Sent, attempt: &Attempt, nth: u64, leaves: u64) {
+        let after_crash = attempt.label == Some(Label::AfterCrash);
+        if nth == 1 && !after_crash {
+            return;
+        }
+        let label = attempt.label;
+        let Some(window) = repeat_window(sent.grace, self.setup.policy.repeat_limit) else {
+            return self.broken("I-1", || {
+                format!("a repeat ({label:?}) leaves although the issuer takes none")
+            });
         };
-        told && !call.not_delivered
+        let connects = leaves - self.now;
+        let age = if after_crash {
+            let age = self.clock(sent.life.0).since(&attempt.first_sent_at);
+            age.map_or(u64::MAX, |age| ms(age).saturating_add(connects))
+        } else {
+            leaves.saturating_sub(sent.window_from)
+        };
+        if age > ms(window) {
+            self.broken("I-1", || {
+                format!(
+                    "a repeat ({label:?}) leaves {age} ms after its call, in a window of {window:?}"
+                )
+            });
+        }
     }
 
     /// I-10: no refresh before its point, unless the token was refused or somebody asked.

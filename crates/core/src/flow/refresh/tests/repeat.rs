@@ -256,6 +256,24 @@ fn the_lease_is_held_no_longer_than_others_wait_for_it() {
     assert!(held <= secs(75) && held > secs(70), "{held:?}");
 }
 
+/// F-04, F-25: the machine sleeps between the note of a call and its departure: the call has its whole time all the same.
+#[test]
+fn a_sleep_before_a_call_takes_nothing_from_its_time() {
+    let mut stage = due();
+    stage.before("send token", |stage| {
+        stage.pass(secs(3600));
+    });
+    stage.answer(tokens(5));
+    assert_eq!(stage.refresh().result, Ok(Gain::Refreshed));
+    stage.before("note attempt", |stage| {
+        stage.pass(secs(3600));
+    });
+    stage.pass(secs(3600)).answer(tokens(6));
+    assert_eq!(stage.run(Refresh::new(task(5))).result, Ok(Gain::Refreshed));
+    let within: Vec<_> = stage.exchanges.iter().map(|sent| sent.within).collect();
+    assert_eq!(within, [secs(60), secs(60)]);
+}
+
 /// F-04, I-9: a repeat that does not leave is no news: the run ends with the failure before it, its pause and its event; and
 /// what was put on trial for it is taken back, since nothing was tried.
 #[test]

@@ -171,40 +171,38 @@ const FAR_OFF_MS: u64 = 5_000;
 impl Driver {
     /// Sends a request, with a proof where one is ordered. A proof that lacks the server's nonce, or has another time, is
     /// made anew once: the server did nothing, so nothing was spent, and to the flow it is one request (T-32). Both fit
-    /// into the deadline of the leg.
+    /// into the time that the exchange may take; where the second could only leave too late, it stays
+    /// ([`Exchange::not_after`]).
     pub(crate) async fn send_proven(&self, mut exchange: Exchange) -> Exchanged {
         let Some(key) = exchange.orders.proof.take() else {
             return self.send(exchange).await;
         };
         let at = exchange.url.origin();
-        let begun = tokio::time::Instant::now();
+        let (begun, within) = (tokio::time::Instant::now(), exchange.within);
         let peer = self.peers.of(Role::Issuer, &at);
         let first = self.send(self.proven(&exchange, &key, &peer)?).await;
         let Ok(reply) = &first else { return first };
-        let now = self.clock.now();
-        let told = self
-            .peers
-            .learn(Role::Issuer, &at, &reply.headers, now.wall);
+        let now = self.clock.now().wall;
+        let told = self.peers.learn(Role::Issuer, &at, &reply.headers, now);
         let mendable = Refused::by_issuer(reply.status, &reply.body)
             .is_some_and(|refused| may_be_mended(refused, &reply.headers, peer.ahead, told.ahead));
         if !mendable {
             return first;
         }
         tracing::debug!(host = exchange.host(), "the proof is made anew");
-        let limit = exchange.within;
-        let again = self.send(self.proven(&exchange, &key, &told)?);
-        let second = tokio::time::timeout_at(begun + limit, Box::pin(again)).await;
-        let second = second.unwrap_or_else(|_| {
-            Err(Failure {
-                delivery: Delivery::Ambiguous,
-                fault: Fault::Deadline(limit),
-                host: exchange.host(),
-                sent_at: now,
-            })
-        });
-        if let Ok(reply) = &second {
-            let now = self.clock.now().wall;
-            self.peers.learn(Role::Issuer, &at, &reply.headers, now);
+        // Whoever sends it keeps the time: only there it is known when the body left.
+        exchange.within = within.saturating_sub(begun.elapsed());
+        let mut second = self.send(self.proven(&exchange, &key, &told)?).await;
+        match &mut second {
+            Ok(reply) => {
+                let now = self.clock.now().wall;
+                self.peers.learn(Role::Issuer, &at, &reply.headers, now);
+            }
+            Err(failure) => {
+                if let Fault::Deadline(limit) = &mut failure.fault {
+                    *limit = within;
+                }
+            }
         }
         second
     }

@@ -21,7 +21,7 @@ use crate::{
     store::MemoryStore,
 };
 
-/// Answers what it is told to, and never where it is told nothing more.
+/// Answers what it is told to, and nothing where it is told nothing more; keeps the time as every implementation must.
 #[derive(Debug, Default)]
 struct Scripted {
     answers: Mutex<VecDeque<(Duration, Exchanged)>>,
@@ -31,15 +31,27 @@ struct Scripted {
 #[async_trait]
 impl Http for Scripted {
     async fn send(&self, exchange: Exchange) -> Exchanged {
+        let (within, sent_at, host) = (exchange.within, SystemClock.now(), exchange.host());
         lock(&self.sent).push(exchange);
         let next = lock(&self.answers).pop_front();
-        match next {
-            Some((took, answer)) => {
-                tokio::time::sleep(took).await;
-                answer
+        let answer = async {
+            match next {
+                Some((took, answer)) => {
+                    tokio::time::sleep(took).await;
+                    answer
+                }
+                None => std::future::pending().await,
             }
-            None => std::future::pending().await,
-        }
+        };
+        let in_time = tokio::time::timeout(within, answer).await;
+        in_time.unwrap_or_else(|_| {
+            Err(Failure {
+                delivery: Delivery::Ambiguous,
+                fault: Fault::Deadline(within),
+                host,
+                sent_at,
+            })
+        })
     }
 }
 
@@ -219,18 +231,47 @@ async fn the_time_is_the_servers() {
     assert_eq!(http.sent().len(), 3);
 }
 
-/// EXT-31, I-17: both attempts fit into the deadline of one; the second may have been delivered.
+/// EXT-31, I-17: both attempts fit into the time that the call may take as a whole, which for a repeat is less than its leg's;
+/// the second may have been delivered, and what is told is the time of the whole call.
 #[tokio::test(start_paused = true)]
-async fn both_attempts_have_one_deadline() {
-    let http = Scripted::of(vec![(50, wants("one"))]);
-    let begun = tokio::time::Instant::now();
+async fn both_attempts_have_one_limit() {
+    for within in [Leg::Token.deadline(), Duration::from_secs(20)] {
+        let took = within.as_secs() - 10;
+        let http = Scripted::of(vec![(took, wants("one"))]);
+        let mut order = ordered();
+        order.within = within;
+        let begun = tokio::time::Instant::now();
+        let done = driver(&http, &Peers::default()).send_proven(order).await;
+        let failure = done.unwrap_err();
+        assert_eq!(failure.delivery, Delivery::Ambiguous);
+        assert_eq!(failure.fault, Fault::Deadline(within));
+        assert_eq!(begun.elapsed().as_secs(), within.as_secs());
+        let limits: Vec<_> = lock(&http.sent)
+            .iter()
+            .map(|sent| sent.within.as_secs())
+            .collect();
+        assert_eq!(limits, [within.as_secs(), 10]);
+    }
+}
+
+/// EXT-31, F-04: a repeat that would leave too late stays, and the flow learns that nothing was delivered.
+#[tokio::test]
+async fn a_repeat_that_is_too_late_is_not_delivered() {
+    let late = Err(Failure {
+        delivery: Delivery::NotDelivered,
+        fault: Fault::TooLate,
+        host: "as.example".into(),
+        sent_at: SystemClock.now(),
+    });
+    let http = Scripted::of(vec![(0, wants("one")), (0, late)]);
     let done = driver(&http, &Peers::default())
         .send_proven(ordered())
         .await;
     let failure = done.unwrap_err();
-    assert_eq!(failure.delivery, Delivery::Ambiguous);
-    assert_eq!(failure.fault, Fault::Deadline(Leg::Token.deadline()));
-    assert_eq!(begun.elapsed().as_secs(), Leg::Token.deadline().as_secs());
+    assert_eq!(
+        (failure.delivery, failure.fault),
+        (Delivery::NotDelivered, Fault::TooLate)
+    );
     assert_eq!(http.sent().len(), 2);
 }
 

@@ -7,6 +7,7 @@ use std::{
     io::Read,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -29,7 +30,7 @@ use crate::{cell::lock, config::LoginRequest, crypto, sign::SigningKey};
 /// Whoever knows what a reference to a secret stands for. A role, so that hosts bring their own: a vault, an agent.
 #[async_trait]
 pub trait Secrets: Send + Sync + fmt::Debug + 'static {
-    /// Reads a secret, as it is now: at each use, since it may be replaced at any time.
+    /// Reads a secret, as it is now: at each use, since it may be replaced at any time. It is given ten seconds.
     ///
     /// # Errors
     /// `config.value`, without a byte of the secret.
@@ -140,12 +141,19 @@ impl Secrets for Witness {
     }
 }
 
+/// Reads a secret, or gives up: whoever has it may hang, and a refresh holds its lock meanwhile.
+async fn read(secrets: &dyn Secrets, reference: &SecretRef) -> Result<Zeroizing<Vec<u8>>, Error> {
+    tokio::time::timeout(PATIENCE, secrets.read(reference))
+        .await
+        .unwrap_or_else(|_| Err(unfit(reference, "it could not be read within 10 s")))
+}
+
 /// Reads a secret that is one line of text: a line break at the end is the editor's.
 pub(crate) async fn read_line(
     secrets: &dyn Secrets,
     reference: &SecretRef,
 ) -> Result<Zeroizing<String>, Error> {
-    let bytes = secrets.read(reference).await?;
+    let bytes = read(secrets, reference).await?;
     let line = bytes.trim_ascii_end();
     let printable = line.iter().all(|byte| (0x20..=0x7e).contains(byte));
     match std::str::from_utf8(line) {
@@ -191,7 +199,7 @@ async fn assertion(
     order: &AssertionOrder,
     now: Wall,
 ) -> Result<(), Error> {
-    let pem = secrets.read(&order.key.reference).await?;
+    let pem = read(secrets, &order.key.reference).await?;
     let key = SigningKey::from_pem(&order.key.reference.to_string(), &pem)?;
     let algorithm = order.key.algorithm.unwrap_or(key.algorithm());
     let unsigned = client_assertion(
@@ -219,6 +227,7 @@ fn contains(text: &[u8], word: &[u8]) -> bool {
 }
 
 const LIMIT: usize = 64 * 1024;
+const PATIENCE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests;

@@ -110,3 +110,24 @@ async fn a_line_is_one_line() {
         assert_eq!(line.ok().as_deref().map(String::as_str), want, "{bytes:?}");
     }
 }
+
+/// Somebody who knows secrets and never tells.
+#[derive(Debug)]
+struct Silent;
+
+#[async_trait]
+impl Secrets for Silent {
+    async fn read(&self, _: &SecretRef) -> Result<Zeroizing<Vec<u8>>, Error> {
+        std::future::pending().await
+    }
+}
+
+/// I-17: a vault that hangs is given up after ten seconds: the lock of the refresh is held meanwhile.
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_ever_for_a_secret() {
+    let reference = SecretRef::file("/run/secret").unwrap();
+    let eleven = Duration::from_secs(11);
+    let error = tokio::time::timeout(eleven, read_line(&Silent, &reference)).await;
+    let error = error.expect("nobody waits longer").unwrap_err();
+    assert_eq!(error.code(), "config.value");
+}

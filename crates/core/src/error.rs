@@ -459,7 +459,7 @@ impl Error {
             Self::Timeout { .. } => "unavailable.timeout",
             Self::RateLimited { .. } => "unavailable.rate_limited",
             Self::ServerError { .. } => "unavailable.server_error",
-            Self::BackingOff { code, .. } => UNAVAILABLE
+            Self::BackingOff { code, .. } => PAUSED_FOR
                 .iter()
                 .find(|known| *known == code)
                 .unwrap_or(&"unavailable.server_error"),
@@ -557,7 +557,8 @@ impl LoginCause {
     }
 }
 
-const UNAVAILABLE: [&str; 8] = [
+/// What a refresh can pause for: whoever asks meanwhile is told the same code.
+const PAUSED_FOR: [&str; 10] = [
     "unavailable.network",
     "unavailable.timeout",
     "unavailable.rate_limited",
@@ -566,6 +567,8 @@ const UNAVAILABLE: [&str; 8] = [
     "denied.by_issuer",
     "peer.proof_refused",
     "peer.metadata_invalid",
+    "config.assertion",
+    "config.value",
 ];
 
 #[cfg(test)]
@@ -592,6 +595,21 @@ mod tests {
         ] {
             assert_eq!(error.exit_code(), exit, "{}", error.code());
         }
+    }
+
+    /// F-12: who asks while refreshes pause is told what they pause for, and whose affair it is: a file that is missing here is
+    /// no failure of the issuer's. A code that no build of ours has written is one.
+    #[test]
+    fn a_pause_has_the_code_of_its_reason() {
+        let paused = |code: &str| Error::BackingOff {
+            code: code.into(),
+            retry_after: Duration::from_secs(1),
+        };
+        for code in PAUSED_FOR {
+            assert_eq!(paused(code).code(), code);
+        }
+        assert_eq!(paused("config.value").action(), Action::FixOwnSide);
+        assert_eq!(paused("x").code(), "unavailable.server_error");
     }
 
     /// T-21: what a peer says is cleaned before it is shown.

@@ -9,13 +9,10 @@ use std::{env, process, process::ExitCode, sync::Arc, thread, time::Duration};
 
 use async_trait::async_trait;
 use pilotlight::core::{
-    credential::Account,
-    error::LoginCause,
-    flow::Prompt,
-    registration::{Client, ClientAuthentication, ClientSource},
-    resource::Resource,
-    secret::ClientSecret,
+    credential::Account, error::LoginCause, flow::Prompt, registration::Client, resource::Resource,
+    unattended::ID_TOKEN,
 };
+use pilotlight::secrets::{SecretRef, Secrets, Zeroizing};
 use pilotlight::{
     Error, LoginRequest, Session, Sessions, clock::SystemClock, human::Human, store::MemoryStore,
 };
@@ -30,7 +27,7 @@ use rmcp::{ClientHandler, ErrorData, RoleClient};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-type Failure = Box<dyn std::error::Error>;
+type Done<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -47,16 +44,15 @@ async fn main() -> ExitCode {
 }
 
 #[allow(clippy::disallowed_methods, reason = "this is the configuration")]
-async fn run() -> Result<(), Failure> {
+async fn run() -> Done {
     let url = Resource::parse(&env::args().next_back().unwrap_or_default())?;
     let context = env::var("MCP_CONFORMANCE_CONTEXT").unwrap_or_else(|_| "{}".to_owned());
     let configured: Configured = serde_json::from_str(&context)?;
-    let wire = match &*env::var("MCP_CONFORMANCE_PROTOCOL_VERSION")? {
-        "2025-11-25" => Wire::Stateful,
-        _ => Wire::Stateless,
-    };
+    let old = env::var("MCP_CONFORMANCE_PROTOCOL_VERSION")? == "2025-11-25";
+    let wire = if old { Wire::Stateful } else { Wire::Stateless };
     let store = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
-    let sessions = Sessions::builder(store).human(Arc::new(Clicks)).open()?;
+    let builder = Sessions::builder(store).human(Arc::new(Clicks));
+    let sessions = builder.secrets(Arc::new(configured.clone())).open()?;
     let session = sessions.open(&url, &Account::default()).await?;
     let (mut called, mut logins) = (0, 0);
     loop {
@@ -73,13 +69,8 @@ async fn run() -> Result<(), Failure> {
 }
 
 /// Lists the tools and calls each once, whatever it answers.
-async fn use_tools(
-    wire: Wire,
-    session: &Session,
-    configured: &Configured,
-    called: &mut usize,
-) -> Result<(), Failure> {
-    let client = connect_on(wire, session.clone(), Answers).await?;
+async fn use_tools(wire: Wire, on: &Session, with: &Configured, called: &mut usize) -> Done {
+    let client = connect_on(wire, on.clone(), Answers).await?;
     let tools = client.list_all_tools().await?;
     let any_object = tools.first().map(|tool| json!(tool.input_schema));
     let mut calls = Vec::new();
@@ -87,7 +78,7 @@ async fn use_tools(
         let arguments = samples(tool.input_schema.get("properties"), any_object.as_ref());
         calls.push(CallToolRequestParams::new(tool.name.clone()).with_arguments(arguments));
     }
-    let calls = configured.tool_calls.clone().unwrap_or(calls);
+    let calls = Option::deserialize(&with.0["toolCalls"])?.unwrap_or(calls);
     while let Some(call) = calls.get(*called) {
         match client.call_tool(call.clone()).await {
             Ok(answer) => println!("{}: {}", call.name, json!(answer)),
@@ -100,31 +91,40 @@ async fn use_tools(
     Ok(())
 }
 
-/// What a user would have configured for this server.
-#[derive(Deserialize)]
-struct Configured {
-    client_id: Option<String>,
-    client_secret: Option<String>,
-    #[serde(rename = "toolCalls")]
-    tool_calls: Option<Vec<CallToolRequestParams>>,
-}
+/// What a user would have configured for this server, by name; its secrets are looked up when they are needed.
+#[derive(Debug, Clone, Deserialize)]
+struct Configured(Value);
 
 impl Configured {
-    fn login(&self, url: &Resource) -> Result<LoginRequest, Failure> {
+    fn login(&self, url: &Resource) -> Done<LoginRequest> {
+        let secret = |name: &str| self.0.get(name).map(|_| format!("configured:{name}"));
+        let client = |id| json!({"id": id, "authentication": "none", "source": "pre_registered"});
         let mut request = LoginRequest::new(url.clone(), Account::default());
         request.client_metadata_url = Some(METADATA_DOCUMENT.parse()?);
-        if let Some(id) = self.client_id.clone() {
-            let secret = self.client_secret.clone().map(ClientSecret::new);
-            request.client = Some(Client {
-                id,
-                secret: secret.transpose()?,
-                secret_expires_at: None,
-                // What the issuer offers decides in the end.
-                authentication: ClientAuthentication::Basic,
-                source: ClientSource::PreRegistered,
-            });
+        if let Some(id) = self.0.get("client_id") {
+            let key = |from| json!({"reference": from, "algorithm": self.0["signing_algorithm"]});
+            let mut client = client(id);
+            client["secret_ref"] = json!(secret("client_secret"));
+            client["key"] = json!(secret("private_key_pem").map(key));
+            request.client = Some(Client::deserialize(client)?);
         }
+        request.unattended = Option::deserialize(match secret("valid_jwt") {
+            Some(token) => json!({"grant": "workload", "token": token}),
+            None if self.0.get("idp_issuer").is_none() => Value::Null,
+            None => json!({
+                "grant": "enterprise", "issuer": self.0["idp_issuer"], "token_endpoint": self.0["idp_token_endpoint"],
+                "client": client(&self.0["idp_client_id"]), "subject": secret("idp_id_token"), "subject_type": ID_TOKEN,
+            }),
+        })?;
         Ok(request)
+    }
+}
+
+#[async_trait]
+impl Secrets for Configured {
+    async fn read(&self, reference: &SecretRef) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let secret = self.0[reference.rest()].as_str().unwrap_or_default();
+        Ok(Zeroizing::new(secret.into()))
     }
 }
 
@@ -155,9 +155,8 @@ impl ClientHandler for Answers {
 /// One value for each property.
 fn samples(properties: Option<&Value>, any_object: Option<&Value>) -> Map<String, Value> {
     let properties = properties.and_then(Value::as_object).into_iter().flatten();
-    properties
-        .map(|(name, schema)| (name.clone(), sample(schema, any_object)))
-        .collect()
+    let filled = properties.map(|(name, schema)| (name.clone(), sample(schema, any_object)));
+    filled.collect()
 }
 
 /// A value that a schema allows: its default, its first choice, else one of its type. References are not followed.

@@ -198,6 +198,7 @@ impl Cell {
 
     /// Puts the token into the slot, quiet until something needs looking at.
     pub(crate) fn show(&self, live: &Live, now: Now) {
+        let before = self.slot.load();
         let slot = live.memory.credential().ok().and_then(|credential| {
             let quiet_until = match credential.freshness(now, self.inner.limits.policy) {
                 // A one-shot process has no ticker: it looks each time.
@@ -212,7 +213,7 @@ impl Cell {
                 }
                 Freshness::Due { .. } | Freshness::Expired { .. } => Mono(0),
             };
-            Slot::of(credential, quiet_until)
+            Slot::of(credential, quiet_until, before.as_deref())
         });
         self.slot.set(slot);
     }

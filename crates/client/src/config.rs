@@ -12,6 +12,7 @@ use pilotlight_core::{
     scope::Scopes,
     state::State,
     time::Wall,
+    unattended::Unattended,
 };
 use url::Url;
 
@@ -52,6 +53,9 @@ pub struct LoginRequest {
     pub scopes: Option<Scopes>,
     /// A client that was registered by hand at the issuer.
     pub client: Option<Client>,
+    /// A grant that needs no person. Without one, a client with a secret or a key logs in by a browser where the issuer lets
+    /// anybody do that, and else by its own authentication alone (RFC 6749 section 4.4).
+    pub unattended: Option<Unattended>,
     /// The URL of a hosted client ID metadata document.
     pub client_metadata_url: Option<Url>,
     /// Where the redirect arrives.
@@ -72,11 +76,17 @@ impl LoginRequest {
             name: None,
             scopes: None,
             client: None,
+            unattended: None,
             client_metadata_url: None,
             callback: Callback::default(),
             timeout: Duration::from_secs(600),
             step_up: false,
         }
+    }
+
+    /// Whether it may end well although nobody can be asked.
+    pub(crate) fn may_need_nobody(&self) -> bool {
+        self.unattended.is_some() || self.client.as_ref().is_some_and(Client::is_confidential)
     }
 }
 
@@ -118,6 +128,8 @@ pub struct Status {
     pub scopes: Scopes,
     /// Whether there is a refresh token.
     pub refresh_token: bool,
+    /// The grant that renews it without a person and without a refresh token, if that is how it was made.
+    pub unattended: Option<Unattended>,
 }
 
 /// What else is to be known about a login.

@@ -15,6 +15,7 @@ use std::{
 use pilotlight_core::{
     Error,
     error::{Holder, LoginCause},
+    exchange::{Delivery, Exchange, Exchanged, Failure, Fault},
     flow::{Act, Answer, Flow, Lock, Prompt, Reading, Step, Turn},
     time::Mono,
 };
@@ -27,8 +28,10 @@ use crate::{
     cell::lock,
     clock::Clock,
     crypto,
+    dpop::Peers,
     http::Http,
     human::Human,
+    secrets::{self, Secrets},
     store::{Lease, LockName, Locked, Store},
 };
 
@@ -38,6 +41,8 @@ pub(crate) struct Driver {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) http: Arc<dyn Http>,
     pub(crate) human: Arc<dyn Human>,
+    pub(crate) secrets: Arc<dyn Secrets>,
+    pub(crate) peers: Peers,
     pub(crate) clock: Arc<dyn Clock>,
     /// How long a lock is waited for.
     pub(crate) lock_wait: Duration,
@@ -107,7 +112,7 @@ impl Driver {
     async fn perform(&self, act: Act, held: &mut Held) -> Answer {
         let store = &self.store;
         match act {
-            Act::Send(exchange) => Answer::Exchanged(self.http.send(*exchange).await),
+            Act::Send(exchange) => Answer::Exchanged(self.send_proven(*exchange).await),
             Act::Lock(lock) if held.locks.iter().any(|(name, _)| *name == lock) => {
                 let fence = held
                     .locks
@@ -195,7 +200,25 @@ impl Driver {
             Act::Revoked(key, incarnation) => Answer::Done(store.revoked(&key, incarnation).await),
             Act::PutBinding(binding) => Answer::Done(store.put_binding(&binding).await),
             Act::Record(key, event) => Answer::Done(store.record(&key, &event).await),
+            Act::ReadSecret(reference) => {
+                Answer::Secret(secrets::read_line(&*self.secrets, &reference).await)
+            }
         }
+    }
+
+    /// Sends a request, with what it was ordered without: signed as it departs, so that each repeat has an assertion of its
+    /// own. What cannot be completed is not sent.
+    pub(crate) async fn send(&self, mut exchange: Exchange) -> Exchanged {
+        let now = self.clock.now();
+        if let Err(error) = secrets::complete(&*self.secrets, &mut exchange, now.wall).await {
+            return Err(Failure {
+                delivery: Delivery::NotDelivered,
+                fault: Fault::Unsigned(Box::new(error)),
+                host: exchange.host(),
+                sent_at: now,
+            });
+        }
+        self.http.send(exchange).await
     }
 
     /// Shows the URL and waits for the redirect: at the listener, or pasted by the person, whichever is first.

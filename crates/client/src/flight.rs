@@ -8,9 +8,12 @@ use futures_util::{
 };
 use pilotlight_core::{
     Error,
-    credential::{Credential, Version},
+    credential::{Credential, Renewal, Version},
     error::{LoginCause, Waited},
-    flow::refresh::{Gain, Refresh},
+    flow::{
+        refresh::{Gain, Refresh},
+        unattended::Unattended,
+    },
     freshness::Freshness,
     memory::{Want, tries_the_ended},
     time::Now,
@@ -270,7 +273,8 @@ impl Cell {
 
     pub(crate) async fn refresh(self: &Arc<Self>, want: Want) -> Result<Gain, Error> {
         let driver = self.inner.driver(self.http()?);
-        let issuer = self.credential()?.pins.token_endpoint.origin();
+        let credential = self.credential()?;
+        let issuer = credential.pins.token_endpoint.origin();
         let _turn = self.inner.turns.turn(issuer).await;
         let (task, mut held) = {
             let mut live = lock(&self.live);
@@ -282,7 +286,10 @@ impl Cell {
             return Err(Error::login(LoginCause::Never));
         };
         let generation = task.held.map_or(0, |version| version.generation.0);
-        let outcome = Box::pin(driver.run_with(Refresh::new(task), &mut held)).await;
+        let outcome = match credential.renewal() {
+            Renewal::Grant(_) => Box::pin(driver.run_with(Unattended::new(task), &mut held)).await,
+            _ => Box::pin(driver.run_with(Refresh::new(task), &mut held)).await,
+        };
         let result = {
             let mut live = lock(&self.live);
             live.held = held;

@@ -246,6 +246,7 @@ impl HttpClient {
             mut body,
             patient,
             not_after,
+            orders: _,
             within: _,
         } = exchange;
         let client = self

@@ -34,11 +34,12 @@ use crate::{
 };
 
 impl Sessions {
-    /// Logs in, with a person's help. Of several processes that ask at once, one shows the URL and all go on.
+    /// Logs in, with a person's help where the grant needs one. Of several processes that ask at once, one shows the URL and all go on.
     ///
     /// # Errors
     /// `denied.*`, `peer.*`, `unavailable.*`, `login.abandoned`; `unavailable.login_in_progress` where nobody can be asked
-    /// and another process is at it.
+    /// and another process is at it; `config.assertion` and `config.value` where what a grant without a person needs is not
+    /// there, or is of no use.
     pub async fn login(&self, request: LoginRequest) -> Result<LoggedIn, Error> {
         let inner = &self.inner;
         let asked_at = inner.clock.now();
@@ -47,10 +48,13 @@ impl Sessions {
         let unanswered = self.cell(id).and_then(|cell| cell.take_unanswered());
         let refused = unanswered.as_ref().and_then(|one| one.refused);
         let challenge = unanswered.map(|one| one.challenge);
-        let patience = if inner.human.refuses() {
-            Duration::ZERO
-        } else {
+        let alone = inner.human.refuses();
+        let patience = if !alone {
             request.timeout
+        } else if request.may_need_nobody() {
+            inner.limits.lock_wait
+        } else {
+            Duration::ZERO
         };
         let name = LockName::Login(id);
         let got = poll_lock(&*inner.store, &*inner.clock, name, asked_at.mono + patience).await?;
@@ -58,7 +62,7 @@ impl Sessions {
         if let Some(adopted) = self.adopt(&request, &key, id, refused, asked_at).await? {
             return Ok(adopted);
         }
-        if inner.human.refuses() {
+        if alone && !request.may_need_nobody() {
             return Err(Error::login(LoginCause::Never));
         }
         let done = Box::pin(self.ask(request, lease, challenge, None)).await?;
@@ -173,7 +177,8 @@ impl Sessions {
             && request
                 .client
                 .as_ref()
-                .is_none_or(|client| client.id == credential.client.id);
+                .is_none_or(|client| client.id == credential.client.id)
+            && (request.unattended.is_none() || request.unattended == credential.unattended);
         let status = self.inner.status(&binding).await?;
         if !covered || is_refused(credential.version) || status.state.error().is_some() {
             return Ok(None);

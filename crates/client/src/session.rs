@@ -7,11 +7,25 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header::AUTHORIZATION, request::Parts};
 use pilotlight_core::{
-    Error, credential::Version, error::LoginCause, flow::refresh::Gain, freshness::Freshness,
-    memory::Want, resource::Resource, secret::AccessToken, time::Wall,
+    Error,
+    credential::{TokenType, Version},
+    dpop::{PROOF_FIELD, Refused},
+    error::LoginCause,
+    flow::refresh::Gain,
+    freshness::Freshness,
+    memory::Want,
+    resource::Resource,
+    secret::AccessToken,
+    time::Wall,
 };
+use url::Url;
 
-use crate::{cell::Cell, config::Status, slot::Slot};
+use crate::{
+    cell::Cell,
+    config::Status,
+    dpop::{self, Role},
+    slot::{Proving, Slot},
+};
 
 /// A login kept alive. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -38,16 +52,47 @@ pub struct Sent {
     /// `None` for a request that went out bare.
     version: Option<Version>,
     retried: bool,
+    /// The proof that went with it, if the token needs one.
+    proof: Option<SentProof>,
+    /// Whether a proof for this request was made anew already.
+    mended: bool,
+}
+
+/// What matters of a proof when the server refuses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct SentProof {
+    /// By how much the server's clock was thought to be ahead, in milliseconds.
+    ahead: i64,
 }
 
 impl Sent {
-    /// Marks the token of a request that is being sent for the second time.
+    /// Marks the token of a request that is being sent for the second time: there will be no third, whatever the reason of
+    /// the second was. [`Sent::after`] knows more.
     #[must_use]
     pub fn again(self) -> Self {
         Self {
             retried: true,
+            mended: true,
             ..self
         }
+    }
+
+    /// Marks the token of a request that repeats `before`, which was answered like that: where only the proof was refused,
+    /// the one repeat of a refused token is still to come (RFC 9449 section 9).
+    #[must_use]
+    pub fn after(self, before: &Self, status: StatusCode, answer: &HeaderMap) -> Self {
+        let mends = before.refused_proof(status, answer).is_some();
+        Self {
+            retried: before.retried || !mends,
+            mended: before.mended || mends,
+            ..self
+        }
+    }
+
+    /// How the server refused the proof, if it did.
+    fn refused_proof(&self, status: StatusCode, answer: &HeaderMap) -> Option<Refused> {
+        self.proof?;
+        Refused::by_resource(answer).filter(|_| status == StatusCode::UNAUTHORIZED)
     }
 }
 
@@ -57,6 +102,8 @@ impl Sent {
 pub struct Token {
     /// The token.
     pub access_token: AccessToken,
+    /// How it is presented: one that is bound to a key is of use only to [`Session::authorize`].
+    pub token_type: TokenType,
     /// When it ends, where that is known.
     pub expires_at: Option<Wall>,
     /// Why a refresh that would have been better did not work.
@@ -83,20 +130,22 @@ impl Session {
     /// Gives the value of an `Authorization` header. While the token is fresh no await point is hit.
     ///
     /// # Errors
-    /// `login.*` where a person must act; `unavailable.timeout` where an ended token was not replaced, or the store read, in
+    /// `config.proof_needed` for a token that is of no use without a proof for each request: [`Session::authorize`] makes
+    /// them. `login.*` where a person must act; `unavailable.timeout` where an ended token was not replaced, or the store read, in
     /// time ([`Limits::caller_wait`](crate::Limits)).
     pub async fn header(&self) -> Result<HeaderValue, Error> {
         self.cell.in_use();
         if let Some(header) = self.ready() {
             return Ok(header);
         }
-        Ok(Box::pin(self.cell.usable(self.cell.deadline()))
-            .await?
-            .header
-            .clone())
+        let slot = Box::pin(self.cell.usable(self.cell.deadline())).await?;
+        match slot.proof {
+            Some(_) => Err(Error::ConfigProofNeeded),
+            None => Ok(slot.header.clone()),
+        }
     }
 
-    /// Gives the header at once if the token is fresh: one atomic load and one clone.
+    /// Gives the header at once if the token is fresh and needs no proof: one atomic load and one clone.
     #[must_use]
     pub fn ready(&self) -> Option<HeaderValue> {
         self.cell.slot.quiet(&self.cell.inner.coarse)
@@ -114,7 +163,7 @@ impl Session {
     /// What to put on a request; `None` where it goes out bare.
     async fn slot(&self) -> Result<Option<Arc<Slot>>, Error> {
         if let Some(slot) = self.cell.slot.load()
-            && self.cell.inner.coarse.now() < slot.quiet_until
+            && slot.is_quiet(self.cell.inner.coarse.now())
         {
             return Ok(Some(slot));
         }
@@ -125,7 +174,8 @@ impl Session {
         }
     }
 
-    /// Puts the token on a request (RFC 6750 section 2.1). A request that the login's resource does not cover is refused.
+    /// Puts the token on a request (RFC 6750 section 2.1), with a proof for just this request where the token is bound to a
+    /// key (RFC 9449 section 7.1), in the place of any that the caller has put there. Call it for each sending. A request that the login's resource does not cover is refused.
     /// Without a login the request stays as it is, if the session may do [without](crate::Sessions::open).
     ///
     /// # Errors
@@ -134,19 +184,65 @@ impl Session {
         self.cell.in_use();
         self.cell.covers(request)?;
         let slot = self.slot().await?;
+        let mut proof = None;
         if let Some(slot) = &slot {
+            if let Some(proving) = &slot.proof {
+                proof = Some(self.prove(proving, request)?);
+            }
             request.headers.insert(AUTHORIZATION, slot.header.clone());
         }
         Ok(Sent {
             version: slot.map(|slot| slot.version),
             retried: false,
+            proof,
+            mended: false,
+        })
+    }
+
+    /// Puts a proof on a request.
+    fn prove(&self, proving: &Proving, request: &mut Parts) -> Result<SentProof, Error> {
+        let inner = &self.cell.inner;
+        let url = Url::parse(&request.uri.to_string()).map_err(|_| Error::Bug {
+            what: "dpop: a request without a URL",
+        })?;
+        let peer = inner.peers.of(Role::Resource, &url.origin());
+        let now = inner.clock.now().wall;
+        let proof = proving.header(&request.method, &url, &peer, now)?;
+        request.headers.insert(PROOF_FIELD, proof);
+        Ok(SentProof { ahead: peer.ahead })
+    }
+
+    /// What the server says about the proof: `None` where it has nothing against it.
+    fn proof_answered(
+        &self,
+        sent: &Sent,
+        proof: SentProof,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) -> Option<Next> {
+        let inner = &self.cell.inner;
+        let at = self.cell.url.url().origin();
+        let now = inner.clock.now().wall;
+        let told = inner.peers.learn(Role::Resource, &at, headers, now);
+        let refused = sent.refused_proof(status, headers)?;
+        let mendable = dpop::may_be_mended(refused, headers, proof.ahead, told.ahead);
+        Some(if mendable && !sent.mended {
+            Next::Retry
+        } else {
+            Next::Stop(Error::ProofRefused)
         })
     }
 
     /// Says what an answer means. On a 401 it brings a newer token if there is one, else refreshes, once.
     ///
     /// Call it with every answer: acceptance is how a fresh token is told from one that the server refuses.
+    /// A repeat is marked by [`Sent::after`].
     pub async fn answered(&self, sent: &Sent, status: StatusCode, headers: &HeaderMap) -> Next {
+        if let Some(proof) = sent.proof
+            && let Some(next) = self.proof_answered(sent, proof, status, headers)
+        {
+            return next;
+        }
         match status {
             StatusCode::UNAUTHORIZED if sent.retried => Next::Stop(Error::DeniedByResource),
             StatusCode::UNAUTHORIZED => {
@@ -210,6 +306,7 @@ impl Session {
         Ok(Token {
             expires_at: credential.expires_in(now).map(|left| now.wall + left),
             access_token: credential.access_token,
+            token_type: credential.token_type,
             warning,
         })
     }

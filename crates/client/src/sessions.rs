@@ -31,10 +31,12 @@ use crate::{
     clock::{Clock, SystemClock},
     config::{Flag, Limits, LoginRequest, Status},
     crypto,
+    dpop::Peers,
     drive::{Driver, Turns},
     egress::{Cidr, Egress},
     http::{HttpClient, HttpConfig},
     human::{Human, Refuse},
+    secrets::{FileSecrets, Secrets},
     session::{Session, is_never},
     slot::CoarseClock,
     store::Store,
@@ -56,6 +58,7 @@ pub(crate) struct Inner {
     pub(crate) one_shot: bool,
     pub(crate) coarse: CoarseClock,
     pub(crate) human: Arc<dyn Human>,
+    pub(crate) secrets: Arc<dyn Secrets>,
     pub(crate) client_name: String,
     http: HttpConfig,
     allow_private: Vec<Cidr>,
@@ -66,6 +69,8 @@ pub(crate) struct Inner {
     /// Cells that hold what no store has taken: they live on although no session does (F-06).
     pub(crate) kept: Mutex<HashMap<BindingId, Arc<Cell>>>,
     pub(crate) turns: Turns,
+    /// What servers want to see in proofs of possession.
+    pub(crate) peers: Peers,
     changes: broadcast::Sender<Changed>,
     at_work: AtomicUsize,
     idle: tokio::sync::Notify,
@@ -95,6 +100,7 @@ pub struct SessionsBuilder {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     human: Arc<dyn Human>,
+    secrets: Arc<dyn Secrets>,
     http: HttpConfig,
     allow_private: Vec<Cidr>,
     limits: Limits,
@@ -108,6 +114,13 @@ impl SessionsBuilder {
     #[must_use]
     pub fn human(mut self, human: Arc<dyn Human>) -> Self {
         self.human = human;
+        self
+    }
+
+    /// Who knows what references to secrets stand for (default: [`FileSecrets`]).
+    #[must_use]
+    pub fn secrets(mut self, secrets: Arc<dyn Secrets>) -> Self {
+        self.secrets = secrets;
         self
     }
 
@@ -181,6 +194,7 @@ impl SessionsBuilder {
             process,
             one_shot: self.one_shot,
             human: self.human,
+            secrets: self.secrets,
             http: self.http,
             allow_private: self.allow_private,
             client_name: self.client_name,
@@ -189,6 +203,7 @@ impl SessionsBuilder {
             requests: Mutex::default(),
             kept: Mutex::default(),
             turns: Turns::default(),
+            peers: Peers::default(),
             changes: broadcast::channel(64).0,
             at_work: AtomicUsize::new(0),
             idle: tokio::sync::Notify::new(),
@@ -210,6 +225,7 @@ impl Sessions {
             store,
             clock: Arc::new(SystemClock),
             human: Arc::new(Refuse),
+            secrets: Arc::new(FileSecrets),
             http: HttpConfig::default(),
             allow_private: Vec::new(),
             limits: Limits::default(),
@@ -469,6 +485,8 @@ impl Inner {
             store: self.store.clone(),
             http,
             human: self.human.clone(),
+            peers: self.peers.clone(),
+            secrets: self.secrets.clone(),
             clock: self.clock.clone(),
             lock_wait: self.limits.lock_wait,
             human_wait: Duration::from_secs(600),
@@ -535,7 +553,7 @@ impl Inner {
                 Vec::new()
             },
             expires_at: times.and_then(|(_, received, life)| in_wall(life, received)),
-            next_refresh_at: times.filter(|(c, ..)| c.refresh_token.is_some()).and_then(
+            next_refresh_at: times.filter(|(c, ..)| !c.is_final()).and_then(
                 |(c, received, life)| in_wall(refresh_point(life, c.spread(), policy), received),
             ),
             last_accepted_at: record.acceptance.map(|seen| seen.last_at),
@@ -544,6 +562,7 @@ impl Inner {
                 .map(|c| c.scopes_granted.clone())
                 .unwrap_or_default(),
             refresh_token: credential.is_some_and(|c| c.refresh_token.is_some()),
+            unattended: credential.and_then(|c| c.unattended.clone()),
         })
     }
 }

@@ -10,35 +10,101 @@ use std::sync::{
 };
 
 use arc_swap::ArcSwapOption;
-use http::HeaderValue;
+use http::{HeaderValue, Method};
 use pilotlight_core::{
-    credential::{Credential, Version},
-    time::Mono,
+    Error,
+    credential::{Credential, TokenType, Version},
+    dpop,
+    time::{Mono, Wall},
 };
+use url::Url;
+
+use crate::dpop::{Peer, Prover};
 
 /// A token ready for use.
 #[derive(Debug, Clone)]
 pub(crate) struct Slot {
-    /// `Bearer ...`, marked sensitive.
+    /// `Bearer ...` or `DPoP ...`, marked sensitive.
     pub(crate) header: HeaderValue,
     /// Whose token it is.
     pub(crate) version: Version,
+    /// Until when the header can be used by itself, on the boot clock: never, where it needs a proof. So the path of a
+    /// bearer token asks nothing about proofs.
+    quiet_until: Mono,
+    /// What goes beside the header.
+    pub(crate) proof: Option<Proving>,
+}
+
+/// The key that a token is bound to (RFC 9449).
+#[derive(Debug, Clone)]
+pub(crate) struct Proving {
+    prover: Arc<Prover>,
+    /// `ath`.
+    token_hash: String,
     /// Until when nothing needs looking at, on the boot clock.
-    pub(crate) quiet_until: Mono,
+    quiet_until: Mono,
+}
+
+impl Proving {
+    /// Makes the proof for one request.
+    pub(crate) fn header(
+        &self,
+        method: &Method,
+        url: &Url,
+        peer: &Peer,
+        now: Wall,
+    ) -> Result<HeaderValue, Error> {
+        let hash = Some(self.token_hash.as_str());
+        self.prover.proof(method, url, hash, peer, now)
+    }
 }
 
 impl Slot {
     /// Builds the header of a credential's access token; `None` for one that cannot be in a header, which
-    /// [`AccessToken`](pilotlight_core::secret::AccessToken) rules out.
-    pub(crate) fn of(credential: &Credential, quiet_until: Mono) -> Option<Self> {
-        let mut header =
-            HeaderValue::try_from(format!("Bearer {}", credential.access_token.expose())).ok()?;
+    /// [`AccessToken`](pilotlight_core::secret::AccessToken) rules out, and for a key that is none. What `before` has read
+    /// of the same version's key is kept.
+    pub(crate) fn of(
+        credential: &Credential,
+        quiet_until: Mono,
+        before: Option<&Self>,
+    ) -> Option<Self> {
+        let (scheme, key) = match credential.token_type {
+            TokenType::Dpop => (dpop::SCHEME, Some(credential.proof_key.as_ref()?)),
+            _ => ("Bearer", None),
+        };
+        let token = credential.access_token.expose();
+        let mut header = HeaderValue::try_from(format!("{scheme} {token}")).ok()?;
         header.set_sensitive(true);
-        Some(Self {
+        let slot = Self {
             header,
             version: credential.version,
             quiet_until,
+            proof: None,
+        };
+        let Some(key) = key else { return Some(slot) };
+        let before = before.filter(|slot| slot.version == credential.version);
+        let known = before.and_then(|slot| slot.proof.as_ref());
+        let prover = match known {
+            Some(known) => known.prover.clone(),
+            None => Arc::new(Prover::new(key)?),
+        };
+        Some(Self {
+            quiet_until: Mono(0),
+            proof: Some(Proving {
+                prover,
+                token_hash: dpop::token_hash(&credential.access_token),
+                quiet_until,
+            }),
+            ..slot
         })
+    }
+
+    /// Whether nothing needs looking at.
+    pub(crate) fn is_quiet(&self, now: Mono) -> bool {
+        match &self.proof {
+            Some(proof) => now < proof.quiet_until,
+            None => now < self.quiet_until,
+        }
     }
 }
 
@@ -47,7 +113,7 @@ impl Slot {
 pub(crate) struct SlotCell(ArcSwapOption<Slot>);
 
 impl SlotCell {
-    /// The header, if there is one that needs no looking at.
+    /// The header, if there is one that needs no looking at, and no proof.
     pub(crate) fn quiet(&self, coarse: &CoarseClock) -> Option<HeaderValue> {
         let slot = self.0.load();
         let slot = slot.as_ref()?;

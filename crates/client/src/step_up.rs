@@ -100,7 +100,12 @@ impl Cell {
             inner: self.inner.clone(),
         };
         let id = self.inner.store.binding_id(&self.binding().key);
-        let lease = sessions.login_lock(id, request.timeout, by).await?;
+        let patience = if self.inner.human.refuses() {
+            self.inner.limits.lock_wait
+        } else {
+            request.timeout
+        };
+        let lease = sessions.login_lock(id, patience, by).await?;
         // While this one waited a person may have been asked: what was true before need not be so any more.
         let by = self.deadline();
         let request = match self.ruled(want, by).await {
@@ -162,7 +167,8 @@ impl Cell {
         if let Some(code) = failed_elsewhere(&asked, want, now) {
             return Err(told::again(code, &credential.key.issuer).unwrap_or_else(tell));
         }
-        let human = !self.inner.human.refuses();
+        // Where the grant needs no person, nobody is asked but the issuer.
+        let human = credential.unattended.is_some() || !self.inner.human.refuses();
         match rule(&asked, &want.scopes, covered, human, now) {
             Ruling::Ask => Ok(Some(self.request(&credential, &want.scopes))),
             Ruling::Denied => Err(Error::DeniedByResource),
@@ -175,8 +181,11 @@ impl Cell {
     fn request(&self, credential: &Credential, wanted: &Scopes) -> LoginRequest {
         let key = self.binding().key;
         let mut request = LoginRequest::new(key.url.clone(), key.account.clone());
+        request.unattended.clone_from(&credential.unattended);
         let client = &credential.client;
         match client.source {
+            // Without a person there is no registration to find: the client was given.
+            _ if request.unattended.is_some() => request.client = Some(client.clone()),
             ClientSource::PreRegistered => request.client = Some(client.clone()),
             ClientSource::MetadataDocument => {
                 request.client_metadata_url = Url::parse(&client.id).ok();

@@ -7,13 +7,13 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream::BoxStream};
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 use pilotlight_core::{
     Error,
     error::{NetworkFault, Waited},
 };
 
-use crate::session::{Next, Session};
+use crate::session::{Next, Sent, Session};
 
 /// The body of an answer, as it arrives.
 pub struct Body(BoxStream<'static, Result<Bytes, Error>>);
@@ -56,7 +56,8 @@ impl std::fmt::Debug for Body {
 impl Session {
     /// Sends a request to the server with the token on it.
     ///
-    /// A 401 is met with a newer token and one repeat (I-13: never after a time-out). Redirects are not followed (T-23):
+    /// A 401 is met with a newer token and one repeat (I-13: never after a time-out); one that only wants another proof of
+    /// possession, with that and one repeat of its own. Redirects are not followed (T-23):
     /// a 3xx comes back as the answer. Every other status comes back too; only 401 and `insufficient_scope` that no token
     /// can mend are errors.
     ///
@@ -66,12 +67,12 @@ impl Session {
         let http = self.cell.http()?;
         let client = http.mcp()?;
         let (parts, body) = request.into_parts();
-        let mut before = None;
+        let mut before: Option<(Sent, StatusCode, HeaderMap)> = None;
         loop {
             let mut parts = parts.clone();
             let mut sent = self.authorize(&mut parts).await?;
-            if before.is_some() {
-                sent = sent.again();
+            if let Some((before, status, answer)) = &before {
+                sent = sent.after(before, *status, answer);
             }
             let request = reqwest::Request::try_from(Request::from_parts(parts, body.clone()))
                 .map_err(|_| Error::Bug {
@@ -86,7 +87,7 @@ impl Session {
                 .await
             {
                 Next::Done => return Ok(respond(answer)),
-                Next::Retry => before = Some(sent),
+                Next::Retry => before = Some((sent, answer.status(), answer.headers().clone())),
                 Next::Stop(error) => return Err(error),
             }
         }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::{
+    dpop::ProofKey,
     error::Error,
     issuer::Issuer,
     registration::Client,
@@ -18,6 +19,7 @@ use crate::{
     secret::{self, AccessToken, RefreshToken},
     time::{Stamp, Wall},
     token::TokenAnswer,
+    unattended::Unattended,
 };
 
 /// A local label for one login among several to the same server. Copies share it.
@@ -174,6 +176,8 @@ impl Version {
 pub enum TokenType {
     /// `Authorization: Bearer`.
     Bearer,
+    /// `Authorization: DPoP`, with a proof of the key beside it.
+    Dpop,
 }
 
 /// Where the credential may be sent, fixed at login (T-15, T-16): a refresh never asks metadata again.
@@ -203,6 +207,12 @@ pub struct Credential {
     pub access_token: AccessToken,
     /// How the access token is presented.
     pub token_type: TokenType,
+    /// The key that the tokens are bound to, if the issuer binds them: it goes wherever they go (EXT-32).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof_key: Option<ProofKey>,
+    /// How a new access token is got without a person and without a refresh token, if that is how this one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unattended: Option<Unattended>,
     /// The refresh token, if one was ever issued.
     #[serde(with = "secret::sealed_option")]
     pub refresh_token: Option<RefreshToken>,
@@ -216,6 +226,26 @@ pub struct Credential {
     pub scopes_granted: Scopes,
     /// When the person logged in.
     pub logged_in_at: Wall,
+}
+
+/// What brings the next access token of a login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal<'a> {
+    /// Its refresh token.
+    RefreshToken(&'a RefreshToken),
+    /// The same grant once more: nobody is needed for it.
+    Grant(&'a Unattended),
+    /// Nothing: the login ends with its access token.
+    Nothing,
+}
+
+/// How a token is presented that an issuer calls `said`: without a key there is nothing to prove, whatever it says.
+#[must_use]
+pub fn presented(said: TokenType, key: Option<&ProofKey>) -> TokenType {
+    match key {
+        Some(_) => said,
+        None => TokenType::Bearer,
+    }
 }
 
 /// An access token's life, and how sure it is.
@@ -238,6 +268,22 @@ impl Lifetime {
 }
 
 impl Credential {
+    /// What brings the next access token.
+    #[must_use]
+    pub fn renewal(&self) -> Renewal<'_> {
+        match (&self.unattended, &self.refresh_token) {
+            (Some(grant), _) => Renewal::Grant(grant),
+            (None, Some(token)) => Renewal::RefreshToken(token),
+            (None, None) => Renewal::Nothing,
+        }
+    }
+
+    /// Whether the login ends with its access token.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        self.renewal() == Renewal::Nothing
+    }
+
     /// Makes the next generation from a token response: what the response omits is carried forward (RFC 6749
     /// section 6), and the lifetime counts from the moment the request left.
     #[must_use]
@@ -248,7 +294,10 @@ impl Credential {
                 generation: Generation(self.version.generation.0 + 1),
             },
             access_token: answer.access_token,
-            token_type: answer.token_type,
+            token_type: presented(
+                answer.token_type.unwrap_or(self.token_type),
+                self.proof_key.as_ref(),
+            ),
             refresh_token: answer.refresh_token.or_else(|| self.refresh_token.clone()),
             received_at: Some(sent_at),
             lifetime: answer.lifetime,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::resource::clean;
+use crate::{dpop::Refused, resource::clean};
 
 /// Why something did not work, and who must act.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -102,6 +102,11 @@ pub enum Error {
     /// The redirect carried no `state`, or another one.
     #[error("the redirect does not belong to this login (state differs)")]
     StateMismatch,
+    /// A proof of possession was refused, and so was another (RFC 9449 sections 5 and 7.1).
+    #[error(
+        "proofs of possession (DPoP) are refused again and again; a wrong clock is the usual cause"
+    )]
+    ProofRefused,
     /// The protected resource metadata speaks for another server (RFC 9728 section 3.3).
     #[error("the server's metadata is for another server: {}", clean(.published))]
     ResourceMismatch {
@@ -136,6 +141,12 @@ pub enum Error {
     /// The authorization server does not offer PKCE with S256 (AUTH-24).
     #[error("the authorization server does not offer PKCE with S256")]
     NoPkceS256,
+    /// The server takes only tokens that are bound to a key, and its issuer binds none (RFC 9728 section 2, RFC 9449).
+    #[error(
+        "the server takes only tokens that are bound to a key (DPoP), and its authorization server does not bind them with \
+         ES256"
+    )]
+    NoDpop,
     /// There is no way to become a client of this issuer by oneself (AUTH-31).
     #[error(
         "{} lets no program register itself; make a client in its console, with the redirect URI {}",
@@ -202,6 +213,19 @@ pub enum Error {
     TargetUnknown {
         /// What was typed.
         target: String,
+    },
+    /// A token was asked for by itself that is of use only with a proof for each request (RFC 9449).
+    #[error(
+        "this login's token is bound to a key (DPoP): each request needs a proof of its own, a header alone is refused"
+    )]
+    ConfigProofNeeded,
+    /// An assertion that somebody else has signed for us is of no use: nothing was sent (RFC 7523 section 3).
+    #[error("the token of {what} cannot be used: {why}")]
+    ConfigAssertion {
+        /// Where it lies.
+        what: String,
+        /// Which of its claims is wrong, or what was said of it before.
+        why: String,
     },
     /// A setting or an argument that cannot be.
     #[error("{what}: {why}")]
@@ -414,6 +438,15 @@ impl Error {
         Self::LoginRequired { cause }
     }
 
+    /// What a token endpoint refused with `error` (RFC 6749 section 5.2).
+    #[must_use]
+    pub fn refused(error: String) -> Self {
+        match Refused::named(&error) {
+            Some(_) => Self::ProofRefused,
+            None => Self::DeniedByIssuer { error },
+        }
+    }
+
     /// The stable, dotted code.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -426,7 +459,7 @@ impl Error {
             Self::Timeout { .. } => "unavailable.timeout",
             Self::RateLimited { .. } => "unavailable.rate_limited",
             Self::ServerError { .. } => "unavailable.server_error",
-            Self::BackingOff { code, .. } => UNAVAILABLE
+            Self::BackingOff { code, .. } => PAUSED_FOR
                 .iter()
                 .find(|known| *known == code)
                 .unwrap_or(&"unavailable.server_error"),
@@ -435,11 +468,13 @@ impl Error {
             Self::StoreUnavailable { .. } => "unavailable.store",
             Self::IssuerMismatch { .. } => "peer.issuer_mismatch",
             Self::StateMismatch => "peer.state_mismatch",
+            Self::ProofRefused => "peer.proof_refused",
             Self::ResourceMismatch { .. } => "peer.resource_mismatch",
             Self::MetadataInvalid { .. } => "peer.metadata_invalid",
             Self::AddressForbidden { .. } => "peer.address_forbidden",
             Self::NoOauth { .. } => "peer.no_oauth",
             Self::NoPkceS256 => "peer.no_pkce_s256",
+            Self::NoDpop => "peer.no_dpop",
             Self::NoRegistrationWay { .. } => "peer.no_registration_way",
             Self::RegistrationRefused { .. } => "peer.registration_refused",
             Self::ConfigUrl { .. } => "config.url",
@@ -448,6 +483,8 @@ impl Error {
             Self::ConfigCallbackPort { .. } => "config.callback_port",
             Self::TargetAmbiguous { .. } => "config.target_ambiguous",
             Self::TargetUnknown { .. } => "config.target_unknown",
+            Self::ConfigProofNeeded => "config.proof_needed",
+            Self::ConfigAssertion { .. } => "config.assertion",
             Self::ConfigValue { .. } => "config.value",
             Self::KeyMissing { .. } => "store.key_missing",
             Self::KeyWrong { .. } => "store.key_wrong",
@@ -520,13 +557,18 @@ impl LoginCause {
     }
 }
 
-const UNAVAILABLE: [&str; 6] = [
+/// What a refresh can pause for: whoever asks meanwhile is told the same code.
+const PAUSED_FOR: [&str; 10] = [
     "unavailable.network",
     "unavailable.timeout",
     "unavailable.rate_limited",
     "unavailable.server_error",
     "unavailable.store",
     "denied.by_issuer",
+    "peer.proof_refused",
+    "peer.metadata_invalid",
+    "config.assertion",
+    "config.value",
 ];
 
 #[cfg(test)]
@@ -553,6 +595,21 @@ mod tests {
         ] {
             assert_eq!(error.exit_code(), exit, "{}", error.code());
         }
+    }
+
+    /// F-12: who asks while refreshes pause is told what they pause for, and whose affair it is: a file that is missing here is
+    /// no failure of the issuer's. A code that no build of ours has written is one.
+    #[test]
+    fn a_pause_has_the_code_of_its_reason() {
+        let paused = |code: &str| Error::BackingOff {
+            code: code.into(),
+            retry_after: Duration::from_secs(1),
+        };
+        for code in PAUSED_FOR {
+            assert_eq!(paused(code).code(), code);
+        }
+        assert_eq!(paused("config.value").action(), Action::FixOwnSide);
+        assert_eq!(paused("x").code(), "unavailable.server_error");
     }
 
     /// T-21: what a peer says is cleaned before it is shown.

@@ -7,7 +7,12 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::{
+    assertion::ClientKey,
+    dpop::ProofKey,
     error::{Error, NetworkFault, Waited},
+    grant::FormRequest,
+    issuer::Issuer,
+    reference::SecretRef,
     time::{Mono, Now},
 };
 
@@ -31,8 +36,43 @@ pub struct Exchange {
     /// Until when the body may leave. Who is ready to send it later, because a connection took its time, sends nothing of it
     /// and answers [`Fault::TooLate`].
     pub not_after: Option<Mono>,
+    /// What the driver puts in as the request departs, anew for each departure.
+    pub orders: Orders,
     /// How long it may take as a whole: the deadline of its leg, or less.
     pub within: Duration,
+}
+
+/// What only the driver can put into a request: it needs a secret that no flow holds, or a signature.
+#[derive(Debug, Clone, Default)]
+pub struct Orders {
+    /// The client's signed assertion (RFC 7523 section 2.2), appended to the form.
+    pub assertion: Option<AssertionOrder>,
+    /// The client's secret, from where it lies.
+    pub secret: Option<SecretOrder>,
+    /// A proof of possession of this key (RFC 9449 section 5).
+    pub proof: Option<ProofKey>,
+}
+
+/// A client assertion that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AssertionOrder {
+    /// The key that signs it.
+    pub key: ClientKey,
+    /// `iss` and `sub`.
+    pub client_id: String,
+    /// `aud`: an issuer identifier, never an endpoint.
+    pub audience: Issuer,
+}
+
+/// A client secret that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretOrder {
+    /// Where it lies.
+    pub reference: SecretRef,
+    /// Whose it is.
+    pub client_id: String,
+    /// Whether it goes into the form (`client_secret_post`) instead of the `Authorization` field.
+    pub in_body: bool,
 }
 
 impl Exchange {
@@ -53,6 +93,7 @@ impl Exchange {
             body: Zeroizing::new(Vec::new()),
             patient: false,
             not_after: None,
+            orders: Orders::default(),
             within: leg.deadline(),
         }
     }
@@ -75,8 +116,17 @@ impl Exchange {
             body,
             patient: false,
             not_after: None,
+            orders: Orders::default(),
             within: leg.deadline(),
         }
+    }
+
+    /// A POST of a form, with what the driver is to put into it.
+    #[must_use]
+    pub fn form(leg: Leg, url: Url, origin: &'static str, form: FormRequest) -> Self {
+        let mut exchange = Self::post(leg, url, origin, form.headers, form.body);
+        exchange.orders = form.orders;
+        exchange
     }
 
     /// The host, for messages.
@@ -202,6 +252,8 @@ pub enum Fault {
         /// What led there.
         field: String,
     },
+    /// What [`Exchange::orders`] asks for could not be had: nothing was sent.
+    Unsigned(Box<Error>),
 }
 
 impl Failure {
@@ -225,6 +277,7 @@ impl Failure {
                 field: field.clone(),
                 address: address.clone(),
             },
+            Fault::Unsigned(error) => (**error).clone(),
         }
     }
 }

@@ -85,8 +85,8 @@ impl Credential {
     pub fn freshness(&self, now: Now, policy: Policy) -> Freshness {
         let age = self.received_at.and_then(|received| now.since(&received));
         let (Some(age), Some(lifetime)) = (age, self.lifetime) else {
-            return match (age, self.lifetime, &self.refresh_token) {
-                (None, _, Some(_)) => Freshness::Due {
+            return match (age, self.lifetime, self.is_final()) {
+                (None, _, false) => Freshness::Due {
                     reason: DueReason::AgeUnknown,
                     expires_in: None,
                 },

@@ -12,6 +12,9 @@ use url::{Url, form_urlencoded};
 use zeroize::Zeroizing;
 
 use crate::{
+    assertion::CLIENT_ASSERTION_TYPE,
+    exchange::{AssertionOrder, Orders, SecretOrder},
+    issuer::Issuer,
     pkce::Pkce,
     registration::{Client, ClientAuthentication},
     scope::Scopes,
@@ -38,7 +41,61 @@ pub enum Grant<'a> {
         /// Fewer scopes than were granted; `None` asks for the same ones.
         scope: Option<&'a Scopes>,
     },
+    /// The client's own authentication (RFC 6749 section 4.4).
+    ClientCredentials {
+        /// The scopes to ask for.
+        scope: Option<&'a Scopes>,
+    },
+    /// An assertion that somebody else has signed (RFC 7523 section 2.1).
+    JwtBearer {
+        /// The assertion.
+        assertion: &'a str,
+        /// The scopes to ask for.
+        scope: Option<&'a Scopes>,
+    },
+    /// A person's identity, exchanged at an identity provider for an assertion that another issuer takes (RFC 8693).
+    TokenExchange {
+        /// What shows who the person is.
+        subject: &'a str,
+        /// Its type (RFC 8693 section 3).
+        subject_type: &'a str,
+        /// The issuer that is to take the assertion.
+        audience: &'a Issuer,
+        /// The scopes to ask for.
+        scope: Option<&'a Scopes>,
+    },
 }
+
+impl Grant<'_> {
+    /// The registered name.
+    #[must_use]
+    pub fn grant_type(&self) -> &'static str {
+        match self {
+            Self::AuthorizationCode { .. } => "authorization_code",
+            Self::Refresh { .. } => "refresh_token",
+            Self::ClientCredentials { .. } => "client_credentials",
+            Self::JwtBearer { .. } => JWT_BEARER,
+            Self::TokenExchange { .. } => "urn:ietf:params:oauth:grant-type:token-exchange",
+        }
+    }
+
+    fn scope(&self) -> Option<&Scopes> {
+        let scope = match self {
+            Self::AuthorizationCode { .. } => None,
+            Self::Refresh { scope, .. }
+            | Self::ClientCredentials { scope }
+            | Self::JwtBearer { scope, .. }
+            | Self::TokenExchange { scope, .. } => *scope,
+        };
+        scope.filter(|scope| !scope.is_empty())
+    }
+}
+
+/// The name of the grant that takes an assertion (RFC 7523 section 2.1).
+pub const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+
+/// The type of an assertion that an identity provider makes for another issuer (ID-JAG).
+pub const ID_JAG: &str = "urn:ietf:params:oauth:token-type:id-jag";
 
 /// A form to be posted: headers and body, both of which may hold secrets.
 #[derive(Clone)]
@@ -47,6 +104,8 @@ pub struct FormRequest {
     pub headers: HeaderMap,
     /// The body, wiped when dropped.
     pub body: Zeroizing<Vec<u8>>,
+    /// What of the client's authentication is still to be put in, where it needs something that no flow holds.
+    pub orders: Orders,
 }
 
 impl fmt::Debug for FormRequest {
@@ -56,43 +115,56 @@ impl fmt::Debug for FormRequest {
 }
 
 /// Writes the request that exchanges a grant; `resource` goes along whenever there is one (RFC 8707 section 2.2,
-/// AUTH-70), octet for octet (AUTH-73), in a refresh too.
+/// AUTH-70), octet for octet (AUTH-73), in a refresh too. `issuer` is whose endpoint it is for.
 #[must_use]
-pub fn token_request(grant: &Grant<'_>, client: &Client, resource: Option<&str>) -> FormRequest {
-    let mut pairs = Vec::new();
+pub fn token_request(
+    grant: &Grant<'_>,
+    client: &Client,
+    issuer: &Issuer,
+    resource: Option<&str>,
+) -> FormRequest {
+    let mut pairs = vec![("grant_type", grant.grant_type())];
     match grant {
         Grant::AuthorizationCode {
             code,
             redirect_uri,
             verifier,
         } => pairs.extend([
-            ("grant_type", "authorization_code"),
             ("code", code.expose()),
             ("redirect_uri", redirect_uri),
             ("code_verifier", verifier.expose()),
         ]),
-        Grant::Refresh { token, .. } => {
-            pairs.extend([
-                ("grant_type", "refresh_token"),
-                ("refresh_token", token.expose()),
-            ]);
-        }
+        Grant::Refresh { token, .. } => pairs.push(("refresh_token", token.expose())),
+        Grant::ClientCredentials { .. } => {}
+        Grant::JwtBearer { assertion, .. } => pairs.push(("assertion", assertion)),
+        Grant::TokenExchange {
+            subject,
+            subject_type,
+            audience,
+            ..
+        } => pairs.extend([
+            ("subject_token", *subject),
+            ("subject_token_type", subject_type),
+            ("requested_token_type", ID_JAG),
+            ("audience", audience.as_str()),
+        ]),
     }
-    let scope = match grant {
-        Grant::Refresh {
-            scope: Some(scope), ..
-        } if !scope.is_empty() => Some(scope.to_string()),
-        _ => None,
-    };
+    let scope = grant.scope().map(Scopes::to_string);
     pairs.extend(scope.as_deref().map(|scope| ("scope", scope)));
     pairs.extend(resource.map(|resource| ("resource", resource)));
-    form(pairs, client)
+    form(pairs, client, issuer)
 }
 
 /// Writes the request that revokes a token (RFC 7009 section 2.1); `hint` is `refresh_token` or `access_token`.
 #[must_use]
-pub fn revocation_request(token: &str, hint: &'static str, client: &Client) -> FormRequest {
-    form(vec![("token", token), ("token_type_hint", hint)], client)
+pub fn revocation_request(
+    token: &str,
+    hint: &'static str,
+    client: &Client,
+    issuer: &Issuer,
+) -> FormRequest {
+    let pairs = vec![("token", token), ("token_type_hint", hint)];
+    form(pairs, client, issuer)
 }
 
 /// An authorization request (RFC 6749 section 4.1.1), with PKCE always.
@@ -154,39 +226,104 @@ impl AuthorizationRequest<'_> {
 
 /// Adds the client's authentication (RFC 6749 section 2.3.1) and encodes.
 ///
-/// Basic goes alone: the ID is not repeated in the body, since some servers take that for a second authentication. A
-/// method that needs a secret which is not there falls back to the ID alone.
-fn form<'a>(mut pairs: Vec<(&'static str, &'a str)>, client: &'a Client) -> FormRequest {
+/// Basic goes alone: the ID is not repeated in the body, since some servers take that for a second authentication; nor is it
+/// beside an assertion, which names it (EXT-11). A method that needs a secret which is not there falls back to the ID alone.
+fn form<'a>(
+    mut pairs: Vec<(&'static str, &'a str)>,
+    client: &'a Client,
+    issuer: &Issuer,
+) -> FormRequest {
     let mut headers = HeaderMap::new();
     headers.insert(
         CONTENT_TYPE,
         HeaderValue::from_static("application/x-www-form-urlencoded"),
     );
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    match (client.authentication, &client.secret) {
-        (ClientAuthentication::Basic, Some(secret)) => {
+    let mut orders = Orders::default();
+    let elsewhere = |in_body| {
+        let reference = client.secret_ref.clone()?;
+        Some(SecretOrder {
+            reference,
+            client_id: client.id.clone(),
+            in_body,
+        })
+    };
+    match (client.authentication, &client.secret, &client.key) {
+        (ClientAuthentication::Basic, Some(secret), _) => {
             headers.insert(AUTHORIZATION, basic(&client.id, secret));
         }
-        (ClientAuthentication::Post, Some(secret)) => {
-            pairs.extend([
-                ("client_id", client.id.as_str()),
-                ("client_secret", secret.expose()),
-            ]);
+        (ClientAuthentication::Post, Some(secret), _) => {
+            pairs.extend(in_body(&client.id, secret));
+        }
+        (ClientAuthentication::Basic, None, _) if client.secret_ref.is_some() => {
+            orders.secret = elsewhere(false);
+        }
+        (ClientAuthentication::Post, None, _) if client.secret_ref.is_some() => {
+            orders.secret = elsewhere(true);
+        }
+        (ClientAuthentication::PrivateKeyJwt, _, Some(key)) => {
+            orders.assertion = Some(AssertionOrder {
+                key: key.clone(),
+                client_id: client.id.clone(),
+                audience: issuer.clone(),
+            });
         }
         _ => pairs.push(("client_id", client.id.as_str())),
     }
-    // Room for every byte escaped: a string that grew would leave unwiped copies of the secrets behind.
-    let room = pairs
+    FormRequest {
+        headers,
+        body: encoded(Vec::new(), &pairs),
+        orders,
+    }
+}
+
+/// The client's ID and secret as they go into a form.
+fn in_body<'a>(id: &'a str, secret: &'a ClientSecret) -> [(&'static str, &'a str); 2] {
+    [("client_id", id), ("client_secret", secret.expose())]
+}
+
+/// Puts a client secret into a request that was written without it.
+pub fn put_secret(
+    order: &SecretOrder,
+    secret: &ClientSecret,
+    headers: &mut HeaderMap,
+    body: &mut Zeroizing<Vec<u8>>,
+) {
+    if order.in_body {
+        *body = encoded(
+            std::mem::take(&mut **body),
+            &in_body(&order.client_id, secret),
+        );
+    } else {
+        headers.insert(AUTHORIZATION, basic(&order.client_id, secret));
+    }
+}
+
+/// Puts a signed assertion into a form that was written without it (RFC 7523 section 2.2).
+pub fn put_assertion(assertion: &str, body: &mut Zeroizing<Vec<u8>>) {
+    let pairs = [
+        ("client_assertion_type", CLIENT_ASSERTION_TYPE),
+        ("client_assertion", assertion),
+    ];
+    *body = encoded(std::mem::take(&mut **body), &pairs);
+}
+
+/// Appends pairs to a form.
+///
+/// Room for every byte escaped: a string that grew would leave unwiped copies of the secrets behind.
+fn encoded(before: Vec<u8>, pairs: &[(&str, &str)]) -> Zeroizing<Vec<u8>> {
+    let before = Zeroizing::new(before);
+    let room: usize = pairs
         .iter()
         .map(|(name, value)| name.len() + 3 * value.len() + 2)
         .sum();
-    let body = form_urlencoded::Serializer::new(String::with_capacity(room))
+    let mut form = String::with_capacity(before.len() + room);
+    form.push_str(std::str::from_utf8(&before).unwrap_or_default());
+    let start = 0;
+    let form = form_urlencoded::Serializer::for_suffix(form, start)
         .extend_pairs(pairs)
         .finish();
-    FormRequest {
-        headers,
-        body: Zeroizing::new(body.into_bytes()),
-    }
+    Zeroizing::new(form.into_bytes())
 }
 
 /// `Basic` with both halves form-encoded first, so that neither can hold the colon that parts them.

@@ -4,9 +4,11 @@
 //! entropy and what happened come in as arguments, what to do goes out as values. That is what lets one simulated world
 //! and the real driver run the very same decisions.
 
+pub mod assertion;
 pub mod attempt;
 pub mod challenge;
 pub mod credential;
+pub mod dpop;
 pub mod error;
 pub mod event;
 pub mod exchange;
@@ -14,12 +16,14 @@ pub mod flow;
 pub mod freshness;
 pub mod grant;
 pub mod issuer;
+pub mod jws;
 pub mod legacy;
 pub mod memory;
 pub mod metadata;
 pub mod notes;
 pub mod pkce;
 pub mod record;
+pub mod reference;
 pub mod registration;
 pub mod resource;
 pub mod scope;
@@ -27,5 +31,6 @@ pub mod secret;
 pub mod state;
 pub mod time;
 pub mod token;
+pub mod unattended;
 
 pub use error::Error;

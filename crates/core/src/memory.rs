@@ -174,10 +174,7 @@ impl Memory {
             .suspicion
             .as_ref()
             .is_some_and(|s| s.probe_in(now).is_none_or(|left| !left.is_zero()));
-        let endless = record
-            .credential
-            .as_ref()
-            .is_some_and(|credential| credential.refresh_token.is_none());
+        let endless = record.credential.as_ref().is_some_and(Credential::is_final);
         !pausing && !refused && !endless
     }
 

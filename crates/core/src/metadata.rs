@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use crate::{
+    dpop::ProofKey,
     error::Error,
     issuer::Issuer,
     registration::ClientAuthentication,
@@ -117,6 +118,8 @@ pub struct ServerMetadata {
     pub revocation_auth_methods: Option<Vec<String>>,
     /// The grant types; see [`ServerMetadata::offers_grant`].
     pub grant_types: Option<Vec<String>>,
+    /// How proofs of possession may be signed (RFC 9449 section 5.1); see [`ServerMetadata::binds_tokens`].
+    pub dpop_algorithms: Option<Vec<String>>,
     /// Whether every authorization response carries `iss` (RFC 9207 section 3).
     pub iss_parameter: bool,
     /// Whether a client ID may be the URL of a metadata document (AUTH-32).
@@ -166,6 +169,7 @@ impl ServerMetadata {
             token_auth_methods: document.list("token_endpoint_auth_methods_supported"),
             revocation_auth_methods: document.list("revocation_endpoint_auth_methods_supported"),
             grant_types: document.list("grant_types_supported"),
+            dpop_algorithms: document.list("dpop_signing_alg_values_supported"),
             iss_parameter: document.flag("authorization_response_iss_parameter_supported"),
             client_id_metadata_document: document.flag("client_id_metadata_document_supported"),
             legacy: false,
@@ -190,6 +194,7 @@ impl ServerMetadata {
             token_auth_methods: None,
             revocation_auth_methods: None,
             grant_types: None,
+            dpop_algorithms: None,
             iss_parameter: false,
             client_id_metadata_document: false,
             legacy: true,
@@ -208,6 +213,15 @@ impl ServerMetadata {
         } else {
             Err(Error::NoPkceS256)
         }
+    }
+
+    /// Whether tokens can be bound to a key of ours (RFC 9449 section 5.1).
+    #[must_use]
+    pub fn binds_tokens(&self) -> bool {
+        let offered = ProofKey::ALGORITHM.as_str();
+        self.dpop_algorithms
+            .as_ref()
+            .is_some_and(|names| names.iter().any(|name| name == offered))
     }
 
     /// Whether the token endpoint takes a method of client authentication.

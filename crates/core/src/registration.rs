@@ -1,6 +1,8 @@
 //! How an issuer comes to know this client: pre-registered, by the URL of a metadata document, or by dynamic
 //! registration (RFC 7591), in that order (AUTH-31).
 
+mod authentication;
+
 use std::borrow::Cow;
 
 use http::{HeaderValue, Method, header::AUTHORIZATION};
@@ -10,16 +12,20 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::{
+    assertion::ClientKey,
     error::Error,
     exchange::{Exchange, Leg},
     issuer::Issuer,
     metadata::ServerMetadata,
+    reference::SecretRef,
     resource::is_loopback,
     scope::Scopes,
     secret::{self, AccessToken, ClientSecret},
     time::Wall,
     token::refusal,
 };
+
+pub use authentication::{authentication_to_ask, choose_authentication};
 
 /// How a client proves at the token endpoint who it is (RFC 7591 section 2, AUTH-44).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -34,6 +40,9 @@ pub enum ClientAuthentication {
     /// With its secret in the body.
     #[serde(rename = "client_secret_post")]
     Post,
+    /// With an assertion that its private key signs (RFC 7523 section 2.2).
+    #[serde(rename = "private_key_jwt")]
+    PrivateKeyJwt,
 }
 
 impl ClientAuthentication {
@@ -44,13 +53,14 @@ impl ClientAuthentication {
             Self::None => "none",
             Self::Basic => "client_secret_basic",
             Self::Post => "client_secret_post",
+            Self::PrivateKeyJwt => "private_key_jwt",
         }
     }
 
     /// The method of a registered name; `None` for one that this program does not have.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::None, Self::Basic, Self::Post]
+        [Self::None, Self::Basic, Self::Post, Self::PrivateKeyJwt]
             .into_iter()
             .find(|method| method.as_str() == name)
     }
@@ -58,7 +68,7 @@ impl ClientAuthentication {
     /// Whether the method is nothing without a secret.
     #[must_use]
     pub fn needs_secret(self) -> bool {
-        self != Self::None
+        matches!(self, Self::Basic | Self::Post)
     }
 }
 
@@ -83,6 +93,12 @@ pub struct Client {
     /// The secret, if it has one.
     #[serde(default, with = "secret::sealed_option")]
     pub secret: Option<ClientSecret>,
+    /// Where the secret lies, if it is not to be stored: read at each use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretRef>,
+    /// The private key, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<ClientKey>,
     /// When the issuer forgets the secret; `None` is never.
     #[serde(default)]
     pub secret_expires_at: Option<Wall>,
@@ -93,6 +109,21 @@ pub struct Client {
 }
 
 impl Client {
+    /// A client that a person registered, as far as its ID goes: add what it has to show, and the issuer's metadata will say how
+    /// it does that.
+    #[must_use]
+    pub fn brought(id: String) -> Self {
+        Self {
+            id,
+            secret: None,
+            secret_ref: None,
+            key: None,
+            secret_expires_at: None,
+            authentication: ClientAuthentication::None,
+            source: ClientSource::PreRegistered,
+        }
+    }
+
     /// A client that a person registered: authenticates by what the server offers if it has a secret, else not at all.
     #[must_use]
     pub fn pre_registered(
@@ -104,6 +135,8 @@ impl Client {
         Self {
             id,
             secret,
+            secret_ref: None,
+            key: None,
             secret_expires_at: None,
             authentication,
             source: ClientSource::PreRegistered,
@@ -116,10 +149,22 @@ impl Client {
         Self {
             id: url.as_str().to_owned(),
             secret: None,
+            secret_ref: None,
+            key: None,
             secret_expires_at: None,
             authentication: ClientAuthentication::None,
             source: ClientSource::MetadataDocument,
         }
+    }
+
+    /// Whether it can show who it is: by a secret, wherever that lies, or by a key.
+    #[must_use]
+    pub fn is_confidential(&self) -> bool {
+        self.has_secret() || self.key.is_some()
+    }
+
+    fn has_secret(&self) -> bool {
+        self.secret.is_some() || self.secret_ref.is_some()
     }
 
     /// Whether the issuer has forgotten the secret by `now` (RFC 7591 section 3.2.1).
@@ -300,10 +345,12 @@ pub fn parse_registration(
     };
     let method = "token_endpoint_auth_method";
     let authentication = match text(&answer, method)? {
-        Some(name) => ClientAuthentication::from_name(name).ok_or(bad(
-            method,
-            "it is not one of none, client_secret_basic and client_secret_post",
-        ))?,
+        Some(name) => ClientAuthentication::from_name(name)
+            .filter(|method| *method != ClientAuthentication::PrivateKeyJwt)
+            .ok_or(bad(
+                method,
+                "it is not one of none, client_secret_basic and client_secret_post",
+            ))?,
         None if secret.is_some() => ClientAuthentication::Basic,
         None => ClientAuthentication::None,
     };
@@ -316,6 +363,8 @@ pub fn parse_registration(
     let client = Client {
         id: id.to_owned(),
         secret,
+        secret_ref: None,
+        key: None,
         secret_expires_at,
         authentication,
         source: ClientSource::Dynamic,
@@ -344,33 +393,6 @@ pub fn parse_refusal(status: u16, body: &[u8], issuer: &Issuer, asked: &ClientMe
             }
         }
     }
-}
-
-/// Chooses how a client that exists authenticates (AUTH-44): with a secret by Basic if that is offered, else in the
-/// body, else not at all if only that is offered; without a secret not at all, whatever is offered.
-#[must_use]
-pub fn choose_authentication(metadata: &ServerMetadata, has_secret: bool) -> ClientAuthentication {
-    use ClientAuthentication::{Basic, None, Post};
-    let offered = |method: &ClientAuthentication| metadata.offers(*method);
-    if has_secret {
-        [Basic, Post, None]
-            .into_iter()
-            .find(offered)
-            .unwrap_or(Basic)
-    } else {
-        None
-    }
-}
-
-/// Chooses which method to ask for at registration (AUTH-44): none if that is offered, since a secret on many machines
-/// is none; else Basic, else in the body.
-#[must_use]
-pub fn authentication_to_ask(metadata: &ServerMetadata) -> ClientAuthentication {
-    use ClientAuthentication::{Basic, None, Post};
-    [None, Basic, Post]
-        .into_iter()
-        .find(|method| metadata.offers(*method))
-        .unwrap_or(None)
 }
 
 /// A way to become a client of an issuer.

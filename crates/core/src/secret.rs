@@ -87,6 +87,10 @@ secret!(
     AuthorizationCode
 );
 secret!(
+    /// The private key that proofs of possession are signed with (RFC 9449): PKCS#8 in base64.
+    ProofSecret
+);
+secret!(
     /// The `state` of one authorization request: unguessable, used once.
     StateParameter
 );

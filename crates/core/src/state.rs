@@ -44,7 +44,7 @@ pub enum State {
         /// Why.
         cause: LoginCause,
     },
-    /// There is no refresh token: the login ends with the access token.
+    /// Nothing would bring another token: the login ends with the access token.
     Ending {
         /// When, where it is known.
         at: Option<Wall>,
@@ -100,7 +100,7 @@ impl State {
             };
         }
         let freshness = credential.freshness(now, policy);
-        if credential.refresh_token.is_none() {
+        if credential.is_final() {
             return ending(credential, freshness, now);
         }
         if let Some(attempt) = &record.attempt

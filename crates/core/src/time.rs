@@ -74,6 +74,36 @@ impl Wall {
         Self(seconds.saturating_mul(1000))
     }
 
+    /// Reads a `Date` field (RFC 9110 section 5.6.7), in the one form that may be sent: `Sun, 06 Nov 1994 08:49:37 GMT`.
+    #[must_use]
+    pub fn from_http_date(text: &str) -> Option<Self> {
+        let (_, rest) = text.trim().split_once(", ")?;
+        let [day, month, year, time, "GMT"] = *rest.split(' ').collect::<Vec<_>>() else {
+            return None;
+        };
+        let [hour, minute, second] = *time.split(':').collect::<Vec<_>>() else {
+            return None;
+        };
+        let number = |text: &str, of: std::ops::RangeInclusive<u64>| {
+            let digits = text.bytes().all(|b| b.is_ascii_digit());
+            text.parse::<u64>()
+                .ok()
+                .filter(|n| digits && of.contains(n))
+        };
+        let (day, year) = (number(day, 1..=31)?, number(year, 1970..=9999)?);
+        let (hour, minute) = (number(hour, 0..=23)?, number(minute, 0..=59)?);
+        let second = number(second, 0..=60)?;
+        let month = MONTHS.iter().position(|name| *name == month)? as u64;
+        // Years that begin in March end with the leap day.
+        let (from_march, years) = ((month + 10) % 12, year - u64::from(month < 2));
+        let leap_days = years / 4 - years / 100 + years / 400;
+        let days = 365 * years + leap_days + (153 * from_march + 2) / 5 + day - 1;
+        let days = days.checked_sub(DAYS_TO_1970)?;
+        Some(Self::from_unix_seconds(
+            ((days * 24 + hour) * 60 + minute) * 60 + second,
+        ))
+    }
+
     /// How long until `later`; zero when it has passed.
     #[must_use]
     pub fn until(self, later: Self) -> Duration {
@@ -109,6 +139,11 @@ pub fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// From the first of March of the year 0.
+const DAYS_TO_1970: u64 = 719_468;
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
 const TEN_YEARS_MS: u64 = 10 * 366 * 86_400 * 1000;
 
 #[cfg(test)]
@@ -120,6 +155,35 @@ mod tests {
             wall: Wall(wall),
             mono: Mono(mono),
             boot: BootId([boot; 16]),
+        }
+    }
+
+    /// T-32: the one form of a date that HTTP sends is read, on leap days and at the turn of years too.
+    #[test]
+    fn a_date_of_http_is_read() {
+        for (text, seconds) in [
+            ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_777),
+            ("Tue, 29 Feb 2000 23:59:59 GMT", 951_868_799),
+            ("Wed, 01 Mar 2000 00:00:00 GMT", 951_868_800),
+            ("Fri, 31 Dec 2027 23:59:59 GMT", 1_830_297_599),
+            ("Mon, 01 Mar 2100 00:00:00 GMT", 4_107_542_400),
+        ] {
+            let read = Wall::from_http_date(text);
+            assert_eq!(read, Some(Wall::from_unix_seconds(seconds)), "{text}");
+        }
+        for bad in [
+            "",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49:37 UTC",
+            "Sun, 06 Nov 1994 24:49:37 GMT",
+            "Sun, 00 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Now 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1969 08:49:37 GMT",
+            "Sun, +6 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49:37 GMT GMT",
+        ] {
+            assert_eq!(Wall::from_http_date(bad), None, "{bad}");
         }
     }
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::{
     credential::{Lifetime, TokenType},
+    dpop,
     error::{Error, Named},
     exchange::{Delivery, Exchanged, Reply},
     scope::Scopes,
@@ -21,8 +22,8 @@ use crate::{
 pub struct TokenAnswer {
     /// The access token.
     pub access_token: AccessToken,
-    /// How it is presented.
-    pub token_type: TokenType,
+    /// How it is presented; `None` where the response does not say.
+    pub token_type: Option<TokenType>,
     /// How long it lives, from the moment the request left.
     pub lifetime: Option<Lifetime>,
     /// The refresh token; `None` where the response has none, or an empty one.
@@ -154,8 +155,9 @@ impl TokenAnswer {
         };
         let access_token = AccessToken::new(text("access_token")?.to_owned()).ok()?;
         let token_type = match text("token_type") {
-            None => TokenType::Bearer,
-            Some(kind) if kind.eq_ignore_ascii_case("bearer") => TokenType::Bearer,
+            None => None,
+            Some(kind) if kind.eq_ignore_ascii_case("bearer") => Some(TokenType::Bearer),
+            Some(kind) if kind.eq_ignore_ascii_case(dpop::SCHEME) => Some(TokenType::Dpop),
             Some(_) => return None,
         };
         // An unprintable refresh token makes the whole answer unusable: without it the session would end silently.

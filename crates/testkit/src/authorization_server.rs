@@ -23,19 +23,26 @@ use crate::exchange::{Request, Response, Service};
 use crate::faults::{Endpoint, Fault, FaultQueue};
 use crate::mint::Mint;
 
+mod assertion;
 mod authorize;
 mod client;
 mod config;
 mod control;
+mod dpop;
+mod grants;
 mod ledger;
 mod metadata;
 mod revoke;
 mod token;
 
+pub use assertion::{Platform, PublicKey};
 pub use config::{
     Approval, AuthorizationServerConfig, ClientAuthentication, IssueRefreshToken, Rotation,
     SendIss, StaticClient,
 };
+pub(crate) use dpop::For;
+pub use dpop::{NonceRule, ProofRules, Proofs, Taken};
+pub use grants::Asked;
 pub use ledger::{Entry, Kind, Ledger, Outcome, Stats};
 
 /// An OAuth 2.1 authorization server.
@@ -55,6 +62,8 @@ pub struct AuthorizationServer {
     last_family: u64,
     access_tokens: BTreeMap<String, AccessToken>,
     refresh_tokens: BTreeMap<String, RefreshToken>,
+    proofs: Proofs,
+    unattended: grants::Unattended,
     faults: FaultQueue,
     ledger: Ledger,
     stats: Stats,
@@ -85,6 +94,8 @@ impl AuthorizationServer {
             last_family: 0,
             access_tokens: BTreeMap::new(),
             refresh_tokens: BTreeMap::new(),
+            proofs: Proofs::default(),
+            unattended: grants::Unattended::default(),
             faults: FaultQueue::default(),
             ledger: Ledger::default(),
             stats: Stats::default(),
@@ -178,6 +189,7 @@ impl AuthorizationServer {
                 exp: access.expires_at_ms / 1000,
                 resource: grant.resource.clone(),
                 client_id: grant.client_id.clone(),
+                key: grant.key.clone(),
             })
         });
         live.unwrap_or_default()
@@ -337,6 +349,8 @@ pub struct Introspection {
     pub resource: Option<String>,
     /// The client it was issued to.
     pub client_id: String,
+    /// The thumbprint of the key that it is bound to (RFC 9449 section 6).
+    pub key: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -358,6 +372,8 @@ struct Grant {
     scopes: Vec<String>,
     resource: Option<String>,
     revoked: Option<RevokedBy>,
+    /// The thumbprint of the key that its tokens are bound to.
+    key: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

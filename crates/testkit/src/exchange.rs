@@ -83,8 +83,14 @@ impl Request {
     /// Reads the token of an `Authorization: Bearer` field (RFC 6750 section 2.1).
     #[must_use]
     pub fn bearer(&self) -> Option<&str> {
-        let (scheme, token) = self.header("authorization")?.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+        self.token_of("bearer")
+    }
+
+    /// Reads the token of an `Authorization` field of some scheme.
+    #[must_use]
+    pub fn token_of(&self, scheme: &str) -> Option<&str> {
+        let (own, token) = self.header("authorization")?.split_once(' ')?;
+        own.eq_ignore_ascii_case(scheme).then(|| token.trim())
     }
 }
 

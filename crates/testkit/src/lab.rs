@@ -86,6 +86,7 @@ impl Lab {
                 scope: told.scope,
                 exp: told.exp,
                 resource: told.resource,
+                key: told.key,
             })
         };
         let server = McpServer::new(resource_url.clone(), mcp_config, verifier);

@@ -17,10 +17,12 @@ use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::authorization_server::Proofs;
 use crate::exchange::{Request, Response, Service, merge};
 use crate::mint::Mint;
 
 mod config;
+mod dpop;
 mod tools;
 mod wire;
 
@@ -37,6 +39,7 @@ pub struct McpServer {
     mint: Mint,
     sessions: BTreeSet<String>,
     reject_next: u64,
+    proofs: Proofs,
     stats: Stats,
 }
 
@@ -62,6 +65,7 @@ impl McpServer {
             mint: Mint::new(config.seed),
             sessions: BTreeSet::new(),
             reject_next: 0,
+            proofs: Proofs::default(),
             stats: Stats::default(),
             config,
         }
@@ -118,12 +122,16 @@ impl McpServer {
         if request.method == Method::POST {
             self.stats.posts += 1;
         }
-        let Some(token) = request.bearer().map(str::to_owned) else {
+        let presented = request.bearer().or_else(|| request.token_of("dpop"));
+        let Some(token) = presented.map(str::to_owned) else {
             return self.unauthorized(false);
         };
         let Some(facts) = self.verified(now_ms, &token) else {
             return self.unauthorized(true);
         };
+        if let Err(refused) = self.presented(now_ms, &request, &token, &facts) {
+            return *refused;
+        }
         if self.reject_next > 0 {
             self.reject_next -= 1;
             return self.unauthorized(true);
@@ -136,10 +144,14 @@ impl McpServer {
             .by_token_tail
             .entry(tools::tail(&token))
             .or_default() += 1;
-        match request.method {
+        let answer = match request.method {
             Method::POST => self.post(&request, &token, &facts),
             Method::DELETE => self.delete(&request),
             _ => wire::not_allowed(),
+        };
+        match facts.key {
+            Some(_) => self.proofs.tell(self.config.dpop.nonces, false, answer),
+            None => answer,
         }
     }
 
@@ -158,7 +170,11 @@ impl McpServer {
         }
         let scope = self.config.challenge_scope.as_deref();
         parameters.extend(scope.map(|scope| ("scope", scope)));
-        self.challenge(StatusCode::UNAUTHORIZED, &parameters)
+        let scheme = match self.config.challenges_dpop {
+            true => "DPoP",
+            false => "Bearer",
+        };
+        self.challenge(scheme, StatusCode::UNAUTHORIZED, &parameters)
     }
 
     fn forbidden(&mut self) -> Response {
@@ -168,11 +184,11 @@ impl McpServer {
             ("error_description", "the tool needs one more scope"),
             ("scope", self.config.admin_scope.as_str()),
         ];
-        self.challenge(StatusCode::FORBIDDEN, &parameters)
+        self.challenge("Bearer", StatusCode::FORBIDDEN, &parameters)
     }
 
-    /// Answers with a `WWW-Authenticate: Bearer` field (RFC 6750 section 3).
-    fn challenge(&self, status: StatusCode, parameters: &[(&str, &str)]) -> Response {
+    /// Answers with a `WWW-Authenticate` field (RFC 6750 section 3, RFC 9449 section 7.1).
+    fn challenge(&self, scheme: &str, status: StatusCode, parameters: &[(&str, &str)]) -> Response {
         let metadata_url = format!("{}{WELL_KNOWN}{}", self.origin, self.path);
         let mut parts: Vec<String> = parameters
             .iter()
@@ -181,7 +197,7 @@ impl McpServer {
         if self.config.challenge_names_metadata {
             parts.push(format!("resource_metadata=\"{metadata_url}\""));
         }
-        let header = format!("Bearer {}", parts.join(", "));
+        let header = format!("{scheme} {}", parts.join(", "));
         let error = parameters.iter().find(|(name, _)| *name == "error");
         let error = error.map_or("unauthorized", |(_, code)| *code);
         Response::json(status, &json!({ "error": error }))
@@ -257,6 +273,8 @@ pub struct TokenFacts {
     pub exp: u64,
     /// The resource it was issued for.
     pub resource: Option<String>,
+    /// The thumbprint of the key that it is bound to (RFC 9449 section 6).
+    pub key: Option<String>,
 }
 
 impl TokenFacts {
@@ -274,6 +292,9 @@ pub struct Stats {
     pub posts: u64,
     /// Requests answered 401.
     pub unauthorized: u64,
+    /// Requests that carried a bound token as a bearer token.
+    #[serde(default)]
+    pub bound_as_bearer: u64,
     /// Requests answered 403.
     pub forbidden: u64,
     /// `tools/...` requests that carried a live token.

@@ -139,6 +139,8 @@ fn client(app: &App, args: &Login, target: &Target) -> Result<Option<Client>, Fa
     Ok(Some(Client {
         id,
         secret,
+        secret_ref: None,
+        key: None,
         secret_expires_at: None,
         authentication,
         source: ClientSource::PreRegistered,

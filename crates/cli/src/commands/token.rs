@@ -1,6 +1,6 @@
 //! `token`: an access token that is valid now.
 
-use pilotlight::core::time::Wall;
+use pilotlight::{Error, Token as Given, core::credential::TokenType};
 use serde_json::json;
 
 use crate::{
@@ -26,25 +26,35 @@ pub(crate) async fn run(app: &App, args: Token) -> Result<(), Failure> {
             why.code()
         ));
     }
-    if app.report.stdout_is_terminal() {
-        app.report
-            .warn("whoever sees this screen can use the token until it ends");
-    }
     let usual = if app.report.json() {
         TokenFormat::Json
     } else {
         TokenFormat::Bare
     };
-    print(
-        app,
-        args.format.unwrap_or(usual),
-        token.access_token.expose(),
-        token.expires_at,
-    );
+    let format = args.format.unwrap_or(usual);
+    let bound = token.token_type == TokenType::Dpop;
+    if bound && matches!(format, TokenFormat::Header | TokenFormat::Headers) {
+        return Err(Failure::of(&Error::ConfigProofNeeded, &target));
+    }
+    if app.report.stdout_is_terminal() {
+        app.report
+            .warn("whoever sees this screen can use the token until it ends");
+    }
+    if bound {
+        app.report.warn(
+            "this token is bound to a key (DPoP): without a proof for each request it is refused",
+        );
+    }
+    print(app, format, &token);
     Ok(())
 }
 
-fn print(app: &App, format: TokenFormat, token: &str, expires_at: Option<Wall>) {
+fn print(app: &App, format: TokenFormat, given: &Given) {
+    let (token, expires_at) = (given.access_token.expose(), given.expires_at);
+    let kind = match given.token_type {
+        TokenType::Dpop => "DPoP",
+        _ => "Bearer",
+    };
     match format {
         TokenFormat::Bare => app.report.data(token),
         TokenFormat::Header => app.report.data(format!("Authorization: Bearer {token}")),
@@ -54,7 +64,7 @@ fn print(app: &App, format: TokenFormat, token: &str, expires_at: Option<Wall>) 
             .data(json!({ "Authorization": format!("Bearer {token}") })),
         TokenFormat::Json => app.report.object(json!({
             "access_token": token,
-            "token_type": "Bearer",
+            "token_type": kind,
             "expires_at": expires_at.map(words::rfc3339),
             "expires_in_s": expires_at.map(|at| app.now().until(at).as_secs()),
         })),

@@ -24,7 +24,7 @@ impl Machine {
         Self::with(LabConfig::default())
     }
 
-    fn with(config: LabConfig) -> Self {
+    pub(crate) fn with(config: LabConfig) -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let lab = runtime
             .block_on(Lab::start(config))

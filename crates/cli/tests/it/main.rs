@@ -11,6 +11,7 @@
 
 mod cli;
 mod cli_store;
+mod cli_token;
 mod peers;
 mod peers_faults;
 mod peers_issuers;

@@ -31,9 +31,10 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     cell::lock,
     config::LoginRequest,
-    crypto,
+    crypto, dpop,
     flight::Deadline,
     human::Human,
+    secrets::Witness,
     sessions::Sessions,
     store::{Authorization, Lease},
 };
@@ -73,15 +74,22 @@ impl Sessions {
         let task = inner.spawn(async move {
             let _lease = lease;
             let answered = Arc::new(AtomicBool::new(false));
-            let flow = sessions.run_login(&wanted, binding, challenge, shown, answered.clone());
+            let secrets = Arc::new(Witness::new(sessions.inner.secrets.clone()));
+            let attempt = Attempt {
+                shown,
+                secrets: secrets.clone(),
+                answered: answered.clone(),
+            };
+            let flow = sessions.run_login(&wanted, binding, challenge, attempt);
             let ended = tokio::select! {
                 biased;
                 () = gone(left, &answered) => None,
                 ended = Box::pin(flow) => Some(ended),
             };
-            // Whose caller goes away before anybody was asked leaves no trace.
-            if ended.is_some() || *was_shown.borrow() {
-                Box::pin(sessions.note_end(id, wanted, ended.as_ref())).await;
+            // Whose caller goes away before anybody was asked leaves no trace. Where there is no person it is the issuer who
+            // is asked, by whatever is sent.
+            if ended.is_some() || *was_shown.borrow() || wanted.unattended.is_some() {
+                Box::pin(sessions.note_end(id, wanted, ended.as_ref(), &secrets)).await;
             }
             ended.unwrap_or(Err(Error::login(LoginCause::Abandoned)))
         });
@@ -116,28 +124,40 @@ impl Sessions {
         request: &LoginRequest,
         binding: Binding,
         challenge: Option<HeaderMap>,
-        shown: watch::Sender<bool>,
-        answered: Arc<AtomicBool>,
+        attempt: Attempt,
     ) -> Ended {
         let inner = &self.inner;
         let former = binding.credential.clone();
+        let refused = match request.unattended {
+            Some(_) => {
+                let id = inner.store.binding_id(&binding.key);
+                // Where the store does not tell, nothing is shown: it might be what was refused (EXT-41).
+                let before = self.in_time(inner.store.login_outcome(id)).await?;
+                before.and_then(|before| before.refused)
+            }
+            None => None,
+        };
         let task = login::Task {
             binding,
             challenge,
             scopes: request.scopes.clone(),
             client: request.client.clone(),
+            unattended: request.unattended.clone(),
+            refused,
             client_metadata_url: request.client_metadata_url.clone(),
             client_name: inner.client_name.clone(),
             callback: request.callback.clone(),
             process: inner.process,
+            proof_key: Some(dpop::new_key()?),
             entropy: [crypto::random(), crypto::random(), crypto::random()],
         };
         let mut driver = inner.driver(inner.http_for(&request.url)?);
         driver.human_wait = request.timeout;
-        driver.answered = answered;
+        driver.answered = attempt.answered;
+        driver.secrets = attempt.secrets;
         driver.human = Arc::new(Shown {
             human: driver.human,
-            shown,
+            shown: attempt.shown,
         });
         let done = Box::pin(driver.run(Login::new(task))).await;
         if let (Err(error), Some(former)) = (&done, former) {
@@ -157,8 +177,19 @@ impl Sessions {
     }
 
     /// Notes how a login ended; `None` where its caller did not wait for the person.
-    async fn note_end(&self, id: BindingId, request: LoginRequest, ended: Option<&Ended>) {
+    async fn note_end(
+        &self,
+        id: BindingId,
+        request: LoginRequest,
+        ended: Option<&Ended>,
+        secrets: &Witness,
+    ) {
         let inner = &self.inner;
+        // A refusal is of what was shown; where nothing was, what was refused before still is.
+        let refused_now = match ended {
+            Some(Err(Error::DeniedByIssuer { .. })) => secrets.last(&request),
+            _ => None,
+        };
         let cell = self.cell(id);
         let wanted = || request.scopes.clone().unwrap_or_default();
         let (scopes, code) = match ended {
@@ -182,9 +213,13 @@ impl Sessions {
         }
         let noted = self.in_time(async {
             let stored = inner.store.login_outcome(id).await?.unwrap_or_default();
-            let before = match &cell {
+            let mut before = match &cell {
                 Some(cell) => cell.with_unnoted(stored),
                 None => stored,
+            };
+            before.refused = match ended {
+                Some(Ok(_)) => None,
+                _ => refused_now.or(before.refused),
             };
             let outcome = match ended {
                 Some(_) => before.then(asked.clone()),
@@ -213,6 +248,13 @@ impl Sessions {
         let by = Deadline::after(self.inner.limits.caller_wait);
         by.limit(Waited::Store, work).await
     }
+}
+
+/// What one run of a login is given beside what was asked for.
+struct Attempt {
+    shown: watch::Sender<bool>,
+    secrets: Arc<Witness>,
+    answered: Arc<AtomicBool>,
 }
 
 /// Tells when the person is asked.

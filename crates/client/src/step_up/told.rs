@@ -27,6 +27,8 @@ pub(super) fn again(code: &str, issuer: &Issuer) -> Option<Error> {
             why: ELSEWHERE,
         },
         "peer.no_pkce_s256" => Error::NoPkceS256,
+        "peer.no_dpop" => Error::NoDpop,
+        "peer.proof_refused" => Error::ProofRefused,
         "peer.no_registration_way" => Error::NoRegistrationWay {
             issuer: issuer(),
             redirect_uris: Vec::new(),
@@ -71,6 +73,8 @@ mod tests {
             "peer.resource_mismatch",
             "peer.metadata_invalid",
             "peer.no_pkce_s256",
+            "peer.no_dpop",
+            "peer.proof_refused",
             "peer.no_registration_way",
             "peer.registration_refused",
             "unavailable.network",

@@ -231,6 +231,9 @@ pub struct LoginOutcome {
     /// The authorizations of the last ten minutes, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub authorizations: Vec<Authorization>,
+    /// The SHA-256 of an assertion that the issuer has refused: no login shows it again (EXT-41).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<[u8; 32]>,
 }
 
 /// A person was asked for scopes.
@@ -255,6 +258,7 @@ impl LoginOutcome {
             at,
             code,
             authorizations: Vec::new(),
+            refused: None,
         }
     }
 

@@ -6,6 +6,8 @@
 
 #[cfg(feature = "sqlite")]
 mod corpus;
+mod dpop;
+mod dpop_nonces;
 #[cfg(feature = "sqlite")]
 mod faults_answers;
 #[cfg(feature = "sqlite")]
@@ -47,3 +49,5 @@ mod store_model;
 mod store_sqlite;
 #[cfg(feature = "sqlite")]
 mod store_support;
+#[cfg(feature = "sqlite")]
+mod unattended;

@@ -158,6 +158,8 @@ pub(crate) fn client() -> Client {
     Client {
         id: "canary-client-id".into(),
         secret: Some(ClientSecret::new("canary-client-secret".into()).unwrap()),
+        secret_ref: None,
+        key: None,
         secret_expires_at: None,
         authentication: ClientAuthentication::Basic,
         source: ClientSource::Dynamic,
@@ -177,6 +179,8 @@ pub(crate) fn credential(n: u8, version: Version) -> Credential {
         client: client(),
         access_token: AccessToken::new(format!("canary-access-{name}")).unwrap(),
         token_type: TokenType::Bearer,
+        proof_key: None,
+        unattended: None,
         refresh_token: Some(RefreshToken::new(format!("canary-refresh-{name}")).unwrap()),
         received_at: Some(Stamp::default()),
         lifetime: Some(Lifetime::Stated(Duration::from_secs(3600))),

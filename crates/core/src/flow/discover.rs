@@ -46,6 +46,8 @@ pub struct Discovered {
     pub challenged: Option<Scopes>,
     /// The scopes that the resource metadata lists.
     pub resource_scopes: Option<Scopes>,
+    /// Whether the resource takes only tokens that are bound to a key (RFC 9728 section 2).
+    pub dpop_required: bool,
     /// The authorization server.
     pub server: ServerMetadata,
 }
@@ -81,6 +83,7 @@ struct Found {
     resource_parameter: Option<String>,
     challenged: Option<Scopes>,
     resource_scopes: Option<Scopes>,
+    dpop_required: bool,
     issuer: Issuer,
     /// Set where the issuer is only the server's own origin, guessed as 2025-03-26 has it.
     guessed: bool,
@@ -182,6 +185,7 @@ impl Discover {
             resource: metadata.resource,
             challenged: asked.challenged,
             resource_scopes: metadata.scopes_supported,
+            dpop_required: metadata.dpop_required,
             issuer,
             guessed: false,
         };
@@ -213,6 +217,7 @@ impl Discover {
             resource_parameter: parameter,
             challenged,
             resource_scopes,
+            dpop_required: false,
             issuer,
             guessed: true,
         })
@@ -269,11 +274,7 @@ impl Discover {
             return Turn::Done(Err(error));
         }
         match ServerMetadata::parse(&reply.body, &found.issuer) {
-            Ok(server) => Turn::Done(
-                server
-                    .require_pkce_s256()
-                    .map(|()| discovered(found, server)),
-            ),
+            Ok(server) => Turn::Done(Ok(discovered(found, server))),
             Err(Error::MetadataInvalid { .. }) if is_page(&reply) && !left.is_empty() => {
                 self.ask_server(found, left)
             }
@@ -330,6 +331,7 @@ fn discovered(found: Found, server: ServerMetadata) -> Discovered {
         resource_parameter: found.resource_parameter,
         challenged: found.challenged,
         resource_scopes: found.resource_scopes,
+        dpop_required: found.dpop_required,
         server,
     }
 }

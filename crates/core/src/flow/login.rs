@@ -6,21 +6,26 @@
 //!     -> exchange -> read -> spool -> lock -> commit as a new incarnation, whatever is there -> unlock
 //! ```
 //!
+//! A login that needs no person turns off after the discovery: no registration, no callback, no URL (`login/unattended.rs`).
+//!
 //! The callback is open before anything is registered or shown, since its redirect URI must exist first. No lock is held
 //! while a person thinks. A login never loses: it commits whatever is there (I-5).
 
 mod client;
 mod settle;
+mod unattended;
 
 use url::Url;
 
 use crate::{
     attempt::ProcessId,
     credential::{Binding, Credential, CredentialKey, Version},
+    dpop::ProofKey,
     error::{Error, LoginCause},
     flow::{
         Act, Answer, Callback, Flow, Lock, Prompt, Registration, Step, Turn,
         discover::{self, Discover, Discovered},
+        unattended::obtain::Obtain,
     },
     grant::AuthorizationRequest,
     issuer::Issuer,
@@ -30,6 +35,7 @@ use crate::{
     scope::Scopes,
     secret::{AuthorizationCode, StateParameter},
     time::{Mono, Now},
+    unattended::Unattended,
 };
 
 /// What kind of login is wanted.
@@ -43,6 +49,10 @@ pub struct Task {
     pub scopes: Option<Scopes>,
     /// A client that the issuer's console made.
     pub client: Option<Client>,
+    /// A grant that needs no person, where one is configured.
+    pub unattended: Option<Unattended>,
+    /// The assertion that was refused at the last try: it is never shown again.
+    pub refused: Option<[u8; 32]>,
     /// The URL of our client ID metadata document, if one is hosted.
     pub client_metadata_url: Option<Url>,
     /// What a registration says about us.
@@ -51,6 +61,8 @@ pub struct Task {
     pub callback: Callback,
     /// Which process this is.
     pub process: ProcessId,
+    /// A new key, for an issuer that binds tokens to one (RFC 9449).
+    pub proof_key: Option<ProofKey>,
     /// 32 random bytes for each of: the verifier, the state, the incarnation.
     pub entropy: [[u8; 32]; 3],
 }
@@ -89,6 +101,7 @@ pub struct Login {
 enum State {
     Ready,
     Discovering(Box<Discover>),
+    Obtaining(Box<Obtain>, Box<unattended::Wish>),
     ExpectRegistrations(Box<Discovered>),
     ExpectCallback(Box<Known>),
     ExpectRegisterLock(Box<Known>, String),
@@ -156,7 +169,23 @@ impl Login {
         Turn::Done(Err(error))
     }
 
-    fn discovering(self, turn: Turn<Discover>) -> Turn<Self> {
+    /// Which grant it is to be: one that needs no person where that is configured, or where the issuer offers no other to the
+    /// client at hand.
+    fn discovered(self, discovered: Discovered, now: Now) -> Turn<Self> {
+        if let Some(grant) = self.unattended(&discovered.server) {
+            return self.begin_unattended(grant, discovered, now);
+        }
+        if let Err(error) = discovered.server.require_pkce_s256() {
+            return self.fail(error);
+        }
+        let issuer = discovered.server.issuer.clone();
+        self.next(
+            State::ExpectRegistrations(Box::new(discovered)),
+            Act::FindRegistrations(issuer),
+        )
+    }
+
+    fn discovering(self, turn: Turn<Discover>, now: Now) -> Turn<Self> {
         match turn {
             Turn::Next(discover, step) => Turn::Next(
                 Self {
@@ -166,13 +195,7 @@ impl Login {
                 step,
             ),
             Turn::Done(Err(error)) => self.fail(error),
-            Turn::Done(Ok(discovered)) => {
-                let issuer = discovered.server.issuer.clone();
-                self.next(
-                    State::ExpectRegistrations(Box::new(discovered)),
-                    Act::FindRegistrations(issuer),
-                )
-            }
+            Turn::Done(Ok(discovered)) => self.discovered(discovered, now),
         }
     }
 
@@ -284,7 +307,7 @@ impl Flow for Login {
             challenge: self.task.challenge.take(),
         });
         let turn = discover.start(now);
-        self.discovering(turn)
+        self.discovering(turn, now)
     }
 
     fn handle(mut self, answer: Answer, now: Now) -> Turn<Self> {
@@ -292,7 +315,11 @@ impl Flow for Login {
         match (state, answer) {
             (State::Discovering(discover), answer) => {
                 let turn = discover.handle(answer, now);
-                self.discovering(turn)
+                self.discovering(turn, now)
+            }
+            (State::Obtaining(obtain, wish), answer) => {
+                let turn = obtain.handle(answer, now);
+                self.obtaining(turn, wish)
             }
             (State::ExpectRegistrations(discovered), Answer::Registered(Ok(registrations))) => {
                 self.open_callback(*discovered, registrations)

@@ -100,14 +100,8 @@ impl Logout {
             Some(token) => (token.expose(), "refresh_token"),
             None => (credential.access_token.expose(), "access_token"),
         };
-        let form = revocation_request(token, hint, &credential.client);
-        let exchange = Exchange::post(
-            Leg::Revocation,
-            endpoint,
-            "revocation_endpoint",
-            form.headers,
-            form.body,
-        );
+        let form = revocation_request(token, hint, &credential.client, &credential.key.issuer);
+        let exchange = Exchange::form(Leg::Revocation, endpoint, "revocation_endpoint", form);
         self.next(
             State::ExpectRevocation(pending),
             Act::Send(Box::new(exchange)),

@@ -19,8 +19,10 @@ pub mod logout;
 pub mod refresh;
 #[cfg(test)]
 mod stage;
+pub mod unattended;
 
 use url::Url;
+use zeroize::Zeroizing;
 
 use crate::{
     attempt::Attempt,
@@ -31,6 +33,7 @@ use crate::{
     issuer::Issuer,
     notes::IssuerNotes,
     record::{Fact, Forced, Record},
+    reference::SecretRef,
     registration::{Client, RegistrationManagement},
     secret::StateParameter,
     time::{Mono, Now},
@@ -162,6 +165,8 @@ pub enum Act {
     PutBinding(Box<Binding>),
     /// Record an event that belongs to no write. [`Answer::Done`]
     Record(CredentialKey, Event),
+    /// Read a secret of one line from where it lies, as it is now. [`Answer::Secret`]
+    ReadSecret(SecretRef),
 }
 
 /// What came of a step.
@@ -184,6 +189,8 @@ pub enum Answer {
     Redirected(Result<Vec<(String, String)>, Error>),
     /// The login that was buried, and the registration that no other login uses.
     Buried(Result<Option<Box<Buried>>, Error>),
+    /// A secret.
+    Secret(Result<Zeroizing<String>, Error>),
     /// An act without a result was done, or could not be.
     Done(Result<(), Error>),
     /// The instant of [`Step::wake_at`] has come.
@@ -203,6 +210,7 @@ impl std::fmt::Debug for Answer {
             Self::CallbackOpen(_) => "CallbackOpen",
             Self::Redirected(_) => "Redirected",
             Self::Buried(_) => "Buried",
+            Self::Secret(_) => "Secret",
             Self::Done(_) => "Done",
             Self::Woken => "Woken",
         })

@@ -69,6 +69,8 @@ pub(super) struct Stage {
     /// What the redirect brings; `code` and `state` where it is `None`.
     pub(super) redirect: Option<Result<Vec<(String, String)>, Error>>,
     pub(super) locks: Vec<Lock>,
+    /// Secrets that lie elsewhere.
+    pub(super) secrets: HashMap<&'static str, String>,
     /// Whether a flow may end with its lock held, for the run that saves what only memory holds.
     pub(super) may_keep: bool,
     fence: u64,
@@ -350,6 +352,15 @@ impl Stage {
                 self.events.push(event);
                 Answer::Done(Ok(()))
             }
+            Act::ReadSecret(reference) => Answer::Secret(
+                self.secrets
+                    .get(reference.rest())
+                    .map(|text| Zeroizing::new(text.clone()))
+                    .ok_or_else(|| Error::ConfigValue {
+                        what: reference.to_string(),
+                        why: "there is none".into(),
+                    }),
+            ),
         }
     }
 

@@ -5,10 +5,16 @@ fn client(authentication: ClientAuthentication, secret: Option<&str>) -> Client 
     Client {
         id: "client:1 \u{e4}".into(),
         secret: secret.map(|s| ClientSecret::new(s.into()).unwrap()),
+        secret_ref: None,
+        key: None,
         secret_expires_at: None,
         authentication,
         source: ClientSource::PreRegistered,
     }
+}
+
+fn issuer() -> Issuer {
+    Issuer::parse("https://as.example/t/").unwrap()
 }
 
 fn pairs(request: &FormRequest) -> Vec<(String, String)> {
@@ -36,6 +42,7 @@ fn a_code_goes_with_verifier_and_resource() {
     let request = token_request(
         &grant,
         &client(ClientAuthentication::None, None),
+        &issuer(),
         Some(RESOURCE),
     );
     assert_eq!(
@@ -70,6 +77,7 @@ fn a_refresh_carries_the_resource() {
                 scope,
             },
             &public,
+            &issuer(),
             resource,
         ))
     };
@@ -96,6 +104,7 @@ fn basic_encodes_both_halves() {
         "t",
         "refresh_token",
         &client(ClientAuthentication::Basic, Some("s:/ +%")),
+        &issuer(),
     );
     let header = &request.headers[AUTHORIZATION];
     let coded = header.to_str().unwrap().strip_prefix("Basic ").unwrap();
@@ -114,7 +123,8 @@ fn basic_encodes_both_halves() {
 #[test]
 fn post_goes_in_the_body() {
     let request = |authentication, secret| {
-        let request = revocation_request("t", "access_token", &client(authentication, secret));
+        let client = client(authentication, secret);
+        let request = revocation_request("t", "access_token", &client, &issuer());
         assert!(!request.headers.contains_key(AUTHORIZATION));
         pairs(&request).split_off(2)
     };
@@ -144,6 +154,7 @@ fn no_secret_is_shown_or_left_behind() {
         let request = token_request(
             &grant,
             &client(method, Some("s-canary-\"\"%%")),
+            &issuer(),
             Some(RESOURCE),
         );
         let shown = format!("{request:?} {grant:?} {:?}", request.headers);

@@ -309,6 +309,7 @@ fn a_full_document_is_read() {
             "grant_types_supported": ["refresh_token"],
             "authorization_response_iss_parameter_supported": true,
             "client_id_metadata_document_supported": true,
+            "dpop_signing_alg_values_supported": ["RS256", "ES256"],
             "response_types_supported": 7,
             "x": {"y": []},
         }),
@@ -341,11 +342,13 @@ fn a_full_document_is_read() {
         "a published list has no default beside it"
     );
     assert!(found.offers_grant("refresh_token") && !found.offers_grant("authorization_code"));
+    assert!(found.binds_tokens());
     let silent = server(AS, json!({"token_endpoint_auth_methods_supported": null})).unwrap();
     assert!(
         silent.offers(ClientAuthentication::Basic) && !silent.offers(ClientAuthentication::None),
         "AUTH-44"
     );
+    assert!(!silent.binds_tokens());
 }
 
 /// AUTH-24, T-08: no S256, no login; only a server without metadata is exempt.

@@ -40,6 +40,20 @@ pub struct Backoff {
     /// When this was written, on all clocks.
     #[serde(default)]
     pub at: Option<Stamp>,
+    /// What a grant without a person was refused with: the same in other words, for whoever asks meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denied: Option<String>,
+    /// The SHA-256 of the last assertion that was refused, or could not even be sent: it is never shown again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<[u8; 32]>,
+    /// Whether it came of something that is read from elsewhere: whoever waits may look whether that has changed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub looks_elsewhere: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// Whether the issuer can be reached.
@@ -131,6 +145,9 @@ impl Backoff {
             looked_at: Some(now),
             code: failed.error.code().to_owned(),
             at: Some(now),
+            denied: None,
+            refused: None,
+            looks_elsewhere: false,
         }
     }
 

@@ -46,6 +46,16 @@ fn odd_lifetimes_are_read_leniently() {
     }
 }
 
+/// EXT-30: the kinds of token that are known, in any case of letters; silence is left to who knows more.
+#[test]
+fn the_kind_of_a_token_is_read() {
+    let kind = |said: &str| granted(&format!(r#"{{"access_token":"a"{said}}}"#)).token_type;
+    assert_eq!(kind(r#","token_type":"bearer""#), Some(TokenType::Bearer));
+    assert_eq!(kind(r#","token_type":"DPOP""#), Some(TokenType::Dpop));
+    assert_eq!(kind(""), None);
+    assert_eq!(kind(r#","token_type":"""#), None);
+}
+
 /// F-17, T-30: a 200 that is no token response is ambiguous: the refresh token may be spent.
 #[test]
 fn an_unreadable_200_is_ambiguous() {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::AuthorizationServer;
+use super::assertion::is_for;
 use super::config::{AuthorizationServerConfig, ClientAuthentication};
 use super::ledger::{Kind, Outcome};
 use crate::exchange::{Fields, Request, Response};
@@ -55,10 +56,14 @@ impl AuthorizationServer {
 
     /// Authenticates the client of a token or revocation request.
     pub(super) fn authenticate(
-        &self,
+        &mut self,
+        now_ms: u64,
         request: &Request,
         fields: &Fields,
     ) -> Result<String, Box<Response>> {
+        if let Some(assertion) = fields.get("client_assertion") {
+            return self.asserted(now_ms, fields, assertion);
+        }
         let (client_id, secret, used) = match basic_credentials(request) {
             Some((client_id, secret)) => {
                 if fields.get("client_secret").is_some() {
@@ -91,6 +96,50 @@ impl AuthorizationServer {
         }
         if client.authentication.is_some_and(|method| method != used) {
             return Err(invalid_client("not the registered authentication method"));
+        }
+        Ok(client_id)
+    }
+
+    /// Who a client is that has signed so itself (RFC 7523 section 3); each assertion counts once.
+    fn asserted(
+        &mut self,
+        now_ms: u64,
+        fields: &Fields,
+        assertion: &str,
+    ) -> Result<String, Box<Response>> {
+        let methods = &self.config.token_endpoint_auth_methods;
+        let typed = fields.get("client_assertion_type")
+            == Some("urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+        if !methods.contains(&ClientAuthentication::PrivateKeyJwt) || !typed {
+            return Err(invalid_client("authentication method not supported"));
+        }
+        let keys = self.config.client_keys.iter();
+        let signed = keys
+            .filter_map(|(id, key)| Some((id.clone(), key.claims(assertion)?)))
+            .find(|(id, claims)| claims["iss"] == **id && claims["sub"] == **id);
+        let Some((client_id, claims)) = signed else {
+            return Err(invalid_client(
+                "no key of the client has signed the assertion",
+            ));
+        };
+        if fields
+            .get("client_id")
+            .is_some_and(|named| named != client_id)
+        {
+            return Err(invalid_client("another client is named beside it"));
+        }
+        let soon = claims["exp"].as_u64().unwrap_or_default() * 1000 <= now_ms + 300_000;
+        if claims["aud"] != self.issuer() || !is_for(&claims, self.issuer(), now_ms) || !soon {
+            return Err(invalid_client(
+                "the assertion is over, or not for this issuer",
+            ));
+        }
+        let jti = claims["jti"].as_str().unwrap_or_default().to_owned();
+        if jti.len() < 16 || !self.unattended.taken.insert(jti) {
+            return Err(invalid_client("the assertion was used before"));
+        }
+        if self.client(&client_id).is_none() {
+            return Err(invalid_client("the client is not known"));
         }
         Ok(client_id)
     }

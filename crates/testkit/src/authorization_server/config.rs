@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::assertion::{Platform, PublicKey};
+use super::dpop::ProofRules;
+
 /// Configures an [`AuthorizationServer`](super::AuthorizationServer); the default is a careful, modern one.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -35,10 +38,24 @@ pub struct AuthorizationServerConfig {
     pub default_scopes: Vec<String>,
     /// Whether the metadata lists `offline_access`; it is granted to who asks either way.
     pub list_offline_access: bool,
+    /// The grant types that the metadata lists, and that are taken; codes and refresh tokens always are.
+    pub grant_types: Vec<String>,
+    /// Whose assertions are believed, by whatever key fits (RFC 7523 section 3).
+    pub believes: Vec<PublicKey>,
+    /// As whom it vouches for people at other issuers (RFC 8693); `None`: it is no identity provider.
+    pub vouches: Option<Platform>,
+    /// The keys of clients that sign their own assertions (`private_key_jwt`), by client id.
+    pub client_keys: BTreeMap<String, PublicKey>,
     /// How clients may authenticate at the token endpoint.
     pub token_endpoint_auth_methods: Vec<ClientAuthentication>,
     /// The PKCE methods the metadata lists; empty leaves the member out. `S256` is required either way.
     pub pkce_methods: Vec<String>,
+    /// What proofs of possession have to be like; `None`: it knows nothing of them (RFC 9449).
+    pub dpop: Option<ProofRules>,
+    /// Whether a token request without a proof is refused.
+    pub dpop_required: bool,
+    /// Whether tokens are given out as bearer tokens all the same.
+    pub dpop_answers_bearer: bool,
     /// Whether clients can register themselves (RFC 7591).
     pub registration: bool,
     /// Whether registered clients get a secret.
@@ -85,12 +102,19 @@ impl Default for AuthorizationServerConfig {
             scopes_supported: vec!["mcp:tools".into(), "mcp:admin".into()],
             default_scopes: vec!["mcp:tools".into()],
             list_offline_access: true,
+            grant_types: vec!["authorization_code".into(), "refresh_token".into()],
+            believes: Vec::new(),
+            vouches: None,
+            client_keys: BTreeMap::new(),
             token_endpoint_auth_methods: vec![
                 ClientAuthentication::None,
                 ClientAuthentication::Basic,
                 ClientAuthentication::Post,
             ],
             pkce_methods: vec!["S256".into()],
+            dpop: None,
+            dpop_required: false,
+            dpop_answers_bearer: false,
             registration: true,
             confidential_clients: false,
             client_id_metadata_document_supported: false,
@@ -169,6 +193,8 @@ pub enum ClientAuthentication {
     Basic,
     /// `client_secret_post`.
     Post,
+    /// `private_key_jwt`.
+    PrivateKeyJwt,
 }
 
 impl ClientAuthentication {
@@ -179,6 +205,7 @@ impl ClientAuthentication {
             Self::None => "none",
             Self::Basic => "client_secret_basic",
             Self::Post => "client_secret_post",
+            Self::PrivateKeyJwt => "private_key_jwt",
         }
     }
 }

@@ -73,13 +73,16 @@ fn describe(issuer: &str, config: &AuthorizationServerConfig) -> Value {
         "revocation_endpoint": format!("{issuer}/revoke"),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "grant_types_supported": config.grant_types,
         "token_endpoint_auth_methods_supported": methods,
         "revocation_endpoint_auth_methods_supported": methods,
         "scopes_supported": scopes,
     });
     if !config.pkce_methods.is_empty() {
         body["code_challenge_methods_supported"] = json!(config.pkce_methods);
+    }
+    if config.dpop.is_some() {
+        body["dpop_signing_alg_values_supported"] = json!(["EdDSA", "ES256"]);
     }
     if config.registration {
         body["registration_endpoint"] = json!(format!("{issuer}/register"));

@@ -18,20 +18,22 @@ impl AuthorizationServer {
         let fields = Fields::parse(&request.body);
         let token = fields.get("token").unwrap_or_default();
         let family = self.refresh_tokens.get(token).map(|found| found.family);
-        let result = self.authenticate(request, &fields).and_then(|client_id| {
-            if token.is_empty() {
-                return Err(bad("invalid_request", "the token is missing"));
-            }
-            let holder = family.or(self.access_tokens.get(token).map(|found| found.family));
-            let owner = holder.and_then(|family| self.grants.get(&family));
-            if owner.is_some_and(|grant| grant.client_id != client_id) {
-                return Err(bad(
-                    "invalid_request",
-                    "the token belongs to another client",
-                ));
-            }
-            Ok(client_id)
-        });
+        let result = self
+            .authenticate(now_ms, request, &fields)
+            .and_then(|client_id| {
+                if token.is_empty() {
+                    return Err(bad("invalid_request", "the token is missing"));
+                }
+                let holder = family.or(self.access_tokens.get(token).map(|found| found.family));
+                let owner = holder.and_then(|family| self.grants.get(&family));
+                if owner.is_some_and(|grant| grant.client_id != client_id) {
+                    return Err(bad(
+                        "invalid_request",
+                        "the token belongs to another client",
+                    ));
+                }
+                Ok(client_id)
+            });
         let (response, outcome) = match result {
             Ok(_) => {
                 if let Some(family) = family {

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::client::claimed_client;
 use super::config::{IssueRefreshToken, Rotation};
+use super::grants::TOKEN_EXCHANGE;
 use super::ledger::{Kind, Outcome};
 use super::{AccessToken, AuthorizationServer, Grant, RefreshToken, RevokedBy, millis};
 use crate::exchange::{Fields, Request, Response};
@@ -27,15 +28,26 @@ impl AuthorizationServer {
         }
         let fields = Fields::parse(&request.body);
         let about = self.about(now_ms, request, &fields);
-        let answer = self
-            .authenticate(request, &fields)
+        let proof = self.proof_of(now_ms, request, about.family);
+        let answer = proof
+            .clone()
+            .and_then(|_| self.authenticate(now_ms, request, &fields))
             .and_then(|client_id| match about.kind {
                 _ if fields.repeated.is_some() => Err(bad("invalid_request", "repeated parameter")),
                 Kind::Code => self.exchange_code(now_ms, &client_id, &fields),
                 Kind::Refresh => self.refresh(now_ms, &client_id, &fields),
-                _ => Err(bad("unsupported_grant_type", "grant_type not supported")),
+                _ => self.without_a_person(now_ms, &client_id, &fields),
             });
-        let answer = answer.map(|pair| self.token_response(now_ms, about.kind, &pair, fault));
+        if about.kind == Kind::Other {
+            self.remember_asked(now_ms, &fields, answer.is_ok());
+        }
+        if let (Ok(pair), Ok(Some(key)), Kind::Code | Kind::Other) = (&answer, proof, about.kind) {
+            self.bind(&pair.access_token, key);
+        }
+        let answer = answer.map(|pair| match fields.get("grant_type") {
+            Some(TOKEN_EXCHANGE) => Self::vouched(&pair),
+            _ => self.token_response(now_ms, about.kind, &pair, fault),
+        });
 
         let (response, outcome) = match answer {
             Ok(response) => (response, Outcome::Ok),
@@ -59,7 +71,7 @@ impl AuthorizationServer {
         entry.family = family;
         entry.grace_hit = grace_hit;
         entry.answer_lost = fault == Some(&Fault::Lose);
-        response
+        self.tell_nonce(response)
     }
 
     /// Records a token request that a fault answered.
@@ -122,6 +134,7 @@ impl AuthorizationServer {
                 scopes: found.scopes.clone(),
                 resource: found.resource,
                 revoked: None,
+                key: None,
             },
         );
         if let Some(code) = self.codes.get_mut(code) {
@@ -223,7 +236,12 @@ impl AuthorizationServer {
         }
     }
 
-    fn new_access_token(&mut self, now_ms: u64, family: u64, scopes: Vec<String>) -> String {
+    pub(super) fn new_access_token(
+        &mut self,
+        now_ms: u64,
+        family: u64,
+        scopes: Vec<String>,
+    ) -> String {
         let token = self.mint("at-");
         let expires_at_ms = now_ms + millis(self.config.access_ttl);
         self.access_tokens.insert(
@@ -236,6 +254,17 @@ impl AuthorizationServer {
             },
         );
         token
+    }
+
+    /// Binds a grant to the key of its first proof.
+    fn bind(&mut self, access_token: &str, key: String) {
+        let family = self
+            .access_tokens
+            .get(access_token)
+            .map(|access| access.family);
+        if let Some(grant) = family.and_then(|family| self.grants.get_mut(&family)) {
+            grant.key = Some(key);
+        }
     }
 
     fn new_refresh_token(&mut self, now_ms: u64, family: u64) -> String {
@@ -265,6 +294,10 @@ impl AuthorizationServer {
     ) -> Response {
         let mut body = json!({ "access_token": pair.access_token, "token_type": "Bearer" });
         if let Some(access) = self.access_tokens.get(&pair.access_token) {
+            let grant = self.grants.get(&access.family);
+            if grant.is_some_and(|grant| grant.key.is_some()) {
+                body["token_type"] = json!("DPoP");
+            }
             body["scope"] = json!(access.scopes.join(" "));
             if !self.config.omit_expires_in && fault != Some(&Fault::OmitExpiresIn) {
                 let left_ms = access.expires_at_ms.saturating_sub(now_ms);
@@ -319,8 +352,8 @@ impl AuthorizationServer {
 /// The tokens one answer carries.
 #[derive(Debug, Clone)]
 pub(super) struct Pair {
-    access_token: String,
-    refresh_token: Option<String>,
+    pub(super) access_token: String,
+    pub(super) refresh_token: Option<String>,
 }
 
 /// That a refresh token was spent, and what for.
@@ -348,7 +381,7 @@ impl About {
     }
 }
 
-type Answer = Result<Pair, Box<Response>>;
+pub(super) type Answer = Result<Pair, Box<Response>>;
 
 const NOT_VALID: &str = "the refresh token is not valid";
 

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::authorization_server::ProofRules;
+
 /// Configures an [`McpServer`](super::McpServer).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -20,6 +22,10 @@ pub struct McpServerConfig {
     pub admin_scope: String,
     /// Whether every request is refused for the want of the admin scope, whatever its token has.
     pub forbid_all: bool,
+    /// What proofs of possession have to be like (RFC 9449).
+    pub dpop: ProofRules,
+    /// Whether a 401 names the scheme `DPoP` instead of `Bearer`.
+    pub challenges_dpop: bool,
     /// Whether challenges carry `resource_metadata` (RFC 9728 section 5.1).
     pub challenge_names_metadata: bool,
     /// Whether the metadata is served with the resource's path inserted (RFC 9728 section 3.1).
@@ -46,6 +52,8 @@ impl Default for McpServerConfig {
             challenge_scope: None,
             admin_scope: "mcp:admin".into(),
             forbid_all: false,
+            dpop: ProofRules::default(),
+            challenges_dpop: false,
             challenge_names_metadata: true,
             metadata_at_path: true,
             metadata_at_root: false,

@@ -76,6 +76,9 @@ impl World {
             client_name: "Pilotlight".into(),
             callback: Callback::default(),
             process: self.process_id(process),
+            proof_key: None,
+            unattended: None,
+            refused: None,
             entropy: [
                 self.random.bytes(),
                 self.random.bytes(),

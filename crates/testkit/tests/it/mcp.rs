@@ -23,6 +23,7 @@ fn server(change: impl FnOnce(&mut McpServerConfig)) -> McpServer {
                 "elsewhere" => "http://other.test/mcp".into(),
                 _ => RESOURCE.into(),
             }),
+            key: None,
         })
     };
     let config = McpServerConfig::default().with(change);

@@ -7,7 +7,7 @@ use pilotlight::{
     core::{
         credential::{Account, Credential},
         error::LoginCause,
-        registration::{Client, ClientAuthentication, ClientSource},
+        registration::Client,
         scope::Scopes,
     },
     store::{MemoryStore, Store},
@@ -162,13 +162,7 @@ async fn after_a_refusal_only_a_person_starts_a_login() {
 }
 
 fn client(id: &str) -> Client {
-    Client {
-        id: id.into(),
-        secret: None,
-        secret_expires_at: None,
-        authentication: ClientAuthentication::None,
-        source: ClientSource::PreRegistered,
-    }
+    Client::brought(id.into())
 }
 
 /// AUTH-57: a step-up asks as the client that the login was made with, by whichever process; what some login of this process

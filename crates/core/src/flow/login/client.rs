@@ -11,7 +11,7 @@ use crate::{
         ApplicationType, Client, ClientMetadata, Way, authentication_to_ask, choose,
         choose_authentication, parse_refusal, parse_registration,
     },
-    scope::{self},
+    scope::{self, Scopes},
     time::Now,
 };
 
@@ -25,17 +25,10 @@ impl Login {
         registrations: Vec<Registration>,
     ) -> Turn<Self> {
         let server = &discovered.server;
-        // A client that a person brought was made at the issuer of this login: its secret goes nowhere else (AUTH-41, T-20).
-        let known = self.task.binding.credential.as_ref().map(|key| &key.issuer);
-        if self.task.client.is_some() && known.is_some_and(|known| *known != server.issuer) {
-            return self.fail(Error::login(LoginCause::IssuerChanged));
+        if let Err(error) = self.admit(&discovered) {
+            return self.fail(error);
         }
-        let scopes = scope::select(
-            discovered.challenged.as_ref(),
-            discovered.resource_scopes.as_ref(),
-            self.task.scopes.as_ref(),
-            server.scopes_supported.as_ref(),
-        );
+        let scopes = self.scopes(&discovered);
         let way = choose(
             self.task.client.as_ref(),
             self.task.client_metadata_url.as_ref(),
@@ -66,6 +59,30 @@ impl Login {
         )
     }
 
+    /// Whether the client at hand may be shown to this issuer, and its tokens to the server.
+    pub(super) fn admit(&self, discovered: &Discovered) -> Result<(), Error> {
+        let server = &discovered.server;
+        // A client that a person brought was made at the issuer of this login: its secret goes nowhere else (AUTH-41, T-20).
+        let known = self.task.binding.credential.as_ref().map(|key| &key.issuer);
+        if self.task.client.is_some() && known.is_some_and(|known| *known != server.issuer) {
+            return Err(Error::login(LoginCause::IssuerChanged));
+        }
+        if discovered.dpop_required && !server.binds_tokens() {
+            return Err(Error::NoDpop);
+        }
+        Ok(())
+    }
+
+    /// The scopes to ask for.
+    pub(super) fn scopes(&self, discovered: &Discovered) -> Scopes {
+        scope::select(
+            discovered.challenged.as_ref(),
+            discovered.resource_scopes.as_ref(),
+            self.task.scopes.as_ref(),
+            discovered.server.scopes_supported.as_ref(),
+        )
+    }
+
     pub(super) fn choose_client(
         mut self,
         known: Box<Known>,
@@ -79,10 +96,10 @@ impl Login {
             self.task.client_metadata_url.as_ref(),
             server,
         ) {
-            Way::PreRegistered(client) => {
-                let client = authenticated(client, server);
-                self.show(*known, redirect_uri, client)
-            }
+            Way::PreRegistered(client) => match authenticated(client, server) {
+                Ok(client) => self.show(*known, redirect_uri, client),
+                Err(error) => self.fail(error),
+            },
             Way::MetadataDocument(url) => {
                 let client = Client::metadata_document(&url);
                 self.show(*known, redirect_uri, client)
@@ -208,17 +225,19 @@ fn is_about_us(error: &str) -> bool {
     matches!(error, "invalid_redirect_uri" | "invalid_client_metadata")
 }
 
-/// A client that a person brought, authenticating in a way that the issuer takes (AUTH-44).
-fn authenticated(client: Client, server: &ServerMetadata) -> Client {
-    if server.offers(client.authentication)
-        && client.authentication.needs_secret() == client.secret.is_some()
-    {
-        return client;
-    }
-    Client {
-        authentication: choose_authentication(server, client.secret.is_some()),
-        ..client
-    }
+/// A client that a person brought, authenticating in a way that the issuer takes (AUTH-44). A secret that it takes in no way
+/// is tried all the same: metadata is often wrong about that.
+fn authenticated(client: Client, server: &ServerMetadata) -> Result<Client, Error> {
+    let has_secret = client.secret.is_some() || client.secret_ref.is_some();
+    client.clone().authenticating_at(server).or_else(|error| {
+        if !has_secret {
+            return Err(error);
+        }
+        Ok(Client {
+            authentication: choose_authentication(server, true),
+            ..client
+        })
+    })
 }
 
 /// A stored registration that fits the redirect URI and whose secret has not expired.

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use crate::{
-    credential::{Binding, Credential, Generation, Incarnation, Pins, Version},
+    credential::{
+        Binding, Credential, Generation, Incarnation, Pins, TokenType, Version, presented,
+    },
+    dpop::ProofKey,
     error::{Error, LoginCause},
     event::{Event, Happened},
     exchange::{Exchange, Exchanged, Leg},
@@ -32,20 +35,22 @@ impl Login {
         let form = token_request(
             &grant,
             &request.client,
+            &request.issuer,
             request.discovered.resource_parameter.as_deref(),
         );
         let endpoint = request.discovered.server.token_endpoint.clone();
-        let exchange = Exchange::post(
-            Leg::Token,
-            endpoint,
-            "token_endpoint",
-            form.headers,
-            form.body,
-        );
+        let mut exchange = Exchange::form(Leg::Token, endpoint, "token_endpoint", form);
+        exchange.orders.proof = self.proof_key(&request);
         self.next(
             State::ExpectToken(request, code, tries + 1),
             Act::Send(Box::new(exchange)),
         )
+    }
+
+    /// The key to bind the tokens to, wherever the issuer can (EXT-30).
+    fn proof_key(&self, request: &Request) -> Option<ProofKey> {
+        let binds = request.discovered.server.binds_tokens();
+        self.task.proof_key.clone().filter(|_| binds)
     }
 
     pub(super) fn judge(
@@ -73,7 +78,7 @@ impl Login {
             Verdict::InvalidGrant { .. } => self.fail(Error::DeniedByIssuer {
                 error: "invalid_grant".into(),
             }),
-            Verdict::Refused { error } => self.fail(Error::DeniedByIssuer { error }),
+            Verdict::Refused { error } => self.fail(Error::refused(error)),
             Verdict::InvalidClient if request.client.source == ClientSource::Dynamic => {
                 let registration = Registration {
                     issuer: request.issuer.clone(),
@@ -116,6 +121,7 @@ impl Login {
             *to = *from;
         }
         let key = self.credential_key(&request.discovered);
+        let proof_key = self.proof_key(request);
         let server = &request.discovered.server;
         let credential = Credential {
             key: key.clone(),
@@ -130,7 +136,12 @@ impl Login {
             },
             client: request.client.clone(),
             access_token: answer.access_token,
-            token_type: answer.token_type,
+            token_type: presented(
+                answer.token_type.unwrap_or(TokenType::Bearer),
+                proof_key.as_ref(),
+            ),
+            proof_key,
+            unattended: None,
             refresh_token: answer.refresh_token,
             received_at: Some(sent_at),
             lifetime: answer.lifetime,

@@ -2,7 +2,9 @@
 
 mod clients;
 mod exchange;
+mod proof;
 mod redirect;
+mod unattended;
 
 use std::time::Duration;
 
@@ -40,10 +42,13 @@ fn task() -> Task {
         challenge: None,
         scopes: None,
         client: None,
+        unattended: None,
+        refused: None,
         client_metadata_url: None,
         client_name: "Pilotlight".into(),
         callback: Callback::default(),
         process: process(1),
+        proof_key: None,
         entropy: [[1; 32], [2; 32], [9; 32]],
     }
 }

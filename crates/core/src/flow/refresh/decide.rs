@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     attempt::{Attempt, Label, Ruling, repeat_window},
-    credential::{Credential, Lifetime, Version},
+    credential::{Credential, Lifetime, Renewal, Version},
     error::{Error, LoginCause},
     event::{Happened, Reason},
     flow::{Act, Commit, Expects, Reading, Turn},
@@ -277,9 +277,14 @@ fn forbidden(
     now: Now,
 ) -> Option<Forbidden> {
     let usable = !matches!(reason, Reason::Refused | Reason::Expired);
-    if credential.refresh_token.is_none() {
-        let lost = Forbidden::Error(Error::login(LoginCause::NoRefreshToken));
-        return Some(if usable { Forbidden::Nothing } else { lost });
+    match credential.renewal() {
+        Renewal::RefreshToken(_) => {}
+        // A login of the other kind has taken this one's place: whoever asked looks again.
+        Renewal::Grant(_) => return Some(Forbidden::Nothing),
+        Renewal::Nothing => {
+            let lost = Forbidden::Error(Error::login(LoginCause::NoRefreshToken));
+            return Some(if usable { Forbidden::Nothing } else { lost });
+        }
     }
     if !reading.writable {
         let why = "a newer version of Pilotlight keeps this store; update this program".to_owned();
@@ -300,6 +305,26 @@ fn forbidden(
     if reason != Reason::Refused {
         return None;
     }
+    forced_limit(record, credential, now).map(|limit| match limit {
+        ForcedLimit::Pause => Forbidden::Error(Error::DeniedByResource),
+        ForcedLimit::Trip(forced, until) => Forbidden::Trip(forced, until),
+    })
+}
+
+/// Why a token is not replaced although the server refuses it.
+pub(in crate::flow) enum ForcedLimit {
+    /// It was just replaced for that reason.
+    Pause,
+    /// It is itself what replaced a refused one, and nobody has ever had it accepted: the breaker opens, until then.
+    Trip(Forced, Wall),
+}
+
+/// Whether a server that refuses a token must wait before another is got for it (T-45).
+pub(in crate::flow) fn forced_limit(
+    record: &Record,
+    credential: &Credential,
+    now: Now,
+) -> Option<ForcedLimit> {
     let lifetime = credential.lifetime.map(Lifetime::span);
     let forced = record.forced.clone().unwrap_or_default();
     let generation = credential.version.generation;
@@ -308,7 +333,7 @@ fn forbidden(
         .is_some_and(|seen| seen.generation == generation);
     if forced.brought == Some(generation) && !accepted && forced.broken_until.is_none() {
         let until = now.wall + lifetime.map_or(BREAKER, |life| life / 2);
-        return Some(Forbidden::Trip(
+        return Some(ForcedLimit::Trip(
             Forced {
                 broken_until: Some(until),
                 ..forced
@@ -321,7 +346,7 @@ fn forbidden(
     }
     let wait = now.wall.until(forced.allowed_at(lifetime));
     let longest = DAY.max(lifetime.unwrap_or_default() / 2);
-    (!wait.is_zero() && wait <= longest).then_some(Forbidden::Error(Error::DeniedByResource))
+    (!wait.is_zero() && wait <= longest).then_some(ForcedLimit::Pause)
 }
 
 const BREAKER: Duration = Duration::from_secs(1800);

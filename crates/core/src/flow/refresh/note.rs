@@ -150,15 +150,16 @@ impl Refresh {
         let form = token_request(
             &grant,
             &call.credential.client,
+            &call.credential.key.issuer,
             pins.resource_parameter.as_deref(),
         );
-        let mut exchange = Exchange::post(
+        let mut exchange = Exchange::form(
             Leg::Token,
             pins.token_endpoint.clone(),
             "token_endpoint",
-            form.headers,
-            form.body,
+            form,
         );
+        exchange.orders.proof.clone_from(&call.credential.proof_key);
         exchange.not_after = call.not_after(self.task.policy, now);
         if call.sent > 0 {
             let held_for = now.since(&call.begun_at).unwrap_or_default();

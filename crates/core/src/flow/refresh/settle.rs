@@ -32,9 +32,7 @@ impl Refresh {
             Verdict::NotDelivered { error, retry_after } => {
                 self.back_off(*call, error, retry_after, now)
             }
-            Verdict::Refused { error } => {
-                self.back_off(*call, Error::DeniedByIssuer { error }, None, now)
-            }
+            Verdict::Refused { error } => self.back_off(*call, Error::refused(error), None, now),
             Verdict::Ambiguous {
                 error,
                 broken,
@@ -212,13 +210,17 @@ impl Refresh {
             let gain = version_of(&reading.record).map(|_| Gain::Adopted);
             return self.stop(reading, gain.ok_or(Error::login(LoginCause::Never)));
         };
-        let form = revocation_request(token.expose(), "refresh_token", &new.client);
-        let exchange = Exchange::post(
+        let form = revocation_request(
+            token.expose(),
+            "refresh_token",
+            &new.client,
+            &new.key.issuer,
+        );
+        let exchange = Exchange::form(
             Leg::Revocation,
             endpoint.clone(),
             "revocation_endpoint",
-            form.headers,
-            form.body,
+            form,
         );
         self.next(
             State::ExpectDiscard { fence },

@@ -3,6 +3,7 @@
 mod forced;
 mod holding;
 mod order;
+mod proof;
 mod property;
 mod reach;
 mod refusal;

@@ -200,6 +200,8 @@ pub(in crate::flow) fn client(id: &str) -> Client {
     Client {
         id: id.into(),
         secret: None,
+        secret_ref: None,
+        key: None,
         secret_expires_at: None,
         authentication: ClientAuthentication::None,
         source: ClientSource::Dynamic,
@@ -219,6 +221,8 @@ pub(in crate::flow) fn credential(generation: u64) -> Credential {
         client: client("client-1"),
         access_token: AccessToken::new(format!("at-{generation}")).unwrap(),
         token_type: TokenType::Bearer,
+        proof_key: None,
+        unattended: None,
         refresh_token: Some(RefreshToken::new(format!("rt-{generation}")).unwrap()),
         received_at: Some(start()),
         lifetime: Some(Lifetime::Stated(HOUR)),

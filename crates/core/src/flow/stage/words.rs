@@ -52,6 +52,7 @@ pub(super) fn words(act: &Act) -> String {
         Act::Revoked(..) => "revoked".into(),
         Act::PutBinding(_) => "bind".into(),
         Act::Record(..) => "record".into(),
+        Act::ReadSecret(_) => "read-secret".into(),
     }
 }
 

@@ -1,0 +1,367 @@
+//! A renewal without a person and without a refresh token: the grant of the login is made once more, by one among many
+//! processes.
+//!
+//! ```text
+//!  lock -> re-read -> (merge the spool) -> decide -> grant -> commit, else spool -> unlock
+//!                        |                             |
+//!                        +- newer and fresh: adopt     +- anything else: back off, nothing is lost
+//!                        +- not due, pausing: stop
+//! ```
+//!
+//! Nothing that is sent here is single-use. So there are no attempts, no labels and no windows as in
+//! [`refresh`](super::refresh): a call whose answer was lost is simply made again, after its pause. What that flow has and
+//! this one too is the lock, the re-read, the shared back-off and the limits on tokens that a server refuses. The endpoint
+//! is the one pinned at login (T-15).
+
+pub(in crate::flow) mod obtain;
+mod settle;
+
+use crate::{
+    credential::Credential,
+    error::{Error, LoginCause},
+    event::{Event, Happened, Reason},
+    flow::{
+        Act, Answer, Commit, Committed, Expects, Flow, Lock, Reading, Step, Turn,
+        refresh::{
+            Gain, Outcome, Task,
+            decide::{ForcedLimit, forced_limit},
+        },
+    },
+    freshness::{DueReason, Freshness},
+    notes::IssuerNotes,
+    record::{Backoff, Record},
+    time::Now,
+    unattended::Unattended as Kind,
+};
+use obtain::{Obtain, Wanted};
+use settle::HeldBy;
+
+/// The flow. See the [module](self).
+#[derive(Debug)]
+pub struct Unattended {
+    task: Task,
+    state: State,
+    looks: u32,
+}
+
+#[derive(Debug)]
+enum State {
+    Ready,
+    ExpectLease,
+    ExpectRecord { merged: bool },
+    ExpectMerge { reading: Box<Reading> },
+    Obtaining(Box<Obtain>, Box<Call>),
+    ExpectCommit(Box<Call>, Box<Credential>),
+    ExpectSpool(Box<Call>, Box<Credential>),
+    ExpectFacts(Box<Outcome>),
+    ExpectUnlock(Box<Outcome>),
+}
+
+/// A grant under the lease: for which login, and why.
+#[derive(Debug)]
+struct Call {
+    record: Record,
+    notes: IssuerNotes,
+    credential: Credential,
+    reason: Reason,
+}
+
+impl Unattended {
+    /// Sets up the flow; nothing happens before [`Flow::start`].
+    #[must_use]
+    pub fn new(task: Task) -> Self {
+        Self {
+            task,
+            state: State::Ready,
+            looks: 0,
+        }
+    }
+
+    fn next(self, state: State, act: Act) -> Turn<Self> {
+        Turn::Next(Self { state, ..self }, Step::act(act))
+    }
+
+    fn reread(mut self, merged: bool) -> Turn<Self> {
+        self.looks += 1;
+        if self.looks > MOST_LOOKS {
+            let why = "it changes faster than it can be read".to_owned();
+            return self.unlock(nothing_known(Error::StoreUnavailable { why }));
+        }
+        let key = self.task.key.clone();
+        self.next(State::ExpectRecord { merged }, Act::Reread(key))
+    }
+
+    /// Decides, from what store and spool hold, whether to ask at all.
+    fn decide(mut self, mut reading: Reading, merged: bool, now: Now) -> Turn<Self> {
+        if let (Some(known), Some(record)) = (&self.task.remembered, &mut reading.record) {
+            record.remember(known);
+        }
+        let Some((record, credential)) = reading
+            .record
+            .as_ref()
+            .and_then(|record| Some((record, record.credential.as_ref()?)))
+        else {
+            return self.stop(reading, Err(Error::login(LoginCause::Never)));
+        };
+        let version = credential.version;
+        if !merged {
+            let kept = self.task.unsaved.take();
+            let kept = kept.filter(|kept| kept.version.succeeds(&version));
+            let follows = record.spooled.map(|spooled| spooled.follows);
+            let newer = match (kept, follows) {
+                (Some(kept), _) => Some((*kept, Expects::Version(version))),
+                (None, Some(Some(follows))) => {
+                    Some((credential.clone(), Expects::Version(follows)))
+                }
+                (None, Some(None)) => Some((credential.clone(), Expects::Nothing)),
+                (None, None) => None,
+            };
+            if let Some((newer, expects)) = newer {
+                return self.merge(reading, newer, expects, now);
+            }
+        }
+        let Some(grant) = credential.unattended.clone() else {
+            // A login with a refresh token has taken this one's place: whoever asked looks again.
+            return self.stop(reading, Ok(Gain::Adopted));
+        };
+        let refused = self.task.refused == Some(version);
+        let reason = match credential.freshness(now, self.task.policy) {
+            Freshness::Expired { .. } => Reason::Expired,
+            _ if refused => Reason::Refused,
+            Freshness::Due {
+                reason: DueReason::Due,
+                ..
+            } => Reason::Due,
+            Freshness::Due {
+                reason: DueReason::AgeUnknown,
+                ..
+            } => Reason::AgeUnknown,
+            Freshness::Fresh { .. } if self.task.asked && self.task.held == Some(version) => {
+                Reason::Asked
+            }
+            Freshness::Fresh { .. } => {
+                let same = self.task.held == Some(version);
+                let gain = if same { Gain::Nothing } else { Gain::Adopted };
+                return self.stop(reading, Ok(gain));
+            }
+        };
+        if !reading.writable {
+            let why =
+                "a newer version of Pilotlight keeps this store; update this program".to_owned();
+            return self.stop(reading, Err(Error::StoreUnavailable { why }));
+        }
+        let waits = matches!(reason, Reason::Refused | Reason::Expired | Reason::Asked);
+        if let Some(backoff) = &record.backoff
+            && let Some(error) = pause(backoff, waits, now)
+        {
+            return self.stop(reading, Err(error));
+        }
+        if reason == Reason::Refused {
+            match forced_limit(record, credential, now) {
+                None => {}
+                Some(ForcedLimit::Pause) => {
+                    return self.stop(reading, Err(Error::DeniedByResource));
+                }
+                Some(ForcedLimit::Trip(forced, until)) => {
+                    return self.trip(reading, version, forced, until, now);
+                }
+            }
+        }
+        let call = Call {
+            record: record.clone(),
+            notes: reading.notes.clone(),
+            credential: credential.clone(),
+            reason,
+        };
+        self.obtain(grant, call, now)
+    }
+
+    fn obtain(self, grant: Kind, call: Call, now: Now) -> Turn<Self> {
+        let credential = &call.credential;
+        let wanted = Wanted {
+            grant,
+            client: credential.client.clone(),
+            issuer: credential.key.issuer.clone(),
+            token_endpoint: credential.pins.token_endpoint.clone(),
+            resource: credential.pins.resource_parameter.clone(),
+            scopes: credential.scopes_requested.clone(),
+            proof_key: credential.proof_key.clone(),
+            refused: call
+                .record
+                .backoff
+                .as_ref()
+                .and_then(|backoff| backoff.refused),
+        };
+        let turn = Obtain::new(wanted).start(now);
+        self.obtaining(turn, Box::new(call), now)
+    }
+
+    fn obtaining(self, turn: Turn<Obtain>, call: Box<Call>, now: Now) -> Turn<Self> {
+        match turn {
+            Turn::Next(obtain, step) => {
+                let state = State::Obtaining(Box::new(obtain), call);
+                Turn::Next(Self { state, ..self }, step)
+            }
+            Turn::Done(Ok(obtained)) => self.granted(call, obtained, now),
+            Turn::Done(Err(failed)) => self.back_off(*call, &failed, now),
+        }
+    }
+
+    /// Brings a version that only spool or memory hold into the store, then looks again.
+    fn merge(
+        self,
+        reading: Reading,
+        credential: Credential,
+        expects: Expects,
+        now: Now,
+    ) -> Turn<Self> {
+        let happened = Happened::Merged {
+            generation: credential.version.generation,
+        };
+        let forced = reading
+            .record
+            .as_ref()
+            .and_then(|record| record.forced.clone());
+        let commit = Commit {
+            credential,
+            expects,
+            binding: None,
+            forced,
+            event: self.event(now, happened),
+        };
+        let reading = Box::new(reading);
+        self.next(
+            State::ExpectMerge { reading },
+            Act::Commit(Box::new(commit)),
+        )
+    }
+
+    fn stop(self, reading: Reading, result: Result<Gain, Error>) -> Turn<Self> {
+        let Reading { record, notes, .. } = reading;
+        self.unlock(Outcome {
+            record,
+            notes,
+            result,
+            unsaved: false,
+            unnoted: false,
+        })
+    }
+
+    fn unlock(self, outcome: Outcome) -> Turn<Self> {
+        let key = self.task.key.clone();
+        self.next(
+            State::ExpectUnlock(Box::new(outcome)),
+            Act::Unlock(Lock::Refresh(key)),
+        )
+    }
+
+    fn event(&self, now: Now, happened: Happened) -> Event {
+        Event {
+            at: now.wall,
+            process: self.task.process,
+            happened,
+        }
+    }
+
+    /// A number in `0.0..1.0` from the flow's entropy.
+    fn fraction(&self) -> f64 {
+        let head = self.task.entropy.iter().take(4);
+        let number = head.fold(0u32, |n, byte| n << 8 | u32::from(*byte));
+        f64::from(number) / (f64::from(u32::MAX) + 1.0)
+    }
+}
+
+impl Flow for Unattended {
+    type Outcome = Outcome;
+
+    fn start(self, _now: Now) -> Turn<Self> {
+        let key = self.task.key.clone();
+        self.next(State::ExpectLease, Act::Lock(Lock::Refresh(key)))
+    }
+
+    fn handle(mut self, answer: Answer, now: Now) -> Turn<Self> {
+        let state = std::mem::replace(&mut self.state, State::Ready);
+        match (state, answer) {
+            (State::ExpectLease, Answer::Locked(Ok(_))) => self.reread(false),
+            (State::ExpectLease, Answer::Locked(Err(error))) => Turn::Done(nothing_known(error)),
+            (State::ExpectRecord { merged }, Answer::Read(Ok(reading))) => {
+                self.decide(*reading, merged, now)
+            }
+            (State::ExpectRecord { .. }, Answer::Read(Err(error))) => {
+                self.unlock(nothing_known(error))
+            }
+            (State::ExpectMerge { .. }, Answer::Committed(Ok(_))) => self.reread(true),
+            // The store still refuses: what it holds is older, and good enough to ask with.
+            (State::ExpectMerge { reading }, Answer::Committed(Err(_))) => {
+                self.decide(*reading, true, now)
+            }
+            (State::Obtaining(obtain, call), answer) => {
+                let turn = obtain.handle(answer, now);
+                self.obtaining(turn, call, now)
+            }
+            (State::ExpectCommit(call, new), Answer::Committed(Ok(Committed::Done { .. }))) => {
+                self.committed(*call, *new, HeldBy::Store, now)
+            }
+            // A login, a logout or a renewal came between, and counts. What was just got is of no worth to anybody else.
+            (State::ExpectCommit(..), Answer::Committed(Ok(Committed::Moved))) => self.reread(true),
+            (State::ExpectCommit(call, new), Answer::Committed(Err(_))) => {
+                let act = Act::Spool {
+                    follows: Some(call.credential.version),
+                    credential: new.clone(),
+                };
+                self.next(State::ExpectSpool(call, new), act)
+            }
+            (State::ExpectSpool(call, new), Answer::Done(spooled)) => {
+                let held_by = match spooled {
+                    Ok(()) => HeldBy::Spool,
+                    Err(_) => HeldBy::Memory,
+                };
+                self.committed(*call, *new, held_by, now)
+            }
+            (State::ExpectFacts(mut outcome), Answer::Noted(noted)) => {
+                outcome.unnoted = !matches!(noted, Ok(true));
+                self.unlock(*outcome)
+            }
+            (State::ExpectUnlock(outcome), Answer::Done(_)) => Turn::Done(*outcome),
+            _ => Turn::Done(nothing_known(Error::Bug {
+                what: "unattended: an answer that nothing waits for",
+            })),
+        }
+    }
+}
+
+/// Why nobody is asked now, if that is so.
+///
+/// Whoever waits may look whether the assertion has been replaced that the issuer refused: that costs a read of a file. For
+/// a client's own secret or key nothing can be seen to have changed, so the pause binds, and no look at the issuer ends
+/// it: that something answers there says nothing about a refusal.
+fn pause(backoff: &Backoff, waits: bool, now: Now) -> Option<Error> {
+    let retry_after = backoff.binds(now)?;
+    if waits && backoff.looks_elsewhere {
+        return None;
+    }
+    Some(match &backoff.denied {
+        Some(error) => Error::DeniedByIssuer {
+            error: error.clone(),
+        },
+        None => Error::BackingOff {
+            code: backoff.code.clone(),
+            retry_after,
+        },
+    })
+}
+
+fn nothing_known(error: Error) -> Outcome {
+    Outcome {
+        record: None,
+        notes: IssuerNotes::default(),
+        result: Err(error),
+        unsaved: false,
+        unnoted: false,
+    }
+}
+
+const MOST_LOOKS: u32 = 4;
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ use pilotlight::{
 use pilotlight_core::{Error, error::LoginCause};
 
 use crate::{
-    config::{Settings, bad_value},
+    config::{Referred, Settings, bad_value},
     failure::Failure,
     report::Report,
     target::{Known, Target},
@@ -98,6 +98,7 @@ impl App {
         }
         let sessions = Sessions::builder(store)
             .human(human)
+            .secrets(Arc::new(Referred(self.settings.environment.clone())))
             .http(self.http()?)
             .allow_private(self.settings.allow_private.value.clone())
             .clock(self.clock.clone())

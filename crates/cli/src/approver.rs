@@ -2,7 +2,10 @@
 
 use std::{io::BufRead as _, path::PathBuf, sync::Arc};
 
-use pilotlight::human::{Browser, Human, Refuse, Surroundings, Terminal};
+use pilotlight::{
+    core::flow::Device,
+    human::{Browser, Human, Refuse, Surroundings, Terminal},
+};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -42,13 +45,7 @@ struct Machine {
 /// The person of this run.
 pub(crate) fn human(app: &App, way: &Way) -> Arc<dyn Human> {
     let settings = &app.settings;
-    let machine = Machine {
-        no_interactive: settings.no_interactive.value,
-        browser_is_likely: surroundings(&settings.environment).browser_is_likely(),
-        stdin_is_terminal: std::io::IsTerminal::is_terminal(&std::io::stdin()),
-        stderr_is_terminal: app.report.stderr_is_terminal(),
-    };
-    match offer(way, settings.browser_command.as_ref(), machine) {
+    match offer(way, settings.browser_command.as_ref(), machine(app)) {
         Offer::Nobody => Arc::new(Refuse),
         Offer::Person { browser, paste } => {
             let mut terminal = Terminal::new(app.report.voice());
@@ -67,14 +64,39 @@ pub(crate) fn human(app: &App, way: &Way) -> Arc<dyn Human> {
     }
 }
 
+/// Whether the person is to log in on another device.
+pub(crate) fn device(app: &App, way: &Way) -> Device {
+    another_device(way, app.settings.browser_command.as_ref(), machine(app))
+}
+
+/// Another device is first where no browser here is likely to be seen, unless some other way was chosen.
+fn another_device(way: &Way, command: Option<&Setting<PathBuf>>, machine: Machine) -> Device {
+    let browser = way.browser || way.browser_command.is_some() || command.is_some();
+    match () {
+        () if way.device => Device::Only,
+        () if browser || way.paste || machine.browser_is_likely => Device::Never,
+        () => Device::Prefer,
+    }
+}
+
+fn machine(app: &App) -> Machine {
+    let settings = &app.settings;
+    Machine {
+        no_interactive: settings.no_interactive.value,
+        browser_is_likely: surroundings(&settings.environment).browser_is_likely(),
+        stdin_is_terminal: std::io::IsTerminal::is_terminal(&std::io::stdin()),
+        stderr_is_terminal: app.report.stderr_is_terminal(),
+    }
+}
+
 fn offer(way: &Way, command: Option<&Setting<PathBuf>>, machine: Machine) -> Offer {
     if way.no_interactive {
         return Offer::Nobody;
     }
-    if way.paste {
+    if way.paste || way.device {
         return Offer::Person {
             browser: None,
-            paste: true,
+            paste: way.paste,
         };
     }
     let program = way
@@ -216,6 +238,50 @@ mod tests {
             ..Way::default()
         };
         assert_eq!(offer(&paste, Some(&command), DESKTOP), person(None, true));
+    }
+
+    /// Another device is first where no browser is likely, and only where nothing else was chosen.
+    #[test]
+    fn another_device_is_first_without_a_browser() {
+        let (none, ssh) = (
+            Way::default(),
+            Machine {
+                browser_is_likely: false,
+                ..DESKTOP
+            },
+        );
+        assert_eq!(another_device(&none, None, DESKTOP), Device::Never);
+        assert_eq!(another_device(&none, None, ssh), Device::Prefer);
+        let command = Setting {
+            value: PathBuf::from("/b"),
+            from: Origin::Variable("BROWSER"),
+        };
+        assert_eq!(another_device(&none, Some(&command), ssh), Device::Never);
+        let chosen = [
+            Way {
+                browser: true,
+                ..Way::default()
+            },
+            Way {
+                browser_command: Some("/b".into()),
+                ..Way::default()
+            },
+            Way {
+                paste: true,
+                ..Way::default()
+            },
+        ];
+        for way in chosen {
+            assert_eq!(another_device(&way, None, ssh), Device::Never, "{way:?}");
+        }
+        let asked = Way {
+            device: true,
+            ..Way::default()
+        };
+        for machine in [DESKTOP, ssh, CI] {
+            assert_eq!(another_device(&asked, Some(&command), machine), Device::Only);
+            assert_eq!(offer(&asked, Some(&command), machine), person(None, false));
+        }
     }
 
     #[test]

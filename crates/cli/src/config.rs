@@ -5,6 +5,7 @@
 
 mod environment;
 mod file;
+mod grant;
 mod reference;
 
 use std::path::PathBuf;
@@ -16,7 +17,8 @@ use crate::args::Global;
 
 pub(crate) use environment::Environment;
 pub(crate) use file::Server;
-pub(crate) use reference::read_secret;
+pub(crate) use grant::{Grant, Kind, secret_file};
+pub(crate) use reference::{Referred, read_secret};
 
 /// A value, and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]

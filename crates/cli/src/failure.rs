@@ -203,6 +203,7 @@ fn hint(error: &Error, typed: Option<&str>) -> Option<String> {
             let port = port.map_or_else(String::new, |port| format!(" --callback-port {port}"));
             login(&format!(" --client-id ID{port}"))
         }
+        Error::NoDeviceLogin => login(" --paste"),
         Error::ConfigCallbackPort { .. } => login(" --callback-port 0"),
         Error::LeaseHeld { holder } | Error::LoginInProgress { holder } if holder.stopped => {
             format!("kill -CONT {}", holder.pid)

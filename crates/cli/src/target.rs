@@ -274,6 +274,8 @@ mod tests {
             name: name.into(),
             credential: None,
             created_at: Wall(0),
+            exception: None,
+            without_resource_at: None,
         }
     }
 
@@ -388,6 +390,7 @@ mod tests {
             client_secret: None,
             client_metadata_url: None,
             callback_port: None,
+            grant: crate::config::Grant::default(),
         };
         let servers = [server];
         let known = Known {

@@ -106,6 +106,8 @@ async fn seed(store: &MemoryStore, url: &Resource) {
         name: "example".into(),
         credential: Some(key.clone()),
         created_at: now.wall,
+        exception: None,
+        without_resource_at: None,
     };
     let credential = Credential {
         key,
@@ -143,6 +145,7 @@ async fn seed(store: &MemoryStore, url: &Resource) {
         scopes: Scopes::default(),
         lifetime: None,
         refresh_token: true,
+        former_issuer: None,
     };
     let event = Event {
         at: now.wall,

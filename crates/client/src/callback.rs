@@ -5,6 +5,7 @@
 //! redirect out: a connection that says nothing is closed after five seconds, and where too many are open the oldest goes
 //! first (T-07).
 
+mod delivery;
 mod head;
 mod page;
 
@@ -32,6 +33,7 @@ use tokio::{
 use head::Head;
 use page::Page;
 
+pub(crate) use delivery::Deliveries;
 pub(crate) use head::carries;
 
 /// The open listener of one login. Closed by dropping it.

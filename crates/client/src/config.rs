@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use pilotlight_core::{
+    assertion::ClientKey,
     credential::{Account, Binding},
-    flow::Callback,
+    flow::{Device, Redirect},
     freshness::Policy,
     issuer::Issuer,
+    quirks::Quirk,
     registration::Client,
     resource::Resource,
     scope::Scopes,
@@ -58,8 +60,16 @@ pub struct LoginRequest {
     pub unattended: Option<Unattended>,
     /// The URL of a hosted client ID metadata document.
     pub client_metadata_url: Option<Url>,
+    /// The private key whose public half is in that document (AUTH-34).
+    pub client_key: Option<ClientKey>,
+    /// Whether `resource` is left out of every request to the issuer of this login, or no longer; `None`: as it was. The tokens are
+    /// then not limited to the server, and the person is told so. Never for a login without a person.
+    pub without_resource: Option<bool>,
     /// Where the redirect arrives.
-    pub callback: Callback,
+    pub redirect: Redirect,
+    /// Whether the person logs in on another device, with a code (RFC 8628). Its [`Human`](crate::human::Human) has to be able to
+    /// show one.
+    pub device: Device,
     /// How long the person has (default 10 min).
     pub timeout: Duration,
     /// Whether a request has asked for it, rather than a person.
@@ -78,7 +88,10 @@ impl LoginRequest {
             client: None,
             unattended: None,
             client_metadata_url: None,
-            callback: Callback::default(),
+            client_key: None,
+            without_resource: None,
+            redirect: Redirect::default(),
+            device: Device::default(),
             timeout: Duration::from_secs(600),
             step_up: false,
         }
@@ -102,6 +115,8 @@ pub struct LoggedIn {
     pub token_host: String,
     /// Whether the issuer lists `offline_access`: asking for it would have brought a refresh token.
     pub offline_access_offered: bool,
+    /// What the login has taught about the issuer: what the next one does otherwise, and why.
+    pub learned: Vec<Quirk>,
 }
 
 /// Where a login stands, for people.
@@ -140,4 +155,8 @@ pub enum Flag {
     Shared,
     /// Its newest version is not in the store yet.
     Degraded,
+    /// It is a key that a person has brought: nothing renews it, and it is used until the server refuses it.
+    Static,
+    /// Its tokens are not limited to the server: a person has asked to leave `resource` out.
+    NoResource,
 }

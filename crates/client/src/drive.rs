@@ -1,7 +1,7 @@
 //! The driver: does what a flow's steps ask for, one at a time, and reports back what came of each.
 //!
-//! It decides nothing. A lock is polled with jitter; the redirect comes from the listener or from the person, whichever is
-//! first; locks and listener end with the run, however it ends.
+//! It decides nothing. A lock is polled with jitter; the redirect comes from the listener, the person or the program, whichever
+//! is first; locks and listener end with the run, however it ends.
 
 use std::{
     collections::HashMap,
@@ -24,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Origin;
 
 use crate::{
-    callback::Listener,
+    callback::{Deliveries, Listener},
     cell::lock,
     clock::Clock,
     crypto,
@@ -41,6 +41,8 @@ pub(crate) struct Driver {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) http: Arc<dyn Http>,
     pub(crate) human: Arc<dyn Human>,
+    /// The redirects that the embedding program hands in.
+    pub(crate) deliveries: Arc<Deliveries>,
     pub(crate) secrets: Arc<dyn Secrets>,
     pub(crate) peers: Peers,
     pub(crate) clock: Arc<dyn Clock>,
@@ -77,6 +79,8 @@ const MOST_AT_ONCE: usize = 8;
 pub(crate) struct Held {
     locks: Vec<(Lock, Lease)>,
     listener: Option<Listener>,
+    /// Whether the issuer is being asked what came of a code that was shown.
+    asking: bool,
 }
 
 impl Driver {
@@ -94,7 +98,12 @@ impl Driver {
                 Turn::Next(flow, Step { act, wake_at }) => {
                     let answer = match act {
                         Some(act) => Box::pin(self.perform(act, held)).await,
-                        None => self.wait_until(wake_at).await,
+                        None => {
+                            if held.asking {
+                                self.answered.store(false, Ordering::Release);
+                            }
+                            self.wait_until(wake_at).await
+                        }
                     };
                     turn = flow.handle(answer, self.clock.now());
                 }
@@ -112,7 +121,13 @@ impl Driver {
     async fn perform(&self, act: Act, held: &mut Held) -> Answer {
         let store = &self.store;
         match act {
-            Act::Send(exchange) => Answer::Exchanged(self.send_proven(*exchange).await),
+            Act::Send(exchange) => {
+                if held.asking {
+                    // It may bring the tokens.
+                    self.answered.store(true, Ordering::Release);
+                }
+                Answer::Exchanged(self.send_proven(*exchange).await)
+            }
             Act::Lock(lock) if held.locks.iter().any(|(name, _)| *name == lock) => {
                 let fence = held
                     .locks
@@ -183,9 +198,15 @@ impl Driver {
                 })
             }
             Act::Show(prompt) => {
+                // It may be the second one of a login.
+                self.answered.store(false, Ordering::Release);
                 let redirect = self.show(&prompt, held.listener.as_mut()).await;
                 self.answered.store(true, Ordering::Release);
                 Answer::Redirected(redirect)
+            }
+            Act::ShowCode(prompt) => {
+                held.asking = true;
+                Answer::Done(self.human.show_code(&prompt).await)
             }
             Act::CloseCallback => {
                 held.listener = None;
@@ -221,7 +242,8 @@ impl Driver {
         self.http.send(exchange).await
     }
 
-    /// Shows the URL and waits for the redirect: at the listener, or pasted by the person, whichever is first.
+    /// Shows the URL and waits for the redirect: at the listener, pasted by the person, or handed in by the program, whichever is
+    /// first.
     async fn show(
         &self,
         prompt: &Prompt,
@@ -233,8 +255,10 @@ impl Driver {
                 None => std::future::pending().await,
             }
         };
+        let mut delivered = self.deliveries.expect(&prompt.state);
         tokio::select! {
             redirect = listened => redirect,
+            redirect = delivered.wait() => Ok(redirect),
             pasted = self.human.approve(prompt) => pasted,
             () = tokio::time::sleep(self.human_wait) => Err(Error::login(LoginCause::Abandoned)),
         }

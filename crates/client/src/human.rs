@@ -5,13 +5,19 @@
 //! only with the `state` of this login (T-04).
 
 mod browser;
+mod code;
 mod paste;
 mod surroundings;
 
 use std::{fmt, fmt::Write as _, sync::Arc};
 
 use async_trait::async_trait;
-use pilotlight_core::{Error, error::LoginCause, flow::Prompt, resource::clean};
+use pilotlight_core::{
+    Error,
+    error::LoginCause,
+    flow::{CodePrompt, Prompt},
+    resource::clean,
+};
 use tokio::sync::{Mutex, mpsc};
 
 pub use browser::Browser;
@@ -31,6 +37,15 @@ pub trait Human: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// Whatever ends the login: `login.*` where nobody can be asked, `denied.by_human` where the person says no.
     async fn approve(&self, prompt: &Prompt) -> Result<Vec<(String, String)>, Error>;
+
+    /// Shows a code, and where it is to be typed in, and comes back as soon as it is shown: the issuer is asked from then on. That
+    /// the login has ended, the caller of [`login`](crate::Sessions::login) learns.
+    ///
+    /// # Errors
+    /// Whatever ends the login. Who does not say how a code is shown cannot show one: `login.never`.
+    async fn show_code(&self, _: &CodePrompt) -> Result<(), Error> {
+        Err(Error::login(LoginCause::Never))
+    }
 }
 
 /// Nobody: every login is refused.
@@ -160,6 +175,12 @@ impl Human for Terminal {
             .is_some_and(|browser| browser.open(prompt));
         (self.say)(&self.explain(prompt, opened));
         Ok(self.pasted(prompt).await)
+    }
+
+    /// Opens no browser: the person has said, or the surroundings do, that there is none here.
+    async fn show_code(&self, prompt: &CodePrompt) -> Result<(), Error> {
+        (self.say)(&code::explain(prompt));
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@
 //! The lock is not the lease: a refresh goes on while a person thinks.
 
 mod ask;
+mod static_token;
 
 use std::{
     sync::{Arc, Weak},
@@ -84,6 +85,7 @@ impl Sessions {
             adopted: false,
             token_host,
             offline_access_offered: done.offline_access_offered,
+            learned: done.learned,
         })
     }
 
@@ -178,7 +180,11 @@ impl Sessions {
                 .client
                 .as_ref()
                 .is_none_or(|client| client.id == credential.client.id)
-            && (request.unattended.is_none() || request.unattended == credential.unattended);
+            && (request.unattended.is_none() || request.unattended == credential.unattended)
+            && request.without_resource.is_none_or(|without| {
+                without == (binding.without_resource_at.as_ref() == Some(&credential.key.issuer))
+            })
+            && !credential.is_static();
         let status = self.inner.status(&binding).await?;
         if !covered || is_refused(credential.version) || status.state.error().is_some() {
             return Ok(None);
@@ -194,6 +200,7 @@ impl Sessions {
             adopted: true,
             token_host,
             offline_access_offered: false,
+            learned: Vec::new(),
         }))
     }
 
@@ -217,6 +224,13 @@ impl Sessions {
             if let Some(name) = &request.name {
                 binding.name.clone_from(name);
             }
+            if let Some(held) = &binding.credential
+                && let Some(record) = store.read(held).await?
+                && record.credential.is_some_and(|held| held.is_static())
+            {
+                // A key is nobody's login: what comes now is the first.
+                binding.credential = None;
+            }
             return Ok(binding);
         }
         let wanted = request
@@ -234,6 +248,8 @@ impl Sessions {
             name,
             credential: None,
             created_at: self.inner.clock.now().wall,
+            exception: None,
+            without_resource_at: None,
         })
     }
 

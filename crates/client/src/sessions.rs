@@ -13,7 +13,7 @@ use std::{
 use pilotlight_core::{
     Error,
     attempt::ProcessId,
-    credential::{Account, Binding, BindingId, BindingKey, Version},
+    credential::{Account, Binding, BindingId, BindingKey, Credential, Version},
     error::LoginCause,
     event::{Event, Revocation},
     flow::logout::{self, Logout},
@@ -27,6 +27,7 @@ use pilotlight_core::{
 use tokio::{runtime::Handle, sync::broadcast, task::JoinHandle};
 
 use crate::{
+    callback::Deliveries,
     cell::{Cell, lock},
     clock::{Clock, SystemClock},
     config::{Flag, Limits, LoginRequest, Status},
@@ -58,6 +59,8 @@ pub(crate) struct Inner {
     pub(crate) one_shot: bool,
     pub(crate) coarse: CoarseClock,
     pub(crate) human: Arc<dyn Human>,
+    /// The logins that wait for a redirect.
+    pub(crate) deliveries: Arc<Deliveries>,
     pub(crate) secrets: Arc<dyn Secrets>,
     pub(crate) client_name: String,
     http: HttpConfig,
@@ -194,6 +197,7 @@ impl SessionsBuilder {
             process,
             one_shot: self.one_shot,
             human: self.human,
+            deliveries: Arc::default(),
             secrets: self.secrets,
             http: self.http,
             allow_private: self.allow_private,
@@ -282,6 +286,8 @@ impl Sessions {
                     name: String::new(),
                     credential: None,
                     created_at: self.inner.clock.now().wall,
+                    exception: None,
+                    without_resource_at: None,
                 };
                 let cell = self.shared(id, Arc::new(Cell::new(self.inner.clone(), unbound)));
                 Ok(Session { cell, bare: true })
@@ -298,6 +304,14 @@ impl Sessions {
         }
         cells.insert(id, Arc::downgrade(&cell));
         cell
+    }
+
+    /// Hands in a redirect that came to the program itself ([`Redirect::Hosted`](crate::core::flow::Redirect::Hosted)); tells
+    /// whether a login of this process waited for it, which its `state` says. Any other is nothing to us, and ends no login
+    /// (T-04): so a program may hand in whatever it is opened with.
+    #[must_use]
+    pub fn deliver(&self, redirect: &str) -> bool {
+        self.inner.deliveries.deliver(redirect)
     }
 
     /// Logs out: a tombstone here, a revocation at the issuer (RFC 7009) unless `local`.
@@ -485,6 +499,7 @@ impl Inner {
             store: self.store.clone(),
             http,
             human: self.human.clone(),
+            deliveries: self.deliveries.clone(),
             peers: self.peers.clone(),
             secrets: self.secrets.clone(),
             clock: self.clock.clone(),
@@ -542,16 +557,20 @@ impl Inner {
                 )
             })
         };
+        let issuer = credential.map(|c| &c.key.issuer);
+        let without_resource = binding.without_resource_at.as_ref();
+        let flags = [
+            (record.spooled.is_some(), Flag::Degraded),
+            (credential.is_some_and(Credential::is_static), Flag::Static),
+            (issuer.is_some() && without_resource == issuer, Flag::NoResource),
+        ];
+        let flags = flags.into_iter().filter_map(|(holds, flag)| holds.then_some(flag)).collect();
         let times = credential.and_then(|c| Some((c, c.received_at?, c.lifetime?.span())));
         Ok(Status {
             binding: binding.clone(),
             issuer: credential.map(|c| c.key.issuer.clone()),
             state,
-            flags: if record.spooled.is_some() {
-                vec![Flag::Degraded]
-            } else {
-                Vec::new()
-            },
+            flags,
             expires_at: times.and_then(|(_, received, life)| in_wall(life, received)),
             next_refresh_at: times.filter(|(c, ..)| !c.is_final()).and_then(
                 |(c, received, life)| in_wall(refresh_point(life, c.spread(), policy), received),

@@ -145,6 +145,10 @@ impl Cell {
             Err(error) => return Err(error),
         }
         let credential = self.credential()?;
+        if credential.is_static() {
+            // Nobody could be asked for more: somebody has to bring another key.
+            return Err(Error::login(LoginCause::StaticTokenRefused));
+        }
         let requested = &credential.scopes_requested;
         let covered = requested.covers(&want.scopes);
         if Some(credential.version) != want.refused && covered {
@@ -189,12 +193,14 @@ impl Cell {
             ClientSource::PreRegistered => request.client = Some(client.clone()),
             ClientSource::MetadataDocument => {
                 request.client_metadata_url = Url::parse(&client.id).ok();
+                request.client_key.clone_from(&client.key);
             }
             // Registrations are found by their issuer.
             _ => {}
         }
         if let Some(last) = self.inner.last_request(&key) {
-            request.callback = last.callback;
+            request.redirect = last.redirect;
+            request.device = last.device;
             request.timeout = last.timeout;
         }
         request.scopes = Some(credential.scopes_requested.union(wanted));

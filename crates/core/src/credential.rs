@@ -12,8 +12,8 @@ use url::Url;
 use crate::{
     dpop::ProofKey,
     error::Error,
-    issuer::Issuer,
-    registration::Client,
+    issuer::{Issuer, IssuerException},
+    registration::{Client, ClientSource},
     resource::{Resource, clean},
     scope::Scopes,
     secret::{self, AccessToken, RefreshToken},
@@ -134,6 +134,12 @@ pub struct Binding {
     pub credential: Option<CredentialKey>,
     /// When it was made.
     pub created_at: Wall,
+    /// An issuer that a person has accepted although its metadata names another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exception: Option<IssuerException>,
+    /// The issuer at which a person has asked to leave `resource` out for this server: its tokens are not limited to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without_resource_at: Option<Issuer>,
 }
 
 /// One login's random name: 128 bits, new at each login.
@@ -276,6 +282,12 @@ impl Credential {
             (None, Some(token)) => Renewal::RefreshToken(token),
             (None, None) => Renewal::Nothing,
         }
+    }
+
+    /// Whether it is a key that a person has brought: it is used as it is, until the server refuses it.
+    #[must_use]
+    pub fn is_static(&self) -> bool {
+        self.client.source == ClientSource::Static
     }
 
     /// Whether the login ends with its access token.

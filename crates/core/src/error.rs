@@ -99,6 +99,20 @@ pub enum Error {
         /// What came instead; empty where it was missing.
         got: String,
     },
+    /// What lies where an issuer has its metadata names another issuer (RFC 8414 section 3.3); a person may accept just that
+    /// for one server (T-17).
+    #[error(
+        "the metadata of {} names another issuer: expected {}, got {}",
+        clean(.published), clean(.expected), clean(.got)
+    )]
+    MetadataMismatch {
+        /// The issuer that the server names.
+        published: String,
+        /// What its metadata must name: the same, or what was accepted instead.
+        expected: String,
+        /// What it names; empty where it names none.
+        got: String,
+    },
     /// The redirect carried no `state`, or another one.
     #[error("the redirect does not belong to this login (state differs)")]
     StateMismatch,
@@ -147,6 +161,9 @@ pub enum Error {
          ES256"
     )]
     NoDpop,
+    /// The authorization server offers no login on another device (RFC 8628).
+    #[error("the authorization server offers no login on another device")]
+    NoDeviceLogin,
     /// There is no way to become a client of this issuer by oneself (AUTH-31).
     #[error(
         "{} lets no program register itself; make a client in its console, with the redirect URI {}",
@@ -305,14 +322,22 @@ pub enum LoginCause {
         scopes: Vec<String>,
     },
     /// The server now trusts another authorization server.
-    #[error("the server has changed its authorization server")]
-    IssuerChanged,
+    #[error("the server has changed its authorization server: from {} to {}", clean(.former), clean(.issuer))]
+    IssuerChanged {
+        /// The issuer of the login there is.
+        former: String,
+        /// The issuer that the server names now.
+        issuer: String,
+    },
     /// The pinned token endpoint has gone to another origin.
     #[error("the authorization server has moved its token endpoint")]
     EndpointMoved,
     /// The issuer no longer knows this client (`invalid_client`).
     #[error("the authorization server has forgotten this client")]
     RegistrationGone,
+    /// The server refuses the key that a person has brought.
+    #[error("the server refuses the key that was stored for it")]
+    StaticTokenRefused,
     /// A login was begun and not finished.
     #[error("the login was begun but not finished")]
     Abandoned,
@@ -466,7 +491,7 @@ impl Error {
             Self::LeaseHeld { .. } => "unavailable.lease_held",
             Self::LoginInProgress { .. } => "unavailable.login_in_progress",
             Self::StoreUnavailable { .. } => "unavailable.store",
-            Self::IssuerMismatch { .. } => "peer.issuer_mismatch",
+            Self::IssuerMismatch { .. } | Self::MetadataMismatch { .. } => "peer.issuer_mismatch",
             Self::StateMismatch => "peer.state_mismatch",
             Self::ProofRefused => "peer.proof_refused",
             Self::ResourceMismatch { .. } => "peer.resource_mismatch",
@@ -475,6 +500,7 @@ impl Error {
             Self::NoOauth { .. } => "peer.no_oauth",
             Self::NoPkceS256 => "peer.no_pkce_s256",
             Self::NoDpop => "peer.no_dpop",
+            Self::NoDeviceLogin => "peer.no_device_login",
             Self::NoRegistrationWay { .. } => "peer.no_registration_way",
             Self::RegistrationRefused { .. } => "peer.registration_refused",
             Self::ConfigUrl { .. } => "config.url",
@@ -549,9 +575,10 @@ impl LoginCause {
             Self::NoRefreshToken => "login.no_refresh_token",
             Self::RefreshRejected { .. } => "login.refresh_rejected",
             Self::Scope { .. } => "login.scope",
-            Self::IssuerChanged => "login.issuer_changed",
+            Self::IssuerChanged { .. } => "login.issuer_changed",
             Self::EndpointMoved => "login.endpoint_moved",
             Self::RegistrationGone => "login.registration_gone",
+            Self::StaticTokenRefused => "login.static_token_refused",
             Self::Abandoned => "login.abandoned",
         }
     }

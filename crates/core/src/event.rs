@@ -8,6 +8,7 @@ use crate::{
     attempt::{Label, ProcessId},
     credential::Generation,
     error::LoginCause,
+    quirks::Quirk,
     scope::Scopes,
     time::Wall,
 };
@@ -39,6 +40,23 @@ pub enum Happened {
         lifetime: Option<Duration>,
         /// Whether there is a refresh token.
         refresh_token: bool,
+        /// Who issued the login before, where the server has changed its issuer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        former_issuer: Option<String>,
+    },
+    /// The server has gone back to an issuer whose login is still there: it is used again, and nobody was asked.
+    IssuerChanged {
+        /// The issuer of the login so far.
+        from: String,
+        /// The issuer of this one.
+        to: String,
+    },
+    /// The issuer has moved its token endpoint within the same origin: its own metadata says so.
+    Repinned {
+        /// Where refresh tokens went so far.
+        from: String,
+        /// Where they go from now on.
+        to: String,
     },
     /// A login ended without success.
     LoginFailed {
@@ -61,6 +79,11 @@ pub enum Happened {
         previous_refresh_point: Option<Wall>,
         /// The new access token's life.
         lifetime: Option<Duration>,
+    },
+    /// Something was learned about the issuer, and is minded from now on.
+    Learned {
+        /// What, and so why.
+        quirk: Quirk,
     },
     /// A generation that was kept in the spool has reached the store.
     Merged {

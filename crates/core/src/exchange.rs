@@ -157,12 +157,16 @@ pub enum Leg {
     Metadata,
     /// Dynamic client registration: no redirects.
     Registration,
+    /// The device authorization endpoint: no redirects.
+    Device,
     /// The token endpoint: no redirects, no idle connections, never repeated by the client.
     Token,
     /// The revocation endpoint: no redirects.
     Revocation,
     /// The issuer's metadata, only to see whether anything answers: no redirects, a short deadline.
     Reach,
+    /// The authorization endpoint, only to see whether it knows the client: no redirects, a short deadline.
+    Preflight,
 }
 
 impl Leg {
@@ -171,7 +175,7 @@ impl Leg {
     pub fn deadline(self) -> Duration {
         match self {
             Self::Token => Duration::from_secs(60),
-            Self::Reach => Duration::from_secs(5),
+            Self::Reach | Self::Preflight => Duration::from_secs(5),
             _ => Duration::from_secs(15),
         }
     }
@@ -205,6 +209,21 @@ impl Reply {
     pub fn retry_after(&self) -> Option<Duration> {
         let text = self.headers.get(http::header::RETRY_AFTER)?.to_str().ok()?;
         text.trim().parse().ok().map(Duration::from_secs)
+    }
+
+    /// Whether the body is for people, not for programs.
+    #[must_use]
+    pub fn is_page(&self) -> bool {
+        let html = |value: &http::HeaderValue| {
+            value
+                .to_str()
+                .is_ok_and(|text| text.to_ascii_lowercase().contains("html"))
+        };
+        let first = self.body.iter().find(|byte| !byte.is_ascii_whitespace());
+        self.headers
+            .get(http::header::CONTENT_TYPE)
+            .is_some_and(html)
+            || first == Some(&b'<')
     }
 }
 

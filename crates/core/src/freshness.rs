@@ -83,6 +83,10 @@ impl Credential {
     /// due, never expired. An age that the clocks cannot tell is *due*, once: the refresh fills it in.
     #[must_use]
     pub fn freshness(&self, now: Now, policy: Policy) -> Freshness {
+        if self.is_static() {
+            // What it says about its end is a hint for people: the server decides.
+            return Freshness::Fresh { due_in: None };
+        }
         let age = self.received_at.and_then(|received| now.since(&received));
         let (Some(age), Some(lifetime)) = (age, self.lifetime) else {
             return match (age, self.lifetime, self.is_final()) {

@@ -18,7 +18,9 @@ use crate::{
     pkce::Pkce,
     registration::{Client, ClientAuthentication},
     scope::Scopes,
-    secret::{AuthorizationCode, ClientSecret, CodeVerifier, RefreshToken, StateParameter},
+    secret::{
+        AuthorizationCode, ClientSecret, CodeVerifier, DeviceCode, RefreshToken, StateParameter,
+    },
 };
 
 /// What is exchanged at the token endpoint.
@@ -40,6 +42,11 @@ pub enum Grant<'a> {
         token: &'a RefreshToken,
         /// Fewer scopes than were granted; `None` asks for the same ones.
         scope: Option<&'a Scopes>,
+    },
+    /// What a person does on another device (RFC 8628 section 3.4).
+    Device {
+        /// The code of the login.
+        code: &'a DeviceCode,
     },
     /// The client's own authentication (RFC 6749 section 4.4).
     ClientCredentials {
@@ -73,6 +80,7 @@ impl Grant<'_> {
         match self {
             Self::AuthorizationCode { .. } => "authorization_code",
             Self::Refresh { .. } => "refresh_token",
+            Self::Device { .. } => DEVICE_CODE,
             Self::ClientCredentials { .. } => "client_credentials",
             Self::JwtBearer { .. } => JWT_BEARER,
             Self::TokenExchange { .. } => "urn:ietf:params:oauth:grant-type:token-exchange",
@@ -81,7 +89,7 @@ impl Grant<'_> {
 
     fn scope(&self) -> Option<&Scopes> {
         let scope = match self {
-            Self::AuthorizationCode { .. } => None,
+            Self::AuthorizationCode { .. } | Self::Device { .. } => None,
             Self::Refresh { scope, .. }
             | Self::ClientCredentials { scope }
             | Self::JwtBearer { scope, .. }
@@ -90,6 +98,9 @@ impl Grant<'_> {
         scope.filter(|scope| !scope.is_empty())
     }
 }
+
+/// The name of the grant for a login on another device (RFC 8628 section 3.4).
+pub const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
 /// The name of the grant that takes an assertion (RFC 7523 section 2.1).
 pub const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
@@ -135,6 +146,7 @@ pub fn token_request(
             ("code_verifier", verifier.expose()),
         ]),
         Grant::Refresh { token, .. } => pairs.push(("refresh_token", token.expose())),
+        Grant::Device { code } => pairs.push(("device_code", code.expose())),
         Grant::ClientCredentials { .. } => {}
         Grant::JwtBearer { assertion, .. } => pairs.push(("assertion", assertion)),
         Grant::TokenExchange {
@@ -150,6 +162,22 @@ pub fn token_request(
         ]),
     }
     let scope = grant.scope().map(Scopes::to_string);
+    pairs.extend(scope.as_deref().map(|scope| ("scope", scope)));
+    pairs.extend(resource.map(|resource| ("resource", resource)));
+    form(pairs, client, issuer)
+}
+
+/// Writes the request that begins a login on another device (RFC 8628 section 3.1). The client shows who it is as it does at
+/// the token endpoint; the resource goes along as in an authorization request (AUTH-70).
+#[must_use]
+pub fn device_request(
+    client: &Client,
+    issuer: &Issuer,
+    scopes: &Scopes,
+    resource: Option<&str>,
+) -> FormRequest {
+    let scope = Some(scopes.to_string()).filter(|scope| !scope.is_empty());
+    let mut pairs = Vec::new();
     pairs.extend(scope.as_deref().map(|scope| ("scope", scope)));
     pairs.extend(resource.map(|resource| ("resource", resource)));
     form(pairs, client, issuer)
@@ -184,6 +212,8 @@ pub struct AuthorizationRequest<'a> {
     pub challenge: &'a str,
     /// The resource, octet for octet (AUTH-70, AUTH-73).
     pub resource: Option<&'a str>,
+    /// What is said on top, for an issuer that is known to want it.
+    pub extra: &'a [(&'static str, &'static str)],
 }
 
 impl AuthorizationRequest<'_> {
@@ -206,6 +236,8 @@ impl AuthorizationRequest<'_> {
             ("code_challenge_method", Some(Pkce::METHOD)),
             ("resource", self.resource),
         ];
+        let extra = self.extra.iter().map(|(name, value)| (*name, Some(*value)));
+        let pairs: Vec<_> = pairs.into_iter().chain(extra).collect();
         let ours = |name: &str| pairs.iter().any(|(own, _)| *own == name);
         let mut url = self.endpoint.clone();
         if url.query_pairs().any(|(name, _)| ours(&name)) {

@@ -84,6 +84,50 @@ impl Issuer {
     }
 }
 
+/// An issuer whose metadata names another, and that a person has accepted as it is, for one server (T-17).
+///
+/// From then on exactly this is required: the server names `published`, and what lies there says `metadata`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssuerException {
+    /// The issuer that the server names: its metadata is looked for there.
+    pub published: Issuer,
+    /// The issuer that this metadata names: it counts as the identity everywhere else.
+    pub metadata: Issuer,
+}
+
+impl IssuerException {
+    /// Reads `PUBLISHED=METADATA`. An issuer with a `=` in it cannot be written like that: there is none in the field.
+    ///
+    /// # Errors
+    /// `config.value`.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let bad = |why: &str| Error::ConfigValue {
+            what: "the issuer to accept".into(),
+            why: why.into(),
+        };
+        let halves = text.split_once('=').filter(|(_, right)| !right.contains('='));
+        let (published, metadata) =
+            halves.ok_or_else(|| bad("write PUBLISHED=METADATA, as the error has it"))?;
+        let issuer = |text: &str| Issuer::parse(text).map_err(|_| bad("both are issuers: https URLs"));
+        Ok(Self {
+            published: issuer(published)?,
+            metadata: issuer(metadata)?,
+        })
+    }
+
+    /// Whether it says nothing: an issuer is itself. That is how an exception is taken back.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.published == self.metadata
+    }
+}
+
+impl fmt::Display for IssuerException {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.published, self.metadata)
+    }
+}
+
 impl fmt::Display for Issuer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&clean(&self.0))

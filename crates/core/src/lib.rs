@@ -22,6 +22,7 @@ pub mod memory;
 pub mod metadata;
 pub mod notes;
 pub mod pkce;
+pub mod quirks;
 pub mod record;
 pub mod reference;
 pub mod registration;

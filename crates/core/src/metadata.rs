@@ -10,6 +10,7 @@ use url::Url;
 use crate::{
     dpop::ProofKey,
     error::Error,
+    grant::DEVICE_CODE,
     issuer::Issuer,
     registration::ClientAuthentication,
     resource::{Resource, is_loopback},
@@ -234,6 +235,14 @@ impl ServerMetadata {
             Some(methods) => methods.iter().any(|offered| offered == method.as_str()),
             None => self.legacy || method == ClientAuthentication::Basic,
         }
+    }
+
+    /// Whether a person can log in on another device: there is an endpoint for it, and a list of grants, if there is one, has it
+    /// too (RFC 8628 section 4).
+    #[must_use]
+    pub fn offers_device_login(&self) -> bool {
+        let listed = self.grant_types.is_none() || self.offers_grant(DEVICE_CODE);
+        self.device_authorization_endpoint.is_some() && listed
     }
 
     /// Whether a grant type is offered; a document that is silent offers `authorization_code` (RFC 8414 section 2).

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{credential::Version, time::Wall};
+use crate::{credential::Version, quirks::Quirks, time::Wall};
 
 /// For how long an issuer repeats its answer to a refresh token that it has rotated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -90,6 +90,9 @@ pub struct IssuerNotes {
     /// login by this, not several.
     #[serde(default)]
     pub trial: Option<Trial>,
+    /// What it wants otherwise than most.
+    #[serde(default, skip_serializing_if = "Quirks::is_empty")]
+    pub quirks: Quirks,
 }
 
 /// A repeat on a path that was found dead.
@@ -168,6 +171,7 @@ impl IssuerNotes {
             seen_at: now,
             healed_at: now,
             trial: self.trial,
+            quirks: self.quirks,
         }
     }
 
@@ -175,6 +179,14 @@ impl IssuerNotes {
     /// stands until something newer lifts it, and an open trial until its own outcome.
     #[must_use]
     pub fn joined(&self, learned: &Self) -> Self {
+        Self {
+            quirks: self.quirks.joined(&learned.quirks),
+            ..self.joined_grace(learned)
+        }
+    }
+
+    /// The same, of the grace.
+    fn joined_grace(&self, learned: &Self) -> Self {
         let now = learned.seen_at.max(self.seen_at);
         let healed = learned.healed_at > self.seen_at;
         let span = |grace| match grace {

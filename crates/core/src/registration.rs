@@ -2,6 +2,7 @@
 //! registration (RFC 7591), in that order (AUTH-31).
 
 mod authentication;
+mod document;
 
 use std::borrow::Cow;
 
@@ -15,6 +16,7 @@ use crate::{
     assertion::ClientKey,
     error::Error,
     exchange::{Exchange, Leg},
+    grant::DEVICE_CODE,
     issuer::Issuer,
     metadata::ServerMetadata,
     reference::SecretRef,
@@ -26,6 +28,7 @@ use crate::{
 };
 
 pub use authentication::{authentication_to_ask, choose_authentication};
+pub use document::{document, document_url};
 
 /// How a client proves at the token endpoint who it is (RFC 7591 section 2, AUTH-44).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -83,6 +86,8 @@ pub enum ClientSource {
     MetadataDocument,
     /// The issuer, by RFC 7591; good at that issuer only (AUTH-39).
     Dynamic,
+    /// Nobody: a person has brought a key that the server takes as it is, and there is no client.
+    Static,
 }
 
 /// A client as one issuer knows it: what is sealed beside the tokens that were issued to it.
@@ -204,6 +209,8 @@ pub struct ClientMetadata {
     pub redirect_uris: Vec<String>,
     /// What kind of program it is.
     pub application_type: ApplicationType,
+    /// Whether a person may log in on another device, too (RFC 8628).
+    pub device_login: bool,
     /// The scopes that it may ask for.
     pub scope: Option<Scopes>,
     /// The page of the program.
@@ -234,10 +241,11 @@ impl ClientMetadata {
         put("application_type", json!(self.application_type.as_str()));
         put("client_name", json!(self.client_name));
         put("redirect_uris", json!(self.redirect_uris));
-        put(
-            "grant_types",
-            json!(["authorization_code", "refresh_token"]),
-        );
+        let mut grants = vec!["authorization_code", "refresh_token"];
+        if self.device_login {
+            grants.push(DEVICE_CODE);
+        }
+        put("grant_types", json!(grants));
         put("response_types", json!(["code"]));
         put("token_endpoint_auth_method", json!(authentication.as_str()));
         if let Some(scope) = self.scope.as_ref().filter(|scope| !scope.is_empty()) {
@@ -418,8 +426,7 @@ pub fn choose(pre: Option<&Client>, cimd: Option<&Url>, metadata: &ServerMetadat
     if let Some(client) = pre {
         return Way::PreRegistered(client.clone());
     }
-    let can_be_id =
-        |url: &&Url| url.scheme() == "https" && url.path() != "/" && url.fragment().is_none();
+    let can_be_id = |url: &&Url| document_url(url).is_ok();
     match (cimd.filter(can_be_id), &metadata.registration_endpoint) {
         (Some(url), _) if metadata.client_id_metadata_document => {
             Way::MetadataDocument(url.clone())

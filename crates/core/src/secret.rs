@@ -87,6 +87,10 @@ secret!(
     AuthorizationCode
 );
 secret!(
+    /// A device code (RFC 8628 section 3.2): what a login on another device is fetched with.
+    DeviceCode
+);
+secret!(
     /// The private key that proofs of possession are signed with (RFC 9449): PKCS#8 in base64.
     ProofSecret
 );

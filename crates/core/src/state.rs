@@ -100,6 +100,9 @@ impl State {
             };
         }
         let freshness = credential.freshness(now, policy);
+        if credential.is_static() {
+            return Self::Ok;
+        }
         if credential.is_final() {
             return ending(credential, freshness, now);
         }

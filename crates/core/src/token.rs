@@ -188,7 +188,7 @@ fn is_cut_short(reply: &Reply) -> bool {
 }
 
 /// Seconds as a number or a string of one; zero, negative, absurd or absent is `None`: unknown, not expired.
-fn lenient_seconds(value: &Value) -> Option<Duration> {
+pub(crate) fn lenient_seconds(value: &Value) -> Option<Duration> {
     let seconds = match value {
         Value::Number(number) => number.as_f64()?,
         Value::String(text) => text.trim().parse::<f64>().ok()?,

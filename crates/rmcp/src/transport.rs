@@ -12,6 +12,8 @@
 //! An `initialize` never asks for a revision that has none, as rmcp's default handler would: servers that know the
 //! handshake only need not know of that revision.
 //!
+//! What the login makes use of of MCP's extensions is declared with the client's capabilities (EXT-01); see `declared`.
+//!
 //! Answers mean here what they mean to rmcp's reqwest client, so that its negotiation of eras, its sessions and its
 //! limits work unchanged; see `answer`.
 
@@ -44,6 +46,7 @@ use rmcp::{
 use sse_stream::Sse;
 
 mod answer;
+mod declared;
 mod opening;
 mod sse;
 
@@ -230,6 +233,7 @@ impl StreamableHttpClient for Transport {
             }
         }
         let message = with_handshake_version(message);
+        let message = declared::with_extensions(message, &self.session.extensions());
         let body = serde_json::to_vec(&message)?.into();
         let response = self.send(request, custom_headers, body).await?;
         let question = answer::Question {

@@ -28,6 +28,7 @@ mod authorize;
 mod client;
 mod config;
 mod control;
+mod device;
 mod dpop;
 mod grants;
 mod ledger;
@@ -40,6 +41,7 @@ pub use config::{
     Approval, AuthorizationServerConfig, ClientAuthentication, IssueRefreshToken, Rotation,
     SendIss, StaticClient,
 };
+pub use device::DeviceRules;
 pub(crate) use dpop::For;
 pub use dpop::{NonceRule, ProofRules, Proofs, Taken};
 pub use grants::Asked;
@@ -64,6 +66,7 @@ pub struct AuthorizationServer {
     refresh_tokens: BTreeMap<String, RefreshToken>,
     proofs: Proofs,
     unattended: grants::Unattended,
+    devices: BTreeMap<String, device::DeviceLogin>,
     faults: FaultQueue,
     ledger: Ledger,
     stats: Stats,
@@ -96,6 +99,7 @@ impl AuthorizationServer {
             refresh_tokens: BTreeMap::new(),
             proofs: Proofs::default(),
             unattended: grants::Unattended::default(),
+            devices: BTreeMap::new(),
             faults: FaultQueue::default(),
             ledger: Ledger::default(),
             stats: Stats::default(),
@@ -259,6 +263,7 @@ impl AuthorizationServer {
             }
             Some(Endpoint::Authorize) => self.authorize(now_ms, request),
             Some(Endpoint::Token) => self.token(now_ms, request, fault),
+            Some(Endpoint::Device) => self.device_authorization(now_ms, request),
             Some(Endpoint::Register) if request.method == Method::POST => {
                 self.register(now_ms, request)
             }
@@ -279,6 +284,7 @@ impl AuthorizationServer {
         match path.strip_prefix(self.issuer_path.as_str())? {
             "/authorize" | "/authorize/decision" => Some(Endpoint::Authorize),
             "/token" => Some(Endpoint::Token),
+            "/device" if self.config.device.is_some() => Some(Endpoint::Device),
             "/register" => Some(Endpoint::Register),
             "/revoke" => Some(Endpoint::Revoke),
             _ => None,

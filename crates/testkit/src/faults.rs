@@ -139,6 +139,8 @@ pub enum Endpoint {
     /// The token endpoint.
     #[default]
     Token,
+    /// The device authorization endpoint, and its page.
+    Device,
     /// The registration endpoint.
     Register,
     /// The revocation endpoint.

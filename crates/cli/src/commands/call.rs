@@ -27,10 +27,7 @@ pub(crate) async fn run(app: &App, args: Call) -> Result<(), Failure> {
     let typed = Typed::read(&args.arguments)?;
     let looping = args.every.is_some();
     let stay = if looping { Stay::Long } else { Stay::Brief };
-    let (store, target) = app.open_target(&args.target).await?;
-    let sessions = app.sessions(store, stay)?;
-    let session = sessions.get(&target.key.url, &target.key.account).await;
-    let session = session.map_err(|error| Failure::of(&error, &target))?;
+    let (session, target) = super::grant::session(app, &args.target, stay).await?;
     let client = Client::new(session, target, args.wire, args.timeout);
 
     let done = if looping || args.parallel.is_some() {

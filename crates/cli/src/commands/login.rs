@@ -5,9 +5,11 @@ mod words;
 use pilotlight::{
     LoggedIn, LoginRequest, Sessions,
     core::{
-        flow::Callback,
+        flow::{Callback, Device, Redirect},
+        reference::SecretRef,
         registration::{Client, ClientAuthentication, ClientSource},
         scope::Scopes,
+        unattended::Unattended,
     },
 };
 use pilotlight_core::Error;
@@ -17,7 +19,7 @@ use crate::{
     app::{App, Stay},
     approver,
     args::Login,
-    config::{bad_value, read_secret},
+    config::{Grant, bad_value, read_secret, secret_file},
     failure::Failure,
     report::shown::Shown,
     target::{Target, check_name, default_name},
@@ -95,7 +97,13 @@ fn request(app: &App, args: &Login, target: &Target) -> Result<LoginRequest, Fai
         [] => server.and_then(|server| server.scopes.clone()),
         scopes => Some(Scopes::from_list(scopes)),
     };
-    request.client = client(app, args, target)?;
+    let usual = server.map(|server| server.grant.clone());
+    let grant = args.grant.settings()?.or(usual.unwrap_or_default());
+    request.unattended = grant.unattended()?;
+    request.client = match &request.unattended {
+        Some(unattended) => Some(service(args, target, &grant, unattended)?),
+        None => client(app, args, target, &grant)?,
+    };
     request.client_metadata_url = args
         .client_metadata_url
         .clone()
@@ -105,17 +113,28 @@ fn request(app: &App, args: &Login, target: &Target) -> Result<LoginRequest, Fai
         .or_else(|| server?.callback_port)
         .filter(|port| *port != 0);
     let usual = Callback::default();
-    request.callback = Callback {
+    request.redirect = Redirect::Loopback(Callback {
         host: args.callback_host.clone().unwrap_or(usual.host),
         port,
         path: usual.path,
+    });
+    // Who names the place that the redirect arrives at, over SSH too, wants it there.
+    let named = port.is_some() || args.callback_host.is_some();
+    request.device = match approver::device(app, &args.way) {
+        Device::Prefer if named => Device::Never,
+        device => device,
     };
     request.timeout = args.timeout;
     Ok(request)
 }
 
 /// The client that a person registered by hand, from flags or from the configuration.
-fn client(app: &App, args: &Login, target: &Target) -> Result<Option<Client>, Failure> {
+fn client(
+    app: &App,
+    args: &Login,
+    target: &Target,
+    grant: &Grant,
+) -> Result<Option<Client>, Failure> {
     let server = target.server.as_ref();
     let from_flags = args.client_id.is_some();
     let Some(id) = args.client_id.clone().or_else(|| server?.client_id.clone()) else {
@@ -140,15 +159,40 @@ fn client(app: &App, args: &Login, target: &Target) -> Result<Option<Client>, Fa
         id,
         secret,
         secret_ref: None,
-        key: None,
+        key: grant.key(),
         secret_expires_at: None,
         authentication,
         source: ClientSource::PreRegistered,
     }))
 }
 
+/// The client of a login without a person, which reads its secret at each renewal.
+fn service(
+    args: &Login,
+    target: &Target,
+    grant: &Grant,
+    unattended: &Unattended,
+) -> Result<Client, Failure> {
+    if args.client_secret_stdin {
+        let why = "a login without a person reads the secret at each renewal; give --client-secret-file";
+        return Err(bad_value("--client-secret-stdin", why).into());
+    }
+    let server = target.server.as_ref();
+    let secret = match &args.client_secret_file {
+        Some(file) => Some(secret_file(file)?),
+        None if args.client_id.is_some() => None,
+        None => server
+            .and_then(|server| server.client_secret.as_deref())
+            .map(SecretRef::parse)
+            .transpose()?,
+    };
+    let id = args.client_id.clone();
+    let id = id.or_else(|| server?.client_id.clone());
+    Ok(super::grant::client(grant, unattended, id, secret)?)
+}
+
 /// Logs in; a name that nobody asked for gives way to the name of a login that was faster.
-async fn log_in(
+pub(super) async fn log_in(
     sessions: &Sessions,
     mut request: LoginRequest,
     named: bool,

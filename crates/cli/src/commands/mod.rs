@@ -3,6 +3,7 @@
 mod call;
 mod completions;
 mod demo;
+mod grant;
 mod list;
 mod login;
 mod logout;

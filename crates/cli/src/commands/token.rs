@@ -1,20 +1,29 @@
 //! `token`: an access token that is valid now.
 
-use pilotlight::{Error, Token as Given, core::credential::TokenType};
-use serde_json::json;
+use http::{HeaderMap, Request, request::Parts};
+use pilotlight::{Error, Session, Token as Given, core::credential::TokenType};
+use serde_json::{Map, Value, json};
+use url::Url;
 
 use crate::{
     app::{App, Stay},
     args::{Token, TokenFormat},
+    config::bad_value,
     failure::Failure,
     report::words,
 };
 
 pub(crate) async fn run(app: &App, args: Token) -> Result<(), Failure> {
-    let (store, target) = app.open_target(&args.target).await?;
-    let sessions = app.sessions(store, Stay::Brief)?;
-    let session = sessions.get(&target.key.url, &target.key.account).await;
-    let session = session.map_err(|error| Failure::of(&error, &target))?;
+    let usual = match (&args.for_url, app.report.json()) {
+        (Some(_), _) => TokenFormat::Headers,
+        (None, true) => TokenFormat::Json,
+        (None, false) => TokenFormat::Bare,
+    };
+    let format = args.format.unwrap_or(usual);
+    if args.for_url.is_some() && format != TokenFormat::Headers {
+        return Err(bad_value("--for", "only --format headers is for one request").into());
+    }
+    let (session, target) = super::grant::session(app, &args.target, Stay::Brief).await?;
     let token = app
         .report
         .wait("refreshing the token", session.token(args.min_valid))
@@ -26,27 +35,60 @@ pub(crate) async fn run(app: &App, args: Token) -> Result<(), Failure> {
             why.code()
         ));
     }
-    let usual = if app.report.json() {
-        TokenFormat::Json
-    } else {
-        TokenFormat::Bare
-    };
-    let format = args.format.unwrap_or(usual);
     let bound = token.token_type == TokenType::Dpop;
-    if bound && matches!(format, TokenFormat::Header | TokenFormat::Headers) {
+    let needs_proof = matches!(format, TokenFormat::Header | TokenFormat::Headers);
+    if bound && needs_proof && args.for_url.is_none() {
         return Err(Failure::of(&Error::ConfigProofNeeded, &target));
     }
+    let made = match &args.for_url {
+        Some(url) => {
+            let made = for_request(&session, url, &args.method).await;
+            Some(made.map_err(|error| Failure::of(&error, &target))?)
+        }
+        None => None,
+    };
     if app.report.stdout_is_terminal() {
         app.report
             .warn("whoever sees this screen can use the token until it ends");
     }
-    if bound {
+    if bound && made.is_none() {
         app.report.warn(
             "this token is bound to a key (DPoP): without a proof for each request it is refused",
         );
     }
-    print(app, format, &token);
+    match made {
+        // Other programs read this one: it is their form, without our version.
+        Some(headers) => app.report.data(Value::Object(headers)),
+        None => print(app, format, &token),
+    }
     Ok(())
+}
+
+/// The headers of one request: what the session would put on it.
+async fn for_request(
+    session: &Session,
+    url: &Url,
+    method: &http::Method,
+) -> Result<Map<String, Value>, Error> {
+    let request = Request::builder().method(method).uri(url.as_str());
+    let (mut parts, ()): (Parts, ()) = request
+        .body(())
+        .map_err(|_| bad_value("--for", "no request can be made to it"))?
+        .into_parts();
+    session.authorize(&mut parts).await?;
+    Ok(shown(&parts.headers))
+}
+
+fn shown(headers: &HeaderMap) -> Map<String, Value> {
+    let named = |name: &str| match name {
+        "authorization" => "Authorization".to_owned(),
+        "dpop" => "DPoP".to_owned(),
+        other => other.to_owned(),
+    };
+    let text = |value: &http::HeaderValue| value.to_str().unwrap_or_default().to_owned();
+    let all = headers.iter();
+    all.map(|(name, value)| (named(name.as_str()), json!(text(value))))
+        .collect()
 }
 
 fn print(app: &App, format: TokenFormat, given: &Given) {

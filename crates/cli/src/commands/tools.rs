@@ -12,10 +12,7 @@ use crate::{
 };
 
 pub(crate) async fn run(app: &App, args: Tools) -> Result<(), Failure> {
-    let (store, target) = app.open_target(&args.target).await?;
-    let sessions = app.sessions(store, Stay::Brief)?;
-    let session = sessions.get(&target.key.url, &target.key.account).await;
-    let session = session.map_err(|error| Failure::of(&error, &target))?;
+    let (session, target) = super::grant::session(app, &args.target, Stay::Brief).await?;
     let client = Client::new(session, target, args.wire, args.timeout);
     let tools = app
         .report

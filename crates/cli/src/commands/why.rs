@@ -34,6 +34,7 @@ pub(crate) async fn run(app: &App, args: Why) -> Result<(), Failure> {
         app.report.object(json!({
             "name": login.name,
             "state": login.state.word(),
+            "grant": login.grant,
             "cause": login.cause().map(cause_to_json),
             "events": history.iter().map(events::to_json).collect::<Vec<_>>(),
         }));

@@ -6,14 +6,20 @@ use std::{
 };
 
 use pilotlight::{
-    core::{credential::Account, resource::Resource, scope::Scopes},
+    core::{
+        credential::Account, reference::SecretRef, resource::Resource, scope::Scopes,
+    },
     egress::Cidr,
 };
 use pilotlight_core::{Error, resource::clean};
 use toml::{Table, Value};
 use url::Url;
 
-use super::{bad_value, network};
+use super::{
+    bad_value,
+    grant::{self, Grant},
+    network,
+};
 
 /// What the file says.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +47,8 @@ pub(crate) struct Server {
     pub(crate) client_secret: Option<String>,
     pub(crate) client_metadata_url: Option<Url>,
     pub(crate) callback_port: Option<u16>,
+    /// What a login without a person needs.
+    pub(crate) grant: Grant,
 }
 
 /// Reads the file; one that is missing says nothing, unless it `must_exist`.
@@ -53,7 +61,7 @@ pub(super) fn read(path: &Path, must_exist: bool) -> Result<File, Error> {
     }
 }
 
-fn parse(text: &str, shown: &str, folder: Option<&Path>) -> Result<File, Error> {
+pub(super) fn parse(text: &str, shown: &str, folder: Option<&Path>) -> Result<File, Error> {
     let table: Table = text.parse().map_err(|error: toml::de::Error| {
         let line = error.span().map_or(1, |span| {
             text.get(..span.start)
@@ -87,32 +95,30 @@ fn parse(text: &str, shown: &str, folder: Option<&Path>) -> Result<File, Error> 
         servers: keys
             .tables("servers")?
             .into_iter()
-            .map(|(name, table)| server(shown, name, table))
+            .map(|(name, table)| server(shown, folder, name, table))
             .collect::<Result<_, _>>()?,
     })
 }
 
-fn server(shown: &str, name: &str, table: &Table) -> Result<Server, Error> {
+fn server(
+    shown: &str,
+    folder: Option<&Path>,
+    name: &str,
+    table: &Table,
+) -> Result<Server, Error> {
     let keys = Keys {
         place: format!("{shown} [servers.{name}]"),
         table,
     };
-    keys.all_known(&SERVER)?;
+    let known: Vec<&str> = SERVER.iter().chain(&grant::KEYS).copied().collect();
+    keys.all_known(&known)?;
     let url = keys
         .text("url")?
         .ok_or_else(|| bad_value(keys.place.clone(), "url is missing"))?;
-    let client_secret = keys.text("client_secret")?;
-    if let Some(reference) = client_secret
-        && !["file:", "fd:", "env:"]
-            .iter()
-            .any(|kind| reference.starts_with(kind))
-    {
-        // The value is not repeated: it may be the secret.
-        return Err(bad_value(
-            format!("{}: client_secret", keys.place),
-            "write file:PATH, fd:NUMBER or env:NAME, not the secret",
-        ));
-    }
+    let client_secret = keys.text("client_secret")?.map(|text| {
+        let what = format!("{}: client_secret", keys.place);
+        grant::admitted(&what, SecretRef::parse(text).ok(), folder)
+    });
     let metadata = keys.text("client_metadata_url")?;
     let metadata = metadata.map(Url::parse).transpose();
     Ok(Server {
@@ -121,7 +127,7 @@ fn server(shown: &str, name: &str, table: &Table) -> Result<Server, Error> {
         account: keys.text("account")?.map(Account::parse).transpose()?,
         scopes: keys.texts("scopes")?.map(Scopes::from_list),
         client_id: keys.text("client_id")?.map(str::to_owned),
-        client_secret: client_secret.map(str::to_owned),
+        client_secret: client_secret.transpose()?.map(String::from),
         client_metadata_url: metadata.map_err(|_| {
             bad_value(
                 format!("{}: client_metadata_url", keys.place),
@@ -129,6 +135,7 @@ fn server(shown: &str, name: &str, table: &Table) -> Result<Server, Error> {
             )
         })?,
         callback_port: keys.port("callback_port")?,
+        grant: Grant::from_file(&keys.place, folder, |key| keys.text(key))?,
     })
 }
 

@@ -5,6 +5,8 @@ use std::{
     path::Path,
 };
 
+use async_trait::async_trait;
+use pilotlight::secrets::{FileSecrets, SecretRef, Secrets};
 use pilotlight_core::{Error, secret::ClientSecret};
 use zeroize::Zeroizing;
 
@@ -36,19 +38,39 @@ pub(crate) fn read_secret(
     }
 }
 
+/// Whoever reads what the references of logins stand for, at each use and in each process anew.
+#[derive(Debug)]
+pub(crate) struct Referred(pub(crate) Environment);
+
+#[async_trait]
+impl Secrets for Referred {
+    async fn read(&self, reference: &SecretRef) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let unfit = |why: &str| bad_value(reference.to_string(), why);
+        match reference.scheme() {
+            "file" => FileSecrets.read(reference).await,
+            "env" => {
+                let value = self.0.value(reference.rest());
+                let value = value.ok_or_else(|| unfit("the variable is not set"))?;
+                Ok(Zeroizing::new(value.as_bytes().to_vec()))
+            }
+            "fd" => {
+                let what = reference.to_string();
+                let path = Path::new("/dev/fd").join(reference.rest());
+                tokio::task::spawn_blocking(move || whole(&what, open(&what, &path)?, LONGEST))
+                    .await
+                    .map_err(|_| Error::ConfigRuntime)?
+            }
+            _ => Err(unfit("write file:PATH, env:NAME or fd:NUMBER")),
+        }
+    }
+}
+
 fn open(reference: &str, path: &Path) -> Result<std::fs::File, Error> {
     std::fs::File::open(path).map_err(|error| bad_value(reference, error.to_string()))
 }
 
 fn secret(what: &str, source: impl Read) -> Result<ClientSecret, Error> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(LIMIT + 1));
-    source
-        .take(LIMIT as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| bad_value(what, error.to_string()))?;
-    if bytes.len() > LIMIT {
-        return Err(bad_value(what, "it is longer than a secret should be"));
-    }
+    let bytes = whole(what, source, LIMIT)?;
     let mut plain = Zeroizing::new(Vec::with_capacity(LIMIT));
     // One line break at the end is the editor's, not the secret's.
     let text = bytes.strip_suffix(b"\n").map_or(bytes.as_slice(), |line| {
@@ -66,11 +88,46 @@ fn secret(what: &str, source: impl Read) -> Result<ClientSecret, Error> {
         .map_err(|_| bad_value(what, "it holds characters outside printable ASCII"))
 }
 
+/// Reads to the end, which must come soon.
+fn whole(what: &str, source: impl Read, limit: usize) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(limit + 1));
+    source
+        .take(limit as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| bad_value(what, error.to_string()))?;
+    if bytes.len() > limit {
+        return Err(bad_value(what, "it is longer than a secret should be"));
+    }
+    Ok(bytes)
+}
+
 const LIMIT: usize = 8192;
+/// Keys and tokens are longer than secrets.
+const LONGEST: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// T-28: a login's references are read when they are needed, in the environment of whoever needs them.
+    #[tokio::test]
+    async fn what_a_login_refers_to_is_read_at_each_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, "one").unwrap();
+        let secrets = Referred(Environment::made_up(&[("MY_TOKEN", "canary-1")]));
+        let read = async |text: &str| secrets.read(&SecretRef::parse(text).unwrap()).await;
+        let file = format!("file:{}", path.display());
+        assert_eq!(read(&file).await.unwrap().as_slice(), b"one");
+        std::fs::write(&path, "two").unwrap();
+        assert_eq!(read(&file).await.unwrap().as_slice(), b"two");
+        assert_eq!(read("env:MY_TOKEN").await.unwrap().as_slice(), b"canary-1");
+        for bad in ["env:OTHER", "fd:987654", "vault:a/b", "file:relative"] {
+            let error = read(bad).await.unwrap_err();
+            assert_eq!(error.code(), "config.value", "{bad}");
+        }
+        assert!(!format!("{secrets:?}").contains("canary"));
+    }
 
     #[test]
     fn each_kind_of_reference_is_read() {

@@ -270,6 +270,7 @@ mod tests {
             scopes: Scopes::default(),
             lifetime: Some(Duration::from_secs(10)),
             refresh_token: true,
+            former_issuer: None,
         };
         let history = [
             at(0, login),

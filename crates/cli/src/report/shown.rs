@@ -1,7 +1,9 @@
 //! A login as it is shown: what the store says, or that a configured server has none yet.
 
 use pilotlight::{Flag, Status};
-use pilotlight_core::{credential::BindingKey, error::LoginCause, state::State, time::Wall};
+use pilotlight_core::{
+    credential::BindingKey, error::LoginCause, state::State, time::Wall, unattended::Unattended,
+};
 use serde_json::{Value, json};
 
 use super::words::{cause_in_words, flag, rfc3339};
@@ -20,6 +22,8 @@ pub(crate) struct Shown {
     pub(crate) last_accepted_at: Option<Wall>,
     pub(crate) logged_in_at: Option<Wall>,
     pub(crate) refresh_token: bool,
+    /// The grant by which it renews itself without a person and without a refresh token.
+    pub(crate) grant: Option<&'static str>,
     pub(crate) scopes: Vec<String>,
 }
 
@@ -39,6 +43,7 @@ impl Shown {
             last_accepted_at: None,
             logged_in_at: None,
             refresh_token: false,
+            grant: None,
             scopes: Vec::new(),
         }
     }
@@ -84,6 +89,7 @@ impl Shown {
             "last_accepted_at": instant(self.last_accepted_at),
             "logged_in_at": instant(self.logged_in_at),
             "refresh_token": self.refresh_token,
+            "grant": self.grant,
             "scopes": self.scopes,
         })
     }
@@ -105,6 +111,7 @@ impl From<&Status> for Shown {
             last_accepted_at: status.last_accepted_at,
             logged_in_at: status.logged_in_at,
             refresh_token: status.refresh_token,
+            grant: status.unattended.as_ref().map(Unattended::word),
             scopes: status.scopes.iter().map(str::to_owned).collect(),
         }
     }

@@ -39,7 +39,12 @@ pub(crate) fn tell(login: &Shown, events: &[Event], now: Wall, zone: &TimeZone) 
             lines.push(format!("{:>8}  ... {quiet} more like that", ""));
             quiet = 0;
         }
-        lines.push(format!("{}  {}", clock(event.at, now, zone), line(event)));
+        let mut line = line(event);
+        if login.grant.is_some() {
+            // That there is none is as it should be.
+            line = line.replace("; no refresh token was issued", "");
+        }
+        lines.push(format!("{}  {line}", clock(event.at, now, zone)));
     }
     text.push_str(&lines.join("\n"));
     text
@@ -53,8 +58,12 @@ pub(crate) fn line(event: &Event) -> String {
             scopes,
             lifetime,
             refresh_token,
+            former_issuer,
         } => {
             let mut text = format!("logged in at {}", clean(issuer));
+            if let Some(former) = former_issuer {
+                text.push_str(&format!(" instead of {}", clean(former)));
+            }
             if !scopes.is_empty() {
                 text.push_str(&format!(", with the permissions {scopes}"));
             }
@@ -66,6 +75,16 @@ pub(crate) fn line(event: &Event) -> String {
             }
             text
         }
+        Happened::IssuerChanged { from, to } => format!(
+            "the server has gone back from {} to {}, and so has the login",
+            clean(from),
+            clean(to)
+        ),
+        Happened::Repinned { from, to } => format!(
+            "the authorization server has moved its token endpoint from {} to {}",
+            clean(from),
+            clean(to)
+        ),
         Happened::LoginFailed { code } => format!("a login was begun and failed ({})", clean(code)),
         Happened::Refreshed {
             reason,
@@ -194,6 +213,11 @@ fn opening(login: &Shown, now: Wall) -> String {
         text.push_str(&format!(". The login is from {}", relative(at, now)));
     }
     text.push('.');
+    if let Some(grant) = login.grant {
+        text.push_str(&format!(
+            " It needs no person: the grant {grant} is made again before the token ends."
+        ));
+    }
     text
 }
 

@@ -129,6 +129,10 @@ pub(crate) fn statuses(all: &[Shown], now: Wall, colour: bool) -> String {
     if accounts {
         heads.insert(1, "ACCOUNT");
     }
+    let grants = all.iter().any(|login| login.grant.is_some());
+    if grants {
+        heads.push("GRANT");
+    }
     if flags {
         heads.push("NOTE");
     }
@@ -153,6 +157,9 @@ pub(crate) fn statuses(all: &[Shown], now: Wall, colour: bool) -> String {
         if accounts {
             row.insert(1, Cell::new(login.key.account.to_string()));
         }
+        if grants {
+            row.push(Cell::new(login.grant.unwrap_or("-")));
+        }
         if flags {
             row.push(Cell::new(
                 login
@@ -174,14 +181,23 @@ pub(crate) fn statuses(all: &[Shown], now: Wall, colour: bool) -> String {
 
 /// The logins and their servers.
 pub(crate) fn list(all: &[Shown], colour: bool) -> String {
-    let mut table = Table::headed(&["NAME", "ACCOUNT", "STATE", "SERVER"]);
+    let grants = all.iter().any(|login| login.grant.is_some());
+    let mut heads = vec!["NAME", "ACCOUNT", "STATE", "SERVER"];
+    if grants {
+        heads.insert(3, "GRANT");
+    }
+    let mut table = Table::headed(&heads);
     for login in all {
-        table.row(vec![
+        let mut row = vec![
             Cell::new(clean(&login.name)),
             Cell::new(login.key.account.to_string()),
             state(login),
             Cell::new(login.key.url.to_string()),
-        ]);
+        ];
+        if grants {
+            row.insert(3, Cell::new(login.grant.unwrap_or("-")));
+        }
+        table.row(row);
     }
     table.render(colour)
 }

@@ -12,6 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -22,7 +23,7 @@ use pilotlight_core::{
     error::{LoginCause, Waited},
     event::{Event, Happened},
     flow::{
-        Prompt,
+        CodePrompt, Prompt,
         login::{self, Login},
     },
 };
@@ -145,8 +146,13 @@ impl Sessions {
             unattended: request.unattended.clone(),
             refused,
             client_metadata_url: request.client_metadata_url.clone(),
+            client_key: request.client_key.clone(),
+            without_resource: request.without_resource,
+            issuer: request.issuer.clone(),
             client_name: inner.client_name.clone(),
-            callback: request.callback.clone(),
+            redirect: request.redirect.clone(),
+            device: request.device,
+            human_wait: request.timeout,
             process: inner.process,
             proof_key: Some(dpop::new_key()?),
             entropy: [crypto::random(), crypto::random(), crypto::random()],
@@ -205,7 +211,8 @@ impl Sessions {
         asked.step_up = request.step_up;
         if let Some(Ok(_)) = ended {
             let as_asked = LoginRequest {
-                callback: request.callback,
+                redirect: request.redirect,
+                device: request.device,
                 timeout: request.timeout,
                 ..LoginRequest::new(request.url, request.account)
             };
@@ -274,13 +281,22 @@ impl Human for Shown {
         self.shown.send_replace(true);
         self.human.approve(prompt).await
     }
+
+    async fn show_code(&self, prompt: &CodePrompt) -> Result<(), Error> {
+        self.shown.send_replace(true);
+        self.human.show_code(prompt).await
+    }
 }
 
 /// Waits until the caller has gone away before the person answered. After that the code is spent, and with some issuers so
-/// is the login before it: then nobody's leaving ends it.
+/// is the login before it: then nobody's leaving ends it. The same goes for each question about a login on another device,
+/// until its answer is there.
 async fn gone(left: oneshot::Receiver<()>, answered: &AtomicBool) {
     let _ = left.await;
-    if answered.load(Ordering::Acquire) {
-        std::future::pending::<()>().await;
+    while answered.load(Ordering::Acquire) {
+        tokio::time::sleep(A_MOMENT).await;
     }
 }
+
+/// How soon it is noticed that a question was answered by no more than that the person is still awaited.
+const A_MOMENT: Duration = Duration::from_millis(50);

@@ -28,6 +28,7 @@ pub(super) fn again(code: &str, issuer: &Issuer) -> Option<Error> {
         },
         "peer.no_pkce_s256" => Error::NoPkceS256,
         "peer.no_dpop" => Error::NoDpop,
+        "peer.no_device_login" => Error::NoDeviceLogin,
         "peer.proof_refused" => Error::ProofRefused,
         "peer.no_registration_way" => Error::NoRegistrationWay {
             issuer: issuer(),

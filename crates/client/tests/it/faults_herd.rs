@@ -78,6 +78,8 @@ fn commit(world: &World, time: &Time, n: u64, life: Duration) -> Commit {
             name: format!("server-{n}"),
             credential: Some(key),
             created_at: now.wall,
+            exception: None,
+            without_resource_at: None,
         }),
         forced: None,
         event: Event {

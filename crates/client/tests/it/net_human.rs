@@ -265,6 +265,8 @@ fn prompt(url: Url) -> Prompt {
     Prompt {
         url,
         state: StateParameter::new("right".into()).unwrap(),
+        former_issuer: None,
+        without_resource: false,
         issuer: Issuer::parse("https://as.example").unwrap(),
         token_host: "as.example".into(),
         resource: "https://mcp.example/mcp".into(),

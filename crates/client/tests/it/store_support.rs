@@ -222,6 +222,8 @@ pub(crate) fn binding(n: u8, name: &str) -> Binding {
         name: name.into(),
         credential: Some(key(n)),
         created_at: Wall(u64::from(n)),
+        exception: None,
+        without_resource_at: None,
     }
 }
 

@@ -10,6 +10,8 @@
 //! Only a completed answer moves on to the next place; a time-out or a 5xx ends the flow (T-16): whoever can block one
 //! document must not choose another.
 
+mod choice;
+
 use url::Url;
 
 use crate::{
@@ -17,12 +19,14 @@ use crate::{
     error::Error,
     exchange::{Exchange, Exchanged, Leg, Reply},
     flow::{Act, Answer, Flow, Step, Turn},
-    issuer::Issuer,
+    issuer::{Issuer, IssuerException},
     metadata::{ResourceMetadata, ServerMetadata, resource_metadata_urls},
     resource::Resource,
     scope::Scopes,
     time::Now,
 };
+
+pub use choice::Ways;
 
 /// What is to be discovered.
 #[derive(Debug, Clone)]
@@ -33,6 +37,12 @@ pub struct Task {
     pub known_issuer: Option<Issuer>,
     /// The headers of a 401 that the server has just answered; without them it is asked.
     pub challenge: Option<http::HeaderMap>,
+    /// The issuer that a person has chosen among those that the server names.
+    pub issuer: Option<Issuer>,
+    /// An issuer that a person has accepted although its metadata names another.
+    pub exception: Option<IssuerException>,
+    /// What there is to become a client with: of several issuers the first is taken that one of these leads to.
+    pub ways: Ways,
 }
 
 /// What discovery found.
@@ -85,6 +95,10 @@ struct Found {
     resource_scopes: Option<Scopes>,
     dpop_required: bool,
     issuer: Issuer,
+    /// The others that the server names and that may be taken instead, the next one last.
+    others: Vec<Issuer>,
+    /// What the first one that could be read said, where nothing leads to it.
+    first: Option<Box<Discovered>>,
     /// Set where the issuer is only the server's own origin, guessed as 2025-03-26 has it.
     guessed: bool,
 }
@@ -161,23 +175,22 @@ impl Discover {
         let metadata = match ResourceMetadata::parse(&reply.body, &self.task.server) {
             Ok(metadata) => metadata,
             // A page where a document should be: a server that answers every path. The next place may have it.
-            Err(Error::MetadataInvalid { .. }) if !left.is_empty() && is_page(&reply) => {
+            Err(Error::MetadataInvalid { .. }) if !left.is_empty() && reply.is_page() => {
                 return self.ask_resource(asked, left);
             }
-            Err(_) if left.is_empty() && is_page(&reply) && asked.status != 401 => {
+            Err(_) if left.is_empty() && reply.is_page() && asked.status != 401 => {
                 return Turn::Done(Err(Error::NoOauth {
                     status: asked.status,
                 }));
             }
             Err(error) => return Turn::Done(Err(error)),
         };
-        let known = self.task.known_issuer.as_ref();
-        let issuers = &metadata.authorization_servers;
-        let issuer = known
-            .filter(|known| issuers.contains(known))
-            .or_else(|| issuers.first())
-            .cloned();
-        let Some(issuer) = issuer else {
+        let mut others = match self.task.candidates(metadata.authorization_servers) {
+            Ok(candidates) => candidates,
+            Err(error) => return Turn::Done(Err(error)),
+        };
+        others.reverse();
+        let Some(issuer) = others.pop() else {
             return Turn::Done(Err(unusable("authorization_servers", "it names none")));
         };
         let found = Found {
@@ -187,6 +200,8 @@ impl Discover {
             resource_scopes: metadata.scopes_supported,
             dpop_required: metadata.dpop_required,
             issuer,
+            others,
+            first: None,
             guessed: false,
         };
         self.ask_server_from_the_start(found)
@@ -219,6 +234,8 @@ impl Discover {
             resource_scopes,
             dpop_required: false,
             issuer,
+            others: Vec::new(),
+            first: None,
             guessed: true,
         })
     }
@@ -241,12 +258,7 @@ impl Discover {
                     server,
                 )));
             }
-            let error = Error::MetadataInvalid {
-                document: "authorization server metadata",
-                field: "document",
-                why: "the issuer publishes none at any of its well-known places",
-            };
-            return Turn::Done(Err(error));
+            return self.next_issuer(found);
         };
         let exchange = Exchange::get(Leg::Metadata, url, "authorization_servers");
         let state = State::ExpectServerMetadata { found, left };
@@ -254,6 +266,31 @@ impl Discover {
             Self { state, ..self },
             Step::act(Act::Send(Box::new(exchange))),
         )
+    }
+
+    fn described(self, mut found: Found, server: ServerMetadata) -> Turn<Self> {
+        if self.task.ways.lead_to(&server) {
+            return Turn::Done(Ok(discovered(found, server)));
+        }
+        if found.first.is_none() {
+            found.first = Some(Box::new(discovered(found.clone(), server)));
+        }
+        self.next_issuer(found)
+    }
+
+    /// The issuer at hand is of no use: another that the server names may be, else that is how it ends.
+    fn next_issuer(self, mut found: Found) -> Turn<Self> {
+        if let Some(issuer) = found.others.pop() {
+            return self.ask_server_from_the_start(Found { issuer, ..found });
+        }
+        if let Some(first) = found.first {
+            return Turn::Done(Ok(*first));
+        }
+        Turn::Done(Err(Error::MetadataInvalid {
+            document: "authorization server metadata",
+            field: "document",
+            why: "the issuer publishes none at any of its well-known places",
+        }))
     }
 
     fn server_metadata(self, found: Found, left: Vec<Url>, exchanged: Exchanged) -> Turn<Self> {
@@ -273,9 +310,17 @@ impl Discover {
         if let Some(error) = server_failed(&reply) {
             return Turn::Done(Err(error));
         }
-        match ServerMetadata::parse(&reply.body, &found.issuer) {
-            Ok(server) => Turn::Done(Ok(discovered(found, server))),
-            Err(Error::MetadataInvalid { .. }) if is_page(&reply) && !left.is_empty() => {
+        let expected = self.task.expected_of(&found.issuer);
+        match ServerMetadata::parse(&reply.body, &expected) {
+            Ok(server) => self.described(found, server),
+            Err(Error::IssuerMismatch { expected, got }) => {
+                Turn::Done(Err(Error::MetadataMismatch {
+                    published: found.issuer.as_str().to_owned(),
+                    expected,
+                    got,
+                }))
+            }
+            Err(Error::MetadataInvalid { .. }) if reply.is_page() && !left.is_empty() => {
                 self.ask_server(found, left)
             }
             Err(error) => Turn::Done(Err(error)),
@@ -372,20 +417,6 @@ fn server_failed(reply: &Reply) -> Option<Error> {
         }),
         _ => None,
     }
-}
-
-/// Whether the body is for people, not for programs.
-fn is_page(reply: &Reply) -> bool {
-    let html = |value: &http::HeaderValue| {
-        value
-            .to_str()
-            .is_ok_and(|text| text.to_ascii_lowercase().contains("html"))
-    };
-    reply
-        .headers
-        .get(http::header::CONTENT_TYPE)
-        .is_some_and(html)
-        || reply.body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'<')
 }
 
 #[cfg(test)]

@@ -6,30 +6,39 @@
 //!     -> exchange -> read -> spool -> lock -> commit as a new incarnation, whatever is there -> unlock
 //! ```
 //!
+//! A person with a browser on another device turns off after the registration: no callback, no redirect (`login/device.rs`).
 //! A login that needs no person turns off after the discovery: no registration, no callback, no URL (`login/unattended.rs`).
 //!
 //! The callback is open before anything is registered or shown, since its redirect URI must exist first. No lock is held
 //! while a person thinks. A login never loses: it commits whatever is there (I-5).
 
 mod client;
+mod device;
+mod former;
+mod preflight;
+mod quirk;
 mod settle;
 mod unattended;
+
+use std::time::Duration;
 
 use url::Url;
 
 use crate::{
+    assertion::ClientKey,
     attempt::ProcessId,
     credential::{Binding, Credential, CredentialKey, Version},
     dpop::ProofKey,
-    error::{Error, LoginCause},
+    error::Error,
     flow::{
-        Act, Answer, Callback, Flow, Lock, Prompt, Registration, Step, Turn,
-        discover::{self, Discover, Discovered},
+        Act, Answer, Device, Flow, Lock, Prompt, Redirect, Registration, Step, Turn,
+        discover::{self, Discover, Discovered, Ways},
         unattended::obtain::Obtain,
     },
     grant::AuthorizationRequest,
     issuer::Issuer,
     pkce::{Pkce, state_from_entropy},
+    quirks::Quirk,
     registration::{ApplicationType, Client},
     resource::is_loopback,
     scope::Scopes,
@@ -55,10 +64,20 @@ pub struct Task {
     pub refused: Option<[u8; 32]>,
     /// The URL of our client ID metadata document, if one is hosted.
     pub client_metadata_url: Option<Url>,
+    /// The issuer to log in at, where a person has chosen among those that the server names.
+    pub issuer: Option<Issuer>,
+    /// Whether `resource` is left out for the issuer of this login, or no longer; `None`: as it was before.
+    pub without_resource: Option<bool>,
+    /// The private key whose public half is in our client ID metadata document.
+    pub client_key: Option<ClientKey>,
     /// What a registration says about us.
     pub client_name: String,
     /// Where the redirect is to arrive.
-    pub callback: Callback,
+    pub redirect: Redirect,
+    /// Whether the person logs in on another device.
+    pub device: Device,
+    /// How long the person has on another device; a redirect is waited for as long as the driver sees fit.
+    pub human_wait: Duration,
     /// Which process this is.
     pub process: ProcessId,
     /// A new key, for an issuer that binds tokens to one (RFC 9449).
@@ -85,6 +104,10 @@ pub struct LoggedIn {
     pub superseded: Option<Box<Credential>>,
     /// Whether the issuer lists `offline_access` among its scopes.
     pub offline_access_offered: bool,
+    /// The issuer of the login before, where the server has changed it.
+    pub former_issuer: Option<Issuer>,
+    /// What the login has taught about the issuer.
+    pub learned: Vec<Quirk>,
 }
 
 /// The flow. See the [module](self).
@@ -93,8 +116,14 @@ pub struct Login {
     task: Task,
     state: State,
     callback_open: bool,
+    /// Whether the person logs in on another device.
+    by_device: bool,
     /// Whether the spool holds the login where a later run finds it.
     findable: bool,
+    /// What is known of the issuer.
+    lessons: quirk::Lessons,
+    /// The client that the issuer has forgotten: another was registered in its place, once (F-16).
+    forgotten: Option<String>,
 }
 
 #[derive(Debug)]
@@ -102,8 +131,16 @@ enum State {
     Ready,
     Discovering(Box<Discover>),
     Obtaining(Box<Obtain>, Box<unattended::Wish>),
+    ExpectNotes(Box<Discovered>),
+    ExpectFormer(Box<Discovered>),
+    ExpectReturn(Box<Discovered>),
+    ExpectReturned(Box<Credential>),
+    ExpectReturnTold(Box<Credential>),
     ExpectRegistrations(Box<Discovered>),
     ExpectCallback(Box<Known>),
+    ExpectProof(Box<Known>, String, Client),
+    ExpectPreflight(Box<Known>, String, Client),
+    ExpectDeadForgotten(Box<Known>, String),
     ExpectRegisterLock(Box<Known>, String),
     ExpectOthersRegistrations(Box<Known>, String),
     ExpectRegistration(Box<Known>, String),
@@ -114,13 +151,15 @@ enum State {
     ExpectCallbackClosed(Box<Request>, AuthorizationCode),
     ExpectToken(Box<Request>, AuthorizationCode, u32),
     ExpectPause(Box<Request>, AuthorizationCode, u32, Mono),
-    ExpectForgotten,
+    OnAnotherDevice(device::State),
+    ExpectForgotten(Box<Discovered>),
     ExpectStored(Box<Credential>, bool),
     ExpectBound(Box<Credential>, bool, Option<Version>),
     ExpectSpooled(Box<Credential>, bool),
     ExpectLease(Box<Credential>, bool),
     ExpectCommit(Box<Credential>, bool),
     ExpectUnlock(Result<Box<LoggedIn>, Error>),
+    ExpectLearned(Box<LoggedIn>),
     ExpectClosed(Error),
 }
 
@@ -141,6 +180,8 @@ struct Request {
     client: Client,
     redirect_uri: String,
     scopes: Scopes,
+    /// Whether `offline_access` is among them because we added it.
+    adds_offline_access: bool,
     pkce: Pkce,
     state: StateParameter,
     issuer: Issuer,
@@ -154,7 +195,10 @@ impl Login {
             task,
             state: State::Ready,
             callback_open: false,
+            by_device: false,
             findable: true,
+            lessons: quirk::Lessons::default(),
+            forgotten: None,
         }
     }
 
@@ -172,12 +216,37 @@ impl Login {
     /// Which grant it is to be: one that needs no person where that is configured, or where the issuer offers no other to the
     /// client at hand.
     fn discovered(self, discovered: Discovered, now: Now) -> Turn<Self> {
+        if self.former_issuer(&discovered.server.issuer).is_some() {
+            return self.look_back(discovered);
+        }
+        self.begin(discovered, now)
+    }
+
+    fn begin(self, discovered: Discovered, now: Now) -> Turn<Self> {
         if let Some(grant) = self.unattended(&discovered.server) {
             return self.begin_unattended(grant, discovered, now);
         }
+        self.look_up(discovered)
+    }
+
+    fn with_a_person(self, discovered: Discovered) -> Turn<Self> {
+        match self.wants_device(&discovered.server) {
+            Err(error) => self.fail(error),
+            Ok(true) => self.with_registrations(true, discovered),
+            Ok(false) => self.by_redirect(discovered),
+        }
+    }
+
+    fn by_redirect(self, discovered: Discovered) -> Turn<Self> {
+        // It protects a code: where there is none, nothing is asked of the issuer.
         if let Err(error) = discovered.server.require_pkce_s256() {
             return self.fail(error);
         }
+        self.with_registrations(false, discovered)
+    }
+
+    fn with_registrations(mut self, by_device: bool, discovered: Discovered) -> Turn<Self> {
+        self.by_device = by_device;
         let issuer = discovered.server.issuer.clone();
         self.next(
             State::ExpectRegistrations(Box::new(discovered)),
@@ -202,58 +271,49 @@ impl Login {
     /// Prepares the one authorization request; the spool slot exists before the URL is shown.
     fn show(self, known: Known, redirect_uri: String, client: Client) -> Turn<Self> {
         let [verifier, state, _] = &self.task.entropy;
-        let Known {
-            discovered, scopes, ..
-        } = known;
-        let key = self.credential_key(&discovered);
-        let issuer = discovered.server.issuer.clone();
-        let request = Request {
-            pkce: Pkce::from_entropy(verifier),
-            state: state_from_entropy(state),
-            discovered,
-            client,
-            redirect_uri,
-            scopes,
-            issuer,
-        };
+        let key = self.credential_key(&known.discovered);
+        let request = self.request(known, redirect_uri, client, verifier, state);
         self.next(
             State::ExpectSpoolReady(Box::new(request)),
             Act::PrepareSpool(key),
         )
     }
 
+    /// One authorization request, with its own verifier and state.
+    fn request(
+        &self,
+        known: Known,
+        redirect_uri: String,
+        client: Client,
+        verifier: &[u8; 32],
+        state: &[u8; 32],
+    ) -> Request {
+        let Known {
+            discovered, scopes, ..
+        } = known;
+        Request {
+            pkce: Pkce::from_entropy(verifier),
+            state: state_from_entropy(state),
+            adds_offline_access: self.adds_offline_access(&discovered, &scopes),
+            issuer: discovered.server.issuer.clone(),
+            discovered,
+            client,
+            redirect_uri,
+            scopes,
+        }
+    }
+
     fn prompt(self, request: Box<Request>) -> Turn<Self> {
-        let server = &request.discovered.server;
-        let Some(endpoint) = &server.authorization_endpoint else {
-            let (document, field) = ("authorization server metadata", "authorization_endpoint");
-            return self.fail(Error::MetadataInvalid {
-                document,
-                field,
-                why: "it is missing",
-            });
+        let url = match request.url(self.lessons.insist.parameters()) {
+            Ok(url) => url,
+            Err(error) => return self.fail(error),
         };
-        if endpoint.scheme() != "https" && !is_loopback(endpoint) {
-            let (document, field) = ("authorization server metadata", "authorization_endpoint");
-            return self.fail(Error::MetadataInvalid {
-                document,
-                field,
-                why: "it is no https URL",
-            });
-        }
-        let url = AuthorizationRequest {
-            endpoint,
-            client_id: &request.client.id,
-            redirect_uri: &request.redirect_uri,
-            scopes: &request.scopes,
-            state: &request.state,
-            challenge: &request.pkce.challenge,
-            resource: request.discovered.resource_parameter.as_deref(),
-        }
-        .url();
+        let server = &request.discovered.server;
         let prompt = Prompt {
             url,
             state: request.state.clone(),
             issuer: request.issuer.clone(),
+            former_issuer: self.former_issuer(&request.issuer),
             token_host: server
                 .token_endpoint
                 .host_str()
@@ -261,12 +321,18 @@ impl Login {
                 .to_owned(),
             resource: self.task.binding.key.url.to_string(),
             scopes: request.scopes.clone(),
+            without_resource: self.without_resource(&request.issuer),
         };
         self.next(State::ExpectRedirect(request), Act::Show(Box::new(prompt)))
     }
 
     /// Judges the redirect: `state` first, then `iss`, then `error` or `code` (T-04, T-05, AUTH-61 to AUTH-65).
-    fn redirected(mut self, request: Box<Request>, parameters: &[(String, String)]) -> Turn<Self> {
+    fn redirected(
+        mut self,
+        request: Box<Request>,
+        parameters: &[(String, String)],
+        now: Now,
+    ) -> Turn<Self> {
         match judge_redirect(&request, parameters) {
             Ok(code) => {
                 self.callback_open = false;
@@ -275,7 +341,7 @@ impl Login {
                     Act::CloseCallback,
                 )
             }
-            Err(error) => self.fail(error),
+            Err(error) => self.refused_redirect(request, error, now),
         }
     }
 
@@ -289,10 +355,40 @@ impl Login {
     }
 }
 
+impl Request {
+    /// The authorization URL (RFC 6749 section 4.1.1), with what is said on top.
+    fn url(&self, extra: &[(&'static str, &'static str)]) -> Result<Url, Error> {
+        let invalid = |why| Error::MetadataInvalid {
+            document: "authorization server metadata",
+            field: "authorization_endpoint",
+            why,
+        };
+        let endpoint = self.discovered.server.authorization_endpoint.as_ref();
+        let endpoint = endpoint.ok_or(invalid("it is missing"))?;
+        if endpoint.scheme() != "https" && !is_loopback(endpoint) {
+            return Err(invalid("it is no https URL"));
+        }
+        Ok(AuthorizationRequest {
+            endpoint,
+            client_id: &self.client.id,
+            redirect_uri: &self.redirect_uri,
+            scopes: &self.scopes,
+            state: &self.state,
+            challenge: &self.pkce.challenge,
+            resource: self.discovered.resource_parameter.as_deref(),
+            extra,
+        }
+        .url())
+    }
+}
+
 impl Flow for Login {
     type Outcome = Result<Box<LoggedIn>, Error>;
 
     fn start(mut self, now: Now) -> Turn<Self> {
+        if let Err(error) = self.task.redirect.check() {
+            return self.fail(error);
+        }
         let server = self.task.binding.key.url.clone();
         // A first login may fall back to the oldest rules; one that has an issuer may not (T-16).
         let known_issuer = self
@@ -305,6 +401,12 @@ impl Flow for Login {
             server,
             known_issuer,
             challenge: self.task.challenge.take(),
+            issuer: self.task.issuer.clone(),
+            exception: self.task.binding.exception.clone(),
+            ways: Ways {
+                brought: self.task.client.is_some(),
+                document: self.task.client_metadata_url.is_some(),
+            },
         });
         let turn = discover.start(now);
         self.discovering(turn, now)
@@ -321,21 +423,45 @@ impl Flow for Login {
                 let turn = obtain.handle(answer, now);
                 self.obtaining(turn, wish)
             }
+            (State::ExpectNotes(discovered), answer) => self.looked_up(*discovered, answer, now),
+            (State::ExpectFormer(discovered), Answer::Read(read)) => {
+                self.former(*discovered, read, now)
+            }
+            (State::ExpectReturn(discovered), Answer::Read(read)) => {
+                self.may_return(*discovered, read, now)
+            }
+            (State::ExpectReturned(credential), Answer::Done(bound)) => {
+                self.returned(credential, bound, now)
+            }
+            (State::ExpectReturnTold(credential), Answer::Done(_)) => self.gone_back(*credential),
+            (State::ExpectProof(known, uri, client), Answer::Read(read)) => {
+                self.proven(known, uri, client, read, now)
+            }
+            (State::ExpectPreflight(known, uri, client), Answer::Exchanged(exchanged)) => {
+                self.preflown(known, uri, client, &exchanged, now)
+            }
+            (State::ExpectDeadForgotten(known, uri), Answer::Done(_)) => {
+                self.register_lock(known, uri)
+            }
             (State::ExpectRegistrations(discovered), Answer::Registered(Ok(registrations))) => {
-                self.open_callback(*discovered, registrations)
+                self.open_callback(*discovered, registrations, now)
             }
             (State::ExpectRegistrations(_), Answer::Registered(Err(error))) => self.fail(error),
             (State::ExpectCallback(known), Answer::CallbackOpen(Ok(redirect_uri))) => {
+                self.callback_open = true;
                 self.choose_client(known, redirect_uri, now)
             }
             (
                 State::ExpectCallback(mut known),
                 Answer::CallbackOpen(Err(Error::ConfigCallbackPort { .. })),
-            ) if self.task.callback.port.is_none() && !known.registrations.is_empty() => {
+            ) if !known.registrations.is_empty()
+                && let Redirect::Loopback(callback) = &self.task.redirect
+                && callback.port.is_none() =>
+            {
                 // The port of an earlier registration is taken: another port, and so another registration. Nothing that
                 // was registered is sent to the wrong listener.
                 known.registrations.clear();
-                let callback = self.task.callback.clone();
+                let callback = callback.clone();
                 self.next(State::ExpectCallback(known), Act::OpenCallback(callback))
             }
             (State::ExpectCallback(_), Answer::CallbackOpen(Err(error))) => self.fail(error),
@@ -350,7 +476,7 @@ impl Flow for Login {
             (State::ExpectOthersRegistrations(known, uri), Answer::Registered(found)) => {
                 match found
                     .ok()
-                    .and_then(|found| client::usable(&found, &uri, now))
+                    .and_then(|found| self.usable(&found, &uri, now))
                 {
                     Some(client) => self.register_unlock(known, uri, Ok(client)),
                     None => self.register(known, uri),
@@ -364,12 +490,17 @@ impl Flow for Login {
             }
             (State::ExpectRegisterUnlock(known, uri, client), Answer::Done(_)) => match client {
                 Ok(client) => self.show(*known, uri, client),
+                Err(error) if self.by_device => self.not_by_device(error, known.discovered),
                 Err(error) => self.fail(error),
             },
+            (State::ExpectSpoolReady(request), Answer::Done(Ok(()))) if self.by_device => {
+                self.ask_for_code(request)
+            }
             (State::ExpectSpoolReady(request), Answer::Done(Ok(()))) => self.prompt(request),
+            (State::OnAnotherDevice(state), answer) => self.on_another_device(state, answer, now),
             (State::ExpectSpoolReady(_), Answer::Done(Err(error))) => self.fail(error),
             (State::ExpectRedirect(request), Answer::Redirected(Ok(parameters))) => {
-                self.redirected(request, &parameters)
+                self.redirected(request, &parameters, now)
             }
             (State::ExpectRedirect(_), Answer::Redirected(Err(error))) => self.fail(error),
             (State::ExpectCallbackClosed(request, code), Answer::Done(_)) => {
@@ -384,8 +515,8 @@ impl Flow for Login {
             (State::ExpectPause(request, code, tries, _), Answer::Woken) => {
                 self.exchange(request, code, tries)
             }
-            (State::ExpectForgotten, Answer::Done(_)) => {
-                self.fail(Error::login(LoginCause::RegistrationGone))
+            (State::ExpectForgotten(discovered), Answer::Done(_)) => {
+                self.open_callback(*discovered, Vec::new(), now)
             }
             (State::ExpectStored(credential, offered), Answer::Read(read)) => {
                 let follows =
@@ -422,7 +553,9 @@ impl Flow for Login {
             (State::ExpectCommit(credential, offered), Answer::Committed(committed)) => {
                 self.committed(credential, offered, committed)
             }
-            (State::ExpectUnlock(done), Answer::Done(_)) => Turn::Done(done),
+            (State::ExpectUnlock(Ok(done)), Answer::Done(_)) => self.teach(done),
+            (State::ExpectUnlock(Err(error)), Answer::Done(_)) => Turn::Done(Err(error)),
+            (State::ExpectLearned(done), Answer::Done(_)) => self.tell(done, now),
             (State::ExpectClosed(error), Answer::Done(_)) => Turn::Done(Err(error)),
             _ => Turn::Done(Err(Error::Bug {
                 what: "login: an answer that nothing waits for",

@@ -16,10 +16,12 @@
 pub mod discover;
 pub mod login;
 pub mod logout;
+pub mod look;
 pub mod refresh;
 #[cfg(test)]
 mod stage;
 pub mod unattended;
+mod ways;
 
 use url::Url;
 use zeroize::Zeroizing;
@@ -38,6 +40,8 @@ use crate::{
     secret::StateParameter,
     time::{Mono, Now},
 };
+
+pub use ways::{CodePrompt, Device, Redirect};
 
 /// A flow: something to be driven to its outcome.
 pub trait Flow: Sized {
@@ -148,6 +152,8 @@ pub enum Act {
     OpenCallback(Callback),
     /// Show a person the authorization URL and wait for the redirect. [`Answer::Redirected`]
     Show(Box<Prompt>),
+    /// Show a person a code to log in with on another device; done as soon as it is shown. [`Answer::Done`]
+    ShowCode(Box<CodePrompt>),
     /// Close the listener. [`Answer::Done`]
     CloseCallback,
     /// Replace a login by a tombstone and queue its revocation. [`Answer::Buried`]
@@ -302,7 +308,7 @@ pub struct Buried {
 /// The listener that a redirect needs (RFC 8252 section 7.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Callback {
-    /// `127.0.0.1`, or `localhost` (then both address families are served).
+    /// `127.0.0.1`, `[::1]`, or `localhost` (then both address families are served).
     pub host: String,
     /// The port; `None` for any free one.
     pub port: Option<u16>,
@@ -341,12 +347,16 @@ pub struct Prompt {
     pub state: StateParameter,
     /// The issuer that the redirect must come from (AUTH-62).
     pub issuer: Issuer,
+    /// The issuer of the login so far, where the server has changed it: whoever approves gives consent to that, too.
+    pub former_issuer: Option<Issuer>,
     /// The host that will be sent the tokens' secrets.
     pub token_host: String,
     /// The server.
     pub resource: String,
     /// The scopes asked for.
     pub scopes: crate::scope::Scopes,
+    /// Whether the tokens will not be limited to the server: a person has asked to leave `resource` out for this issuer.
+    pub without_resource: bool,
 }
 
 impl std::fmt::Debug for Prompt {

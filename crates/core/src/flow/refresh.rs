@@ -5,21 +5,27 @@
 //!                        |                               ^                |
 //!                        +- newer and fresh: adopt       +-- repeat ------+- ambiguous, inside the window
 //!                        +- pausing: is the issuer back?                  |
+//!                        +- endpoint gone for an hour: moved?             |
 //!                        +- not due, not allowed: stop                    +- refused: re-read, note the suspicion
 //!                                                                         +- not delivered: back off
 //!                                                                         +- tokens: commit, else spool -> unlock
 //! ```
 //!
 //! The attempt is noted in the store, else kept in the spool slot; only a token that is of no use any more is sent without.
-//! The token endpoint is the one pinned at login, never one that was just discovered (T-15, T-16). Nothing is sent
+//! The token endpoint is the one pinned at login, never one that was just discovered (T-15, T-16); where it has been gone for
+//! an hour, the pinned issuer itself may say where on the same origin it is now (`refresh/moved.rs`). Nothing is sent
 //! without the lock (I-16), nothing that the store does not hold (I-2), and no refresh token twice but under a label that
 //! was durable first (I-1, I-3).
 
 pub(in crate::flow) mod decide;
 mod ending;
+mod moved;
 mod note;
 mod reach;
+mod scopes;
 mod settle;
+
+use url::Url;
 
 use crate::{
     attempt::{Attempt, ProcessId},
@@ -117,6 +123,8 @@ pub struct Refresh {
     in_slot: bool,
     /// Whether the call comes before its time, because the issuer is back.
     early: bool,
+    /// Whether the issuer's metadata was asked for in this run: once is enough.
+    asked_issuer: bool,
     /// What is known of the calls of this run, and may have been noted nowhere.
     known: Option<Box<(Record, IssuerNotes)>>,
 }
@@ -139,6 +147,15 @@ enum State {
         reading: Box<Reading>,
     },
     ExpectIssuer {
+        fence: u64,
+        reading: Box<Reading>,
+    },
+    ExpectPinnedMetadata {
+        fence: u64,
+        reading: Box<Reading>,
+        left: Vec<Url>,
+    },
+    ExpectRepinned {
         fence: u64,
         reading: Box<Reading>,
     },
@@ -202,6 +219,10 @@ struct Call {
     failed: Option<Error>,
     /// When the first of this run left on which the issuer has acted for certain.
     acted: Option<Now>,
+    /// Whether the request names its scopes.
+    names_scopes: bool,
+    /// Whether that is otherwise than it was in the first call, which the issuer refused.
+    asked_otherwise: bool,
 }
 
 impl Refresh {
@@ -216,6 +237,7 @@ impl Refresh {
             unnoted: false,
             in_slot: false,
             early: false,
+            asked_issuer: false,
             known: None,
         }
     }
@@ -353,6 +375,17 @@ impl Flow for Refresh {
             }
             (State::ExpectIssuer { fence, reading }, Answer::Exchanged(exchanged)) => {
                 self.looked(fence, *reading, &exchanged, now)
+            }
+            (
+                State::ExpectPinnedMetadata {
+                    fence,
+                    reading,
+                    left,
+                },
+                Answer::Exchanged(exchanged),
+            ) => self.metadata_told(fence, reading, left, &exchanged, now),
+            (State::ExpectRepinned { fence, reading }, Answer::Committed(committed)) => {
+                self.repinned(fence, *reading, committed, now)
             }
             (State::ExpectNote(call), Answer::Noted(noted)) => {
                 self.keep_in_mind(&call);

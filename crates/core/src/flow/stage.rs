@@ -62,6 +62,8 @@ pub(super) struct Stage {
     /// The commits that were asked for.
     pub(super) commits: Vec<Commit>,
     pub(super) prompt: Option<Prompt>,
+    /// The code that was shown.
+    pub(super) code: Option<CodePrompt>,
     /// How much longer than asked each wait takes.
     pub(super) oversleep: Duration,
     /// Ports that are taken.
@@ -340,6 +342,14 @@ impl Stage {
                         .for_each(|(_, v)| v.clone_from(&state));
                     parameters
                 }))
+            }
+            Act::ShowCode(prompt) => {
+                assert!(
+                    self.locks.is_empty(),
+                    "no lock is held while a person thinks"
+                );
+                self.code = Some(*prompt);
+                Answer::Done(Ok(()))
             }
             Act::CloseCallback => Answer::Done(Ok(())),
             Act::Bury { event, revoke, .. } => Answer::Buried(Ok(self.bury(event, revoke))),

@@ -183,6 +183,7 @@ fn an_authorization_request_is_complete() {
             state: &state,
             challenge: "ch",
             resource,
+            extra: &[],
         };
         assert!(!format!("{request:?}").contains("\"st\""));
         String::from(request.url())
@@ -223,6 +224,7 @@ fn an_endpoint_cannot_set_our_parameters() {
         state: &state,
         challenge: "ch",
         resource: None,
+        extra: &[],
     };
     let url = request.url();
     assert!(!url.as_str().contains("evil"), "{url}");

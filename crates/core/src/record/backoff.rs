@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    error::Error,
+    error::{Error, NetworkFault},
     time::{Now, Stamp, Wall},
 };
 
@@ -49,6 +49,17 @@ pub struct Backoff {
     /// Whether it came of something that is read from elsewhere: whoever waits may look whether that has changed.
     #[serde(default, skip_serializing_if = "is_false")]
     pub looks_elsewhere: bool,
+    /// How many calls in a row found no token endpoint at the pinned place.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub gone: u32,
+    /// Since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone_since: Option<Wall>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
@@ -148,6 +159,33 @@ impl Backoff {
             denied: None,
             refused: None,
             looks_elsewhere: false,
+            gone: if is_gone(failed.error) {
+                previous.map_or(0, |b| b.gone) + 1
+            } else {
+                0
+            },
+            gone_since: is_gone(failed.error).then(|| {
+                let since = previous.and_then(|b| Some(b.told(b.gone_since?, now)));
+                since.unwrap_or(now.wall)
+            }),
+        }
+    }
+
+    /// Whether the token endpoint has been gone from its pinned place for so long that the issuer's own metadata is asked
+    /// where it is now (DESIGN.md section 3).
+    #[must_use]
+    pub fn endpoint_is_gone(&self, now: Now) -> bool {
+        let since = self.gone_since.map(|since| self.told(since, now));
+        self.gone >= GONE_CALLS && since.is_some_and(|since| since.until(now.wall) >= HOUR)
+    }
+
+    /// The same, once the metadata was asked for: it is asked again after another such row.
+    #[must_use]
+    pub fn metadata_asked(self) -> Self {
+        Self {
+            gone: 0,
+            gone_since: None,
+            ..self
         }
     }
 
@@ -236,6 +274,16 @@ impl Backoff {
     }
 }
 
+/// Whether a call failed because there is no such place (any more).
+fn is_gone(error: &Error) -> bool {
+    match error {
+        Error::ServerError { status, .. } => matches!(status, 404 | 405 | 410),
+        Error::Network { why, .. } => *why == NetworkFault::Dns,
+        _ => false,
+    }
+}
+
+const GONE_CALLS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 const LOOK_EVERY: Duration = Duration::from_secs(10);

@@ -101,20 +101,7 @@ impl AuthorizationServer {
         };
         let resource = fields.get("resource");
         self.check_resource(resource)?;
-        let scopes = match fields.get("scope") {
-            None => self.config.default_scopes.clone(),
-            Some(scope) => {
-                let known: Vec<String> = scope
-                    .split_ascii_whitespace()
-                    .filter(|scope| self.knows_scope(scope))
-                    .map(Into::into)
-                    .collect();
-                if known.is_empty() {
-                    return Err(("invalid_scope", "none of the scopes is known"));
-                }
-                known
-            }
-        };
+        let scopes = self.scopes_asked(fields)?;
         Ok(Pending {
             client_id: client_id.to_owned(),
             redirect_uri: redirect_uri.to_owned(),
@@ -125,6 +112,25 @@ impl AuthorizationServer {
             state,
             asked_at_ms: now_ms,
         })
+    }
+
+    /// The scopes of a request that a person is to allow.
+    pub(super) fn scopes_asked(
+        &self,
+        fields: &Fields,
+    ) -> Result<Vec<String>, (&'static str, &'static str)> {
+        let Some(scope) = fields.get("scope") else {
+            return Ok(self.config.default_scopes.clone());
+        };
+        let known: Vec<String> = scope
+            .split_ascii_whitespace()
+            .filter(|scope| self.knows_scope(scope))
+            .map(Into::into)
+            .collect();
+        if known.is_empty() {
+            return Err(("invalid_scope", "none of the scopes is known"));
+        }
+        Ok(known)
     }
 
     /// Checks a resource indicator (RFC 8707 section 2).

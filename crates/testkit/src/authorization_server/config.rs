@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::assertion::{Platform, PublicKey};
+use super::device::DeviceRules;
 use super::dpop::ProofRules;
 
 /// Configures an [`AuthorizationServer`](super::AuthorizationServer); the default is a careful, modern one.
@@ -46,6 +47,8 @@ pub struct AuthorizationServerConfig {
     pub vouches: Option<Platform>,
     /// The keys of clients that sign their own assertions (`private_key_jwt`), by client id.
     pub client_keys: BTreeMap<String, PublicKey>,
+    /// How people log in on another device (RFC 8628); `None`: they cannot.
+    pub device: Option<DeviceRules>,
     /// How clients may authenticate at the token endpoint.
     pub token_endpoint_auth_methods: Vec<ClientAuthentication>,
     /// The PKCE methods the metadata lists; empty leaves the member out. `S256` is required either way.
@@ -106,6 +109,7 @@ impl Default for AuthorizationServerConfig {
             believes: Vec::new(),
             vouches: None,
             client_keys: BTreeMap::new(),
+            device: None,
             token_endpoint_auth_methods: vec![
                 ClientAuthentication::None,
                 ClientAuthentication::Basic,

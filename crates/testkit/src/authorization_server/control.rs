@@ -1,7 +1,7 @@
 //! Control requests: how a test in another process drives the server and reads what it saw.
 //!
 //! `GET stats` · `GET ledger` · `POST fault` (one or a list) · `POST clear-faults` · `POST revoke-access` ·
-//! `POST revoke-all` · `POST forget-clients`
+//! `POST revoke-all` · `POST forget-clients` · `POST device/USER_CODE/allow` (or `deny`)
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use crate::faults::PlacedFault;
 
 pub(super) fn control(
     server: &mut AuthorizationServer,
-    _now_ms: u64,
+    now_ms: u64,
     operation: &str,
     request: &Request,
 ) -> Option<Response> {
@@ -42,6 +42,12 @@ pub(super) fn control(
         (&Method::POST, "revoke-access") => json!({ "revoked": server.revoke_access() }),
         (&Method::POST, "revoke-all") => json!({ "revoked": server.revoke_all() }),
         (&Method::POST, "forget-clients") => json!({ "forgotten": server.forget_clients() }),
+        (&Method::POST, typed) => match typed.strip_prefix("device/")?.split_once('/')? {
+            (code, said @ ("allow" | "deny")) => {
+                json!({ "known": server.decide_device(now_ms, code, said == "allow") })
+            }
+            _ => return None,
+        },
         _ => return None,
     };
     Some(Response::json(StatusCode::OK, &body))

@@ -104,6 +104,8 @@ pub struct Stats {
     pub discovery: u64,
     /// Requests to the authorization endpoint.
     pub authorize: u64,
+    /// Logins begun on another device.
+    pub device: u64,
     /// Requests that a fault answered or closed.
     pub faults: u64,
 }

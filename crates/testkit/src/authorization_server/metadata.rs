@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::AuthorizationServer;
 use super::config::AuthorizationServerConfig;
+use super::device::DEVICE_CODE;
 use crate::exchange::{Response, merge};
 
 impl AuthorizationServer {
@@ -83,6 +84,12 @@ fn describe(issuer: &str, config: &AuthorizationServerConfig) -> Value {
     }
     if config.dpop.is_some() {
         body["dpop_signing_alg_values_supported"] = json!(["EdDSA", "ES256"]);
+    }
+    if config.device.is_some() {
+        body["device_authorization_endpoint"] = json!(format!("{issuer}/device"));
+        if let Some(grants) = body["grant_types_supported"].as_array_mut() {
+            grants.push(json!(DEVICE_CODE));
+        }
     }
     if config.registration {
         body["registration_endpoint"] = json!(format!("{issuer}/register"));

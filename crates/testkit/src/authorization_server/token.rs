@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::client::claimed_client;
 use super::config::{IssueRefreshToken, Rotation};
+use super::device::DEVICE_CODE;
 use super::grants::TOKEN_EXCHANGE;
 use super::ledger::{Kind, Outcome};
 use super::{AccessToken, AuthorizationServer, Grant, RefreshToken, RevokedBy, millis};
@@ -36,9 +37,12 @@ impl AuthorizationServer {
                 _ if fields.repeated.is_some() => Err(bad("invalid_request", "repeated parameter")),
                 Kind::Code => self.exchange_code(now_ms, &client_id, &fields),
                 Kind::Refresh => self.refresh(now_ms, &client_id, &fields),
+                _ if fields.get("grant_type") == Some(DEVICE_CODE) => {
+                    self.exchange_device(now_ms, &client_id, &fields)
+                }
                 _ => self.without_a_person(now_ms, &client_id, &fields),
             });
-        if about.kind == Kind::Other {
+        if about.kind == Kind::Other && fields.get("grant_type") != Some(DEVICE_CODE) {
             self.remember_asked(now_ms, &fields, answer.is_ok());
         }
         if let (Ok(pair), Ok(Some(key)), Kind::Code | Kind::Other) = (&answer, proof, about.kind) {
@@ -118,12 +122,27 @@ impl AuthorizationServer {
         }
         self.same_resource(fields, found.resource.as_deref())?;
 
+        let (family, pair) = self.new_grant(now_ms, client_id, found.scopes, found.resource);
+        if let Some(code) = self.codes.get_mut(code) {
+            code.family = Some(family);
+        }
+        Ok(pair)
+    }
+
+    /// Makes the grant that a person has allowed, and its first tokens.
+    pub(super) fn new_grant(
+        &mut self,
+        now_ms: u64,
+        client_id: &str,
+        scopes: Vec<String>,
+        resource: Option<String>,
+    ) -> (u64, Pair) {
         self.last_family += 1;
         let family = self.last_family;
         let wants_refresh = match self.config.issue_refresh_token {
             IssueRefreshToken::Always => true,
             IssueRefreshToken::WithOfflineAccess => {
-                found.scopes.iter().any(|scope| scope == "offline_access")
+                scopes.iter().any(|scope| scope == "offline_access")
             }
             IssueRefreshToken::Never => false,
         };
@@ -131,21 +150,19 @@ impl AuthorizationServer {
             family,
             Grant {
                 client_id: client_id.to_owned(),
-                scopes: found.scopes.clone(),
-                resource: found.resource,
+                scopes: scopes.clone(),
+                resource,
                 revoked: None,
                 key: None,
             },
         );
-        if let Some(code) = self.codes.get_mut(code) {
-            code.family = Some(family);
-        }
-        let access_token = self.new_access_token(now_ms, family, found.scopes);
+        let access_token = self.new_access_token(now_ms, family, scopes);
         let refresh_token = wants_refresh.then(|| self.new_refresh_token(now_ms, family));
-        Ok(Pair {
+        let pair = Pair {
             access_token,
             refresh_token,
-        })
+        };
+        (family, pair)
     }
 
     fn refresh(&mut self, now_ms: u64, client_id: &str, fields: &Fields) -> Answer {
@@ -215,7 +232,7 @@ impl AuthorizationServer {
     }
 
     /// Compares the resource of a token request to the granted one (RFC 8707 section 2.2).
-    fn same_resource(&self, fields: &Fields, granted: Option<&str>) -> Result<(), Box<Response>> {
+    pub(super) fn same_resource(&self, fields: &Fields, granted: Option<&str>) -> Result<(), Box<Response>> {
         let resource = fields.get("resource");
         self.check_resource(resource)
             .map_err(|(error, description)| bad(error, description))?;

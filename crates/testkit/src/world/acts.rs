@@ -198,7 +198,9 @@ impl World {
                 let uri = format!("http://127.0.0.1:{}/callback", 40_000 + run % 10_000);
                 self.answer_at(run, self.now + 1, Answer::CallbackOpen(Ok(uri)));
             }
-            Act::CloseCallback => self.answer_at(run, self.now + 1, Answer::Done(Ok(()))),
+            Act::CloseCallback | Act::ShowCode(_) => {
+                self.answer_at(run, self.now + 1, Answer::Done(Ok(())));
+            }
             Act::Show(prompt) => {
                 let redirect = people::approve(&prompt);
                 let thinks = if self.now < super::CALM {

@@ -329,11 +329,13 @@ impl World {
                     ),
                 )
             }
+            Leg::Preflight => (302, String::new()),
             Leg::Revocation => {
                 self.revoked_by_client(exchange, login);
                 (200, String::new())
             }
-            Leg::Token => (500, String::new()),
+            // No login here is on another device.
+            Leg::Token | Leg::Device => (500, String::new()),
         };
         Ok(Reply {
             status,

@@ -601,6 +601,8 @@ impl Target {
             name: format!("mcp-{number}"),
             credential: None,
             created_at: Wall(START_WALL),
+            exception: None,
+            without_resource_at: None,
         };
         Self {
             resource,

@@ -1,9 +1,11 @@
 //! People: they log in when asked, and at bad moments; they log out; they approve more scopes.
 
+use std::time::Duration;
+
 use pilotlight_core::{
     exchange::Exchange,
     flow::{
-        Callback, Flow, Prompt,
+        Device, Flow, Prompt, Redirect,
         login::{self, Login},
         logout::{self, Logout},
     },
@@ -73,8 +75,11 @@ impl World {
                 .or_else(|| target.scopes.clone()),
             client: None,
             client_metadata_url: None,
+            issuer: None,
             client_name: "Pilotlight".into(),
-            callback: Callback::default(),
+            redirect: Redirect::default(),
+            device: Device::Never,
+            human_wait: Duration::from_secs(600),
             process: self.process_id(process),
             proof_key: None,
             unattended: None,

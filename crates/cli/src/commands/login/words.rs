@@ -39,7 +39,11 @@ pub(super) fn told(
         None => text.push_str("  this token     ends nobody said when\n"),
     }
     let name = quoted(&login.name);
-    if login.refresh_token {
+    if let Some(grant) = login.grant {
+        text.push_str(&format!(
+            "  stays alive    yes: without a person, the grant {grant} is made again before it ends"
+        ));
+    } else if login.refresh_token {
         text.push_str("  stays alive    yes: it is refreshed before it ends");
     } else {
         text.push_str(
@@ -81,6 +85,21 @@ mod tests {
           this token     ends in 1 h
           stays alive    yes: it is refreshed before it ends
         ");
+    }
+
+    #[test]
+    fn a_login_without_a_person_says_what_it_lives_by() {
+        let service = Shown {
+            refresh_token: false,
+            grant: Some("workload"),
+            ..login("vercel", "default", State::Ok)
+        };
+        let text = told(&service, "auth.vercel.example", false, true, NOW);
+        let last = text.lines().last().unwrap();
+        assert_eq!(
+            last,
+            "  stays alive    yes: without a person, the grant workload is made again before it ends"
+        );
     }
 
     #[test]

@@ -37,6 +37,7 @@ fn logged_in() -> Event {
         scopes: Scopes::parse("read write"),
         lifetime: Some(Duration::from_secs(3600)),
         refresh_token: true,
+        former_issuer: None,
     };
     at(0, happened)
 }
@@ -48,6 +49,25 @@ fn told(state: State, events: &[Event]) -> String {
         Wall(START + 100_000),
         &TimeZone::UTC,
     )
+}
+
+/// A service's story says how it stays alive, and not that something is missing.
+#[test]
+fn a_login_without_a_person_says_by_which_grant_it_lives() {
+    let Happened::LoggedIn { issuer, .. } = logged_in().happened else {
+        panic!("a login")
+    };
+    let happened = Happened::LoggedIn {
+        issuer,
+        scopes: Scopes::default(),
+        lifetime: None,
+        refresh_token: false,
+    };
+    let mut service = login("linear", "default", State::Ok);
+    service.grant = Some("workload");
+    let text = tell(&service, &[at(0, happened)], Wall(START), &TimeZone::UTC);
+    assert!(text.contains("It needs no person: the grant workload is made again"), "{text}");
+    assert!(text.contains("logged in at") && !text.contains("refresh token"), "{text}");
 }
 
 #[test]

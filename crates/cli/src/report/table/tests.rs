@@ -108,6 +108,25 @@ fn every_state_is_told_at_a_glance() {
     ");
 }
 
+/// A login that renews itself without a person says by which grant; where there is none, nothing is said about grants.
+#[test]
+fn a_grant_without_a_person_is_shown() {
+    let mut service = login("vercel", "default", State::Ok);
+    service.refresh_token = false;
+    service.grant = Some("client_credentials");
+    let both = [login("linear", "default", State::Ok), service];
+    insta::assert_snapshot!(statuses(&both, NOW, false), @"
+    NAME    STATE  TOKEN ENDS  NEXT REFRESH  LAST ACCEPTED  GRANT
+    linear  ok     in 42 min   in 31 min     2 min ago      -
+    vercel  ok     in 42 min   in 31 min     2 min ago      client_credentials
+    ");
+    insta::assert_snapshot!(list(&both, false), @"
+    NAME    ACCOUNT  STATE  GRANT               SERVER
+    linear  default  ok     -                   https://mcp.linear.example/mcp
+    vercel  default  ok     client_credentials  https://mcp.vercel.example/mcp
+    ");
+}
+
 #[test]
 fn a_list_names_the_servers() {
     insta::assert_snapshot!(list(&every_state(), false), @"
@@ -167,6 +186,7 @@ fn the_json_form_is_stable() {
       "flags": [
         "shared"
       ],
+      "grant": null,
       "issuer": "https://auth.figma.example",
       "last_accepted_at": "2026-11-23T02:11:15Z",
       "logged_in_at": "2026-11-13T02:13:20Z",

@@ -7,6 +7,7 @@ use pilotlight::{
     core::{
         credential::{Account, Credential},
         error::LoginCause,
+        flow::{Callback, Redirect},
         registration::Client,
         scope::Scopes,
     },
@@ -189,7 +190,10 @@ async fn a_step_up_asks_as_the_client_of_the_login() {
     };
     let mut mine = request(&lab);
     mine.client = Some(client("mine"));
-    mine.callback.port = Some(port);
+    mine.redirect = Redirect::Loopback(Callback {
+        port: Some(port),
+        ..Callback::default()
+    });
     one.login(mine).await.unwrap();
     let session = one.get(&url(&lab), &Account::default()).await.unwrap();
     let mut vain: LoginRequest = request(&lab);

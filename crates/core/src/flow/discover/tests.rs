@@ -20,6 +20,9 @@ fn task() -> Task {
         server: Resource::parse(MCP).unwrap(),
         known_issuer: None,
         challenge: None,
+        issuer: None,
+        exception: None,
+        ways: Ways::default(),
     }
 }
 

@@ -5,7 +5,7 @@ use url::Url;
 use crate::{
     error::{Error, LoginCause},
     exchange::{Exchange, Exchanged, Leg},
-    flow::{Act, Callback, Lock, Registration, Turn, discover::Discovered},
+    flow::{Act, Callback, Lock, Redirect, Registration, Turn, discover::Discovered},
     metadata::ServerMetadata,
     registration::{
         ApplicationType, Client, ClientMetadata, Way, authentication_to_ask, choose,
@@ -15,14 +15,16 @@ use crate::{
     time::Now,
 };
 
-use super::{Known, Login, State};
+use super::{Known, Login, State, device};
 
 impl Login {
-    /// Opens the callback on the port that a stored registration fixes, else on any.
+    /// Opens the callback on the port that a stored registration fixes, else on any; where no redirect comes, or it comes to
+    /// the program that embeds this, there is nothing to open.
     pub(super) fn open_callback(
         self,
         discovered: Discovered,
         registrations: Vec<Registration>,
+        now: Now,
     ) -> Turn<Self> {
         let server = &discovered.server;
         if let Err(error) = self.admit(&discovered) {
@@ -35,13 +37,21 @@ impl Login {
             server,
         );
         if matches!(way, Way::Nothing) {
-            let redirect_uris = vec![self.task.callback.in_a_console()];
+            let redirect_uris = vec![self.task.redirect.in_a_console()];
             return self.fail(Error::NoRegistrationWay {
                 issuer: server.issuer.as_str().to_owned(),
                 redirect_uris,
             });
         }
-        let mut callback = self.task.callback.clone();
+        let application_type = match self.by_device {
+            true => ApplicationType::Native,
+            false => self.task.redirect.application_type(),
+        };
+        let (mut callback, elsewhere) = match &self.task.redirect {
+            _ if self.by_device => (Callback::default(), Some(device::REDIRECT_URI.to_owned())),
+            Redirect::Loopback(callback) => (callback.clone(), None),
+            Redirect::Hosted(uri) => (Callback::default(), Some(uri.clone())),
+        };
         if matches!(way, Way::Dynamic(_)) && callback.port.is_none() {
             callback.port = registrations
                 .iter()
@@ -51,8 +61,11 @@ impl Login {
             discovered,
             registrations,
             scopes,
-            application_type: ApplicationType::Native,
+            application_type,
         };
+        if let Some(uri) = elsewhere {
+            return self.choose_client(Box::new(known), uri, now);
+        }
         self.next(
             State::ExpectCallback(Box::new(known)),
             Act::OpenCallback(callback),
@@ -64,8 +77,15 @@ impl Login {
         let server = &discovered.server;
         // A client that a person brought was made at the issuer of this login: its secret goes nowhere else (AUTH-41, T-20).
         let known = self.task.binding.credential.as_ref().map(|key| &key.issuer);
-        if self.task.client.is_some() && known.is_some_and(|known| *known != server.issuer) {
-            return Err(Error::login(LoginCause::IssuerChanged));
+        let chosen = self.task.issuer.as_ref() == Some(&server.issuer);
+        if let Some(known) = known.filter(|known| **known != server.issuer)
+            && self.task.client.is_some()
+            && !chosen
+        {
+            return Err(Error::login(LoginCause::IssuerChanged {
+                former: known.as_str().to_owned(),
+                issuer: server.issuer.as_str().to_owned(),
+            }));
         }
         if discovered.dpop_required && !server.binds_tokens() {
             return Err(Error::NoDpop);
@@ -75,21 +95,36 @@ impl Login {
 
     /// The scopes to ask for.
     pub(super) fn scopes(&self, discovered: &Discovered) -> Scopes {
+        let listed = discovered.server.scopes_supported.clone();
+        // One that refuses `offline_access` counts as one that does not list it.
+        let listed = listed.map(|all| match self.lessons.no_offline_access {
+            true => all.iter().filter(|one| *one != scope::OFFLINE_ACCESS).collect(),
+            false => all,
+        });
         scope::select(
             discovered.challenged.as_ref(),
             discovered.resource_scopes.as_ref(),
             self.task.scopes.as_ref(),
-            discovered.server.scopes_supported.as_ref(),
+            listed.as_ref(),
         )
     }
 
+    /// Whether `offline_access` is asked for because the issuer lists it, and for no other reason: nobody has named it who is
+    /// authoritative.
+    pub(super) fn adds_offline_access(&self, discovered: &Discovered, scopes: &Scopes) -> bool {
+        let named = |by: Option<&Scopes>| by.is_some_and(|by| by.contains(scope::OFFLINE_ACCESS));
+        scopes.contains(scope::OFFLINE_ACCESS)
+            && !named(self.task.scopes.as_ref())
+            && !named(discovered.challenged.as_ref())
+            && scopes.len() > 1
+    }
+
     pub(super) fn choose_client(
-        mut self,
+        self,
         known: Box<Known>,
         redirect_uri: String,
         now: Now,
     ) -> Turn<Self> {
-        self.callback_open = true;
         let server = &known.discovered.server;
         match choose(
             self.task.client.as_ref(),
@@ -101,18 +136,19 @@ impl Login {
                 Err(error) => self.fail(error),
             },
             Way::MetadataDocument(url) => {
-                let client = Client::metadata_document(&url);
-                self.show(*known, redirect_uri, client)
-            }
-            Way::Dynamic(_) => match usable(&known.registrations, &redirect_uri, now) {
-                Some(client) => self.show(*known, redirect_uri, client),
-                None => {
-                    let issuer = server.issuer.clone();
-                    self.next(
-                        State::ExpectRegisterLock(known, redirect_uri),
-                        Act::Lock(Lock::Register(issuer)),
-                    )
+                let client = Client {
+                    key: self.task.client_key.clone(),
+                    ..Client::metadata_document(&url)
+                };
+                // The document says how the client authenticates: with its key, or not at all (AUTH-34).
+                match client.authenticating_at(server) {
+                    Ok(client) => self.show(*known, redirect_uri, client),
+                    Err(error) => self.fail(error),
                 }
+            }
+            Way::Dynamic(_) => match self.usable(&known.registrations, &redirect_uri, now) {
+                Some(client) => self.prove(known, redirect_uri, client),
+                None => self.register_lock(known, redirect_uri),
             },
             Way::Nothing => self.fail(Error::Bug {
                 what: "login: no way to register",
@@ -120,10 +156,39 @@ impl Login {
         }
     }
 
+    pub(super) fn register_lock(self, known: Box<Known>, redirect_uri: String) -> Turn<Self> {
+        let issuer = known.discovered.server.issuer.clone();
+        self.next(
+            State::ExpectRegisterLock(known, redirect_uri),
+            Act::Lock(Lock::Register(issuer)),
+        )
+    }
+
+    /// A stored registration that fits the redirect URI, whose secret has not expired, and that the issuer has not
+    /// forgotten as far as is known.
+    pub(super) fn usable(
+        &self,
+        registrations: &[Registration],
+        redirect_uri: &str,
+        now: Now,
+    ) -> Option<Client> {
+        let live = |r: &&Registration| {
+            r.client.secret_expires_at.is_none_or(|end| end > now.wall)
+                && self.forgotten.as_ref() != Some(&r.client.id)
+        };
+        let fits = |r: &&Registration| r.redirect_uris.iter().any(|uri| uri == redirect_uri);
+        registrations
+            .iter()
+            .filter(live)
+            .find(fits)
+            .map(|r| r.client.clone())
+    }
+
     pub(super) fn client_metadata(&self, known: &Known, redirect_uri: &str) -> ClientMetadata {
         let scope = (!known.scopes.is_empty()).then(|| known.scopes.clone());
         ClientMetadata {
             application_type: known.application_type,
+            device_login: self.by_device,
             ..ClientMetadata::new(
                 self.task.client_name.clone(),
                 vec![redirect_uri.to_owned()],
@@ -238,21 +303,6 @@ fn authenticated(client: Client, server: &ServerMetadata) -> Result<Client, Erro
             ..client
         })
     })
-}
-
-/// A stored registration that fits the redirect URI and whose secret has not expired.
-pub(super) fn usable(
-    registrations: &[Registration],
-    redirect_uri: &str,
-    now: Now,
-) -> Option<Client> {
-    let live = |r: &&Registration| r.client.secret_expires_at.is_none_or(|end| end > now.wall);
-    let fits = |r: &&Registration| r.redirect_uris.iter().any(|uri| uri == redirect_uri);
-    registrations
-        .iter()
-        .filter(live)
-        .find(fits)
-        .map(|r| r.client.clone())
 }
 
 /// The port that an earlier registration's redirect URI fixes, where it has this callback's host and path.

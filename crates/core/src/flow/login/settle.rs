@@ -10,7 +10,7 @@ use crate::{
     error::{Error, LoginCause},
     event::{Event, Happened},
     exchange::{Exchange, Exchanged, Leg},
-    flow::{Act, Commit, Committed, Expects, Lock, Registration, Step, Turn},
+    flow::{Act, Commit, Committed, Expects, Lock, Step, Turn},
     grant::{Grant, token_request},
     registration::ClientSource,
     secret::AuthorizationCode,
@@ -48,7 +48,7 @@ impl Login {
     }
 
     /// The key to bind the tokens to, wherever the issuer can (EXT-30).
-    fn proof_key(&self, request: &Request) -> Option<ProofKey> {
+    pub(super) fn proof_key(&self, request: &Request) -> Option<ProofKey> {
         let binds = request.discovered.server.binds_tokens();
         self.task.proof_key.clone().filter(|_| binds)
     }
@@ -79,23 +79,26 @@ impl Login {
                 error: "invalid_grant".into(),
             }),
             Verdict::Refused { error } => self.fail(Error::refused(error)),
-            Verdict::InvalidClient if request.client.source == ClientSource::Dynamic => {
-                let registration = Registration {
-                    issuer: request.issuer.clone(),
-                    client: request.client.clone(),
-                    redirect_uris: vec![request.redirect_uri.clone()],
-                    management: None,
-                    registered_at: now.wall,
-                };
-                self.next(
-                    State::ExpectForgotten,
-                    Act::ForgetRegistration(Box::new(registration)),
-                )
-            }
-            Verdict::InvalidClient => self.fail(Error::DeniedByIssuer {
-                error: "invalid_client".into(),
-            }),
+            Verdict::InvalidClient => self.unknown_client(&request, now),
         }
+    }
+
+    /// The issuer does not know the client. What it gave it itself is forgotten, and another is registered and shown, once
+    /// in a login (F-16).
+    pub(super) fn unknown_client(mut self, request: &Request, now: Now) -> Turn<Self> {
+        if request.client.source != ClientSource::Dynamic {
+            return self.fail(Error::DeniedByIssuer {
+                error: "invalid_client".into(),
+            });
+        }
+        if self.forgotten.is_some() {
+            return self.fail(Error::login(LoginCause::RegistrationGone));
+        }
+        let act = self.forget(request, now);
+        self.next(
+            State::ExpectForgotten(Box::new(request.discovered.clone())),
+            act,
+        )
     }
 
     pub(super) fn pause(
@@ -110,11 +113,12 @@ impl Login {
     }
 
     pub(super) fn granted(
-        self,
+        mut self,
         request: &Request,
         answer: TokenAnswer,
         sent_at: Now,
     ) -> Turn<Self> {
+        self.lesson(request, &answer, sent_at);
         let [.., incarnation] = &self.task.entropy;
         let mut name = [0u8; 16];
         for (to, from) in name.iter_mut().zip(incarnation) {
@@ -178,6 +182,9 @@ impl Login {
             scopes: credential.scopes_granted.clone(),
             lifetime: credential.lifetime.map(crate::credential::Lifetime::span),
             refresh_token: credential.refresh_token.is_some(),
+            former_issuer: self
+                .former_issuer(&credential.key.issuer)
+                .map(|former| former.as_str().to_owned()),
         };
         let commit = Commit {
             credential: (*credential).clone(),
@@ -206,11 +213,14 @@ impl Login {
         committed: Result<Committed, Error>,
     ) -> Turn<Self> {
         let lock = Lock::Refresh(credential.key.clone());
+        let former_issuer = self.former_issuer(&credential.key.issuer);
         let done = match committed {
             Ok(Committed::Done { superseded }) => Ok(Box::new(LoggedIn {
                 credential: *credential,
                 superseded,
                 offline_access_offered,
+                former_issuer,
+                learned: Vec::new(),
             })),
             Ok(Committed::Moved) => Err(Error::login(LoginCause::Never)),
             // The store refuses and the spool holds it: whoever refreshes it next brings it to the store (F-06).
@@ -218,6 +228,8 @@ impl Login {
                 credential: *credential,
                 superseded: None,
                 offline_access_offered,
+                former_issuer,
+                learned: Vec::new(),
             })),
             Err(error) => Err(error),
         };

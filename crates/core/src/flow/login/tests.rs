@@ -1,8 +1,11 @@
 //! A login on the stage, by theme.
 
 mod clients;
+mod device;
+mod hosted;
 mod exchange;
 mod proof;
+mod quirks;
 mod redirect;
 mod unattended;
 
@@ -38,6 +41,8 @@ fn task() -> Task {
             name: "mcp".into(),
             credential: None,
             created_at: start().wall,
+            exception: None,
+            without_resource_at: None,
         },
         challenge: None,
         scopes: None,
@@ -45,8 +50,13 @@ fn task() -> Task {
         unattended: None,
         refused: None,
         client_metadata_url: None,
+        issuer: None,
+        without_resource: None,
+        client_key: None,
         client_name: "Pilotlight".into(),
-        callback: Callback::default(),
+        redirect: Redirect::default(),
+        device: Device::Never,
+        human_wait: Duration::from_secs(600),
         process: process(1),
         proof_key: None,
         entropy: [[1; 32], [2; 32], [9; 32]],
@@ -91,6 +101,14 @@ fn with_metadata(more: &str) -> Stage {
 
 fn login(stage: &mut Stage, task: Task) -> Result<Box<LoggedIn>, Error> {
     stage.run(Login::new(task))
+}
+
+/// A listener on a port that a person named.
+fn on_port(port: u16) -> Redirect {
+    Redirect::Loopback(Callback {
+        port: Some(port),
+        ..Callback::default()
+    })
 }
 
 fn redirect(pairs: &[(&str, &str)]) -> Option<Result<Vec<(String, String)>, Error>> {

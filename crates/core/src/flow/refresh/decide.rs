@@ -96,6 +96,9 @@ impl Refresh {
                 }
             };
         }
+        if self.misses_endpoint(record, now) {
+            return self.ask_issuer(fence, reading, now);
+        }
         let found = record
             .attempt
             .filter(|attempt| attempt.generation == version.generation);
@@ -128,7 +131,10 @@ impl Refresh {
             first_sent_at: found.map_or(now, |attempt| attempt.first_sent_at),
             sent_at: now,
         };
+        let names_scopes = reading.notes.quirks.names_scopes(now.wall);
         self.note(Call {
+            names_scopes,
+            asked_otherwise: false,
             record: record.clone(),
             credential: credential.clone(),
             reading,
@@ -282,7 +288,11 @@ fn forbidden(
         // A login of the other kind has taken this one's place: whoever asked looks again.
         Renewal::Grant(_) => return Some(Forbidden::Nothing),
         Renewal::Nothing => {
-            let lost = Forbidden::Error(Error::login(LoginCause::NoRefreshToken));
+            let cause = match credential.is_static() {
+                true => LoginCause::StaticTokenRefused,
+                false => LoginCause::NoRefreshToken,
+            };
+            let lost = Forbidden::Error(Error::login(cause));
             return Some(if usable { Forbidden::Nothing } else { lost });
         }
     }

@@ -145,7 +145,8 @@ impl Refresh {
                 }),
             );
         };
-        let grant = Grant::Refresh { token, scope: None };
+        let scope = call.scopes().filter(|_| call.names_scopes);
+        let grant = Grant::Refresh { token, scope };
         let pins = &call.credential.pins;
         let form = token_request(
             &grant,

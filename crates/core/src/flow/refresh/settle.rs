@@ -32,7 +32,7 @@ impl Refresh {
             Verdict::NotDelivered { error, retry_after } => {
                 self.back_off(*call, error, retry_after, now)
             }
-            Verdict::Refused { error } => self.back_off(*call, Error::refused(error), None, now),
+            Verdict::Refused { error } => self.refused_as_asked(call, error, now),
             Verdict::Ambiguous {
                 error,
                 broken,
@@ -123,6 +123,7 @@ impl Refresh {
         forced_into_spool: bool,
         now: Now,
     ) -> Turn<Self> {
+        let (otherwise, names_scopes) = (call.otherwise(), call.names_scopes);
         let mut record = Record {
             credential: Some(new),
             forced: call.record.forced.clone(),
@@ -141,7 +142,12 @@ impl Refresh {
         }
         let mut notes = call.reading.notes;
         let after = call.acted.and_then(|acted| call.left_at.since(&acted));
-        let mut learned = false;
+        let mut learned = otherwise.is_some();
+        if learned {
+            notes.quirks = notes
+                .quirks
+                .with_scopes_at_refresh(names_scopes, now.wall);
+        }
         if let Some(after) = after {
             notes = notes.repeated_well(after, now.wall);
             learned = true;
@@ -163,10 +169,12 @@ impl Refresh {
             Box::new(outcome),
             if learned { Then::Learn } else { Then::Unlock },
         );
-        if !probed {
-            return self.then(outcome, then);
-        }
-        let (key, event) = (self.task.key.clone(), self.event(now, Happened::Healed));
+        let happened = match otherwise {
+            _ if probed => Happened::Healed,
+            Some(quirk) => Happened::Learned { quirk },
+            None => return self.then(outcome, then),
+        };
+        let (key, event) = (self.task.key.clone(), self.event(now, happened));
         self.next(State::ExpectHealed(outcome, then), Act::Record(key, event))
     }
 
@@ -360,7 +368,8 @@ impl Refresh {
     /// one fault more costs no login.
     pub(super) fn repeat_after(&self, call: &Call, asked: Duration, now: Now) -> Option<Duration> {
         let repeats = match call.attempt.label {
-            None => call.sent == 1,
+            // What was refused for its form alone spent nothing.
+            None => call.sent == 1 + u32::from(call.asked_otherwise),
             Some(Label::RetryAmbiguous | Label::AfterCrash) => true,
             // Nothing is left that waiting could save, and this call may be the first that got through.
             Some(Label::Uncertain) => true,

@@ -8,6 +8,7 @@ mod property;
 mod reach;
 mod refusal;
 mod repeat;
+mod scopes;
 mod slot;
 mod storing;
 

@@ -47,6 +47,7 @@ pub(super) fn words(act: &Act) -> String {
             None => "open-callback".into(),
         },
         Act::Show(_) => "show".into(),
+        Act::ShowCode(_) => "show-code".into(),
         Act::CloseCallback => "close-callback".into(),
         Act::Bury { .. } => "bury".into(),
         Act::Revoked(..) => "revoked".into(),

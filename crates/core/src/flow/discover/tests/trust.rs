@@ -156,7 +156,8 @@ fn another_issuer_is_refused() {
         published(&mut stage);
         stage.page(OAUTH, reply(200, &server_document(named)));
         stage.page(OPENID, reply(200, &server_document("https://as.example")));
-        let want = Error::IssuerMismatch {
+        let want = Error::MetadataMismatch {
+            published: "https://as.example".into(),
             expected: "https://as.example".into(),
             got: named.into(),
         };

@@ -113,10 +113,7 @@ fn the_registration_names_the_open_port() {
     login(
         &mut stage,
         Task {
-            callback: Callback {
-                port: Some(7777),
-                ..Callback::default()
-            },
+            redirect: on_port(7777),
             ..task()
         },
     )
@@ -202,10 +199,7 @@ fn an_explicit_port_that_is_taken_is_an_error() {
         stage.registrations = registrations;
         stage.taken.push(7777);
         let task = Task {
-            callback: Callback {
-                port: Some(7777),
-                ..Callback::default()
-            },
+            redirect: on_port(7777),
             ..task()
         };
         assert_eq!(
@@ -234,10 +228,7 @@ fn a_registration_that_does_not_fit_is_not_used() {
         let mut stage = stage();
         stage.registrations.push(registration("earlier", uri));
         let task = Task {
-            callback: Callback {
-                port: Some(7777),
-                ..Callback::default()
-            },
+            redirect: on_port(7777),
             ..task()
         };
         assert_eq!(

@@ -98,6 +98,7 @@ fn a_refresh_token_is_not_required() {
         stage.events[0].happened,
         Happened::LoggedIn {
             refresh_token: false,
+            former_issuer: None,
             ..
         }
     ));

@@ -58,6 +58,7 @@ fn a_login_from_nothing() {
         [Event {
             happened: Happened::LoggedIn {
                 refresh_token: true,
+                former_issuer: None,
                 ..
             },
             ..

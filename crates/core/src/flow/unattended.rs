@@ -94,7 +94,7 @@ impl Unattended {
     /// Decides, from what store and spool hold, whether to ask at all.
     fn decide(mut self, mut reading: Reading, merged: bool, now: Now) -> Turn<Self> {
         if let (Some(known), Some(record)) = (&self.task.remembered, &mut reading.record) {
-            record.remember(known);
+            record.remember(known, now.boot);
         }
         let Some((record, credential)) = reading
             .record

@@ -103,7 +103,14 @@ impl World {
         let earlier = self.judge.calls.entry(key).or_default();
         let before = earlier.clone();
         earlier.push(sent);
-        let known = |before: &&Sent| self.is_known(before, sent.life, login);
+        // A call is made for a version after that was received: what left before was for one that the store has lost.
+        let newest = self.store.rows[login].newest();
+        let newest = newest.filter(|newest| newest.version == version);
+        let received = newest.and_then(|newest| newest.received_at);
+        let received = received.filter(|at| at.boot == self.clock(process).boot);
+        let since = received.map_or(0, |at| self.instant(at));
+        let known =
+            |before: &&Sent| before.set_out_at >= since && self.is_known(before, sent.life, login);
         let unclear: Vec<Sent> = before.iter().filter(known).copied().collect();
         let at_issuer = unclear.iter().any(|sent| {
             let call = &self.calls[sent.call];

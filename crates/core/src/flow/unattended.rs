@@ -108,7 +108,7 @@ impl Unattended {
         let version = credential.version;
         if !merged {
             let kept = self.task.unsaved.take();
-            let kept = kept.filter(|kept| kept.version.succeeds(&version));
+            let kept = kept.filter(|kept| kept.is_ahead_of(credential));
             let follows = record.spooled.map(|spooled| spooled.follows);
             let newer = match (kept, follows) {
                 (Some(kept), _) => Some((*kept, Expects::Version(version))),

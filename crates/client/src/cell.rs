@@ -160,7 +160,9 @@ impl Cell {
         let record = self.inner.store.read(&credential).await?;
         *lock(&self.binding) = binding;
         let mut live = lock(&self.live);
-        let installed = live.memory.install(record, None, false);
+        let installed = live
+            .memory
+            .install(record, None, false, self.inner.clock.now().boot);
         self.installed(&live, installed);
         Ok(())
     }
@@ -178,7 +180,9 @@ impl Cell {
             credential: Some(credential),
             ..Record::default()
         };
-        let installed = live.memory.install(Some(record), None, false);
+        let installed = live
+            .memory
+            .install(Some(record), None, false, self.inner.clock.now().boot);
         self.installed(&live, installed);
     }
 

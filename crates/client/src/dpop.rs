@@ -186,12 +186,12 @@ impl Driver {
         let told = self.peers.learn(Role::Issuer, &at, &reply.headers, now);
         let mendable = Refused::by_issuer(reply.status, &reply.body)
             .is_some_and(|refused| may_be_mended(refused, &reply.headers, peer.ahead, told.ahead));
-        if !mendable {
+        // Whoever sends it keeps the time: only there it is known when the body left.
+        exchange.within = within.saturating_sub(begun.elapsed());
+        if !mendable || exchange.within.is_zero() {
             return first;
         }
         tracing::debug!(host = exchange.host(), "the proof is made anew");
-        // Whoever sends it keeps the time: only there it is known when the body left.
-        exchange.within = within.saturating_sub(begun.elapsed());
         let mut second = self.send(self.proven(&exchange, &key, &told)?).await;
         match &mut second {
             Ok(reply) => {

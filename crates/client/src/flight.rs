@@ -293,7 +293,7 @@ impl Cell {
         let result = {
             let mut live = lock(&self.live);
             live.held = held;
-            let (installed, result) = live.memory.settle(outcome);
+            let (installed, result) = live.memory.settle(outcome, self.inner.clock.now().boot);
             self.installed(&live, installed);
             result
         };

@@ -14,7 +14,7 @@ use crate::{
     freshness::{Freshness, Policy},
     notes::IssuerNotes,
     record::{Acceptance, Record, Suspicion, later},
-    time::{Now, Wall},
+    time::{BootId, Now, Wall},
 };
 
 /// One process's copy of one login. See the [module](self).
@@ -102,12 +102,13 @@ impl Memory {
             .ok_or_else(|| Error::login(LoginCause::Never))
     }
 
-    /// Takes over what was read or made, unless memory holds something newer of the same login.
+    /// Takes over what was read or made, unless memory holds something newer of the same login. `boot` is this machine's.
     pub fn install(
         &mut self,
         record: Option<Record>,
         notes: Option<IssuerNotes>,
         unsaved: bool,
+        boot: BootId,
     ) -> Installed {
         if let Some(notes) = notes {
             self.notes = notes;
@@ -131,11 +132,13 @@ impl Memory {
                 read.attempt = read.attempt.or(self.standing.attempt);
             }
             let known = &self.standing.suspicion;
-            read.suspicion = later(read.suspicion.take(), known, |doubt| doubt.at);
+            read.suspicion = later(read.suspicion.take(), known, |doubt| doubt.at, boot);
         }
         match (&self.record, &mut record) {
             // What the store could not note is known here all the same.
-            (Some(known), Some(read)) if self.unnoted && held == found => read.remember(known),
+            (Some(known), Some(read)) if self.unnoted && held == found => {
+                read.remember(known, boot);
+            }
             _ => self.unnoted = false,
         }
         self.unsaved = unsaved;
@@ -263,7 +266,7 @@ impl Memory {
     ///
     /// # Errors
     /// Those of the refresh.
-    pub fn settle(&mut self, outcome: Outcome) -> (Installed, Result<Gain, Error>) {
+    pub fn settle(&mut self, outcome: Outcome, boot: BootId) -> (Installed, Result<Gain, Error>) {
         let Outcome {
             record,
             notes,
@@ -275,7 +278,7 @@ impl Memory {
         if record.is_some() {
             (self.unnoted, self.standing) = (false, Standing::default());
             let standing = record.as_ref().map(Standing::of).unwrap_or_default();
-            installed = self.install(record, Some(notes), unsaved);
+            installed = self.install(record, Some(notes), unsaved, boot);
             self.unnoted = unnoted;
             if installed != Installed::Older {
                 self.standing = standing;

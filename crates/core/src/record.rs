@@ -14,7 +14,7 @@ use crate::{
     attempt::Attempt,
     credential::{Credential, Generation, Version},
     error::LoginCause,
-    time::{Now, Stamp, Wall},
+    time::{BootId, Now, Stamp, Wall},
 };
 
 /// What a read of store and spool found.
@@ -51,12 +51,17 @@ impl Record {
     }
 
     /// Lays what is known of the same version and could not be noted over what was read: the attempt, the pause, the
-    /// refusal (I-1, I-9).
-    pub fn remember(&mut self, known: &Self) {
+    /// refusal (I-1, I-9). `boot` is this machine's.
+    pub fn remember(&mut self, known: &Self, boot: BootId) {
         if known.version() == self.version() {
             self.attempt = self.attempt.or(known.attempt);
-            self.backoff = later(self.backoff.take(), &known.backoff, |pause| pause.at);
-            self.suspicion = later(self.suspicion.take(), &known.suspicion, |doubt| doubt.at);
+            self.backoff = later(self.backoff.take(), &known.backoff, |pause| pause.at, boot);
+            self.suspicion = later(
+                self.suspicion.take(),
+                &known.suspicion,
+                |doubt| doubt.at,
+                boot,
+            );
         }
     }
 
@@ -70,16 +75,16 @@ impl Record {
 }
 
 /// Of a fact in the store and the same one in memory, the one that was learned later: the other was known to whoever learned
-/// it. Of two boots the one in memory is this process's own: what the store has is from before the restart, or from another
-/// machine. Where no clock tells, that of the store.
+/// it. What was learned since the machine's last restart goes before what was not; where no clock tells, that of the store.
 pub(crate) fn later<T: Clone>(
     stored: Option<T>,
     known: &Option<T>,
     at: impl Fn(&T) -> Option<Stamp>,
+    boot: BootId,
 ) -> Option<T> {
     let overtakes = |stored: &T, known: &T| match (at(stored), at(known)) {
         (Some(stored), Some(known)) if stored.boot == known.boot => known.mono > stored.mono,
-        (Some(_), Some(_)) => true,
+        (Some(_), Some(known)) => known.boot == boot,
         _ => false,
     };
     match (stored, known) {
@@ -264,7 +269,7 @@ mod tests {
         };
         let read = |stored: &Record, known: &Record| {
             let mut record = stored.clone();
-            record.remember(known);
+            record.remember(known, crate::time::BootId([2; 16]));
             record
         };
         let (early, late) = (learned(1_000, 1), learned(9_000, 1));
@@ -275,5 +280,6 @@ mod tests {
         // What was stored before a restart binds nobody after it, whatever the wall clock says.
         let restarted = learned(500, 2);
         assert_eq!(read(&late, &restarted), restarted);
+        assert_eq!(read(&restarted, &late), restarted);
     }
 }

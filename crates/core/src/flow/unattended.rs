@@ -64,6 +64,8 @@ struct Call {
     notes: IssuerNotes,
     credential: Credential,
     reason: Reason,
+    /// Whether calls pause, and this one is made because what was wrong may have been replaced.
+    early: bool,
 }
 
 impl Unattended {
@@ -94,7 +96,7 @@ impl Unattended {
     /// Decides, from what store and spool hold, whether to ask at all.
     fn decide(mut self, mut reading: Reading, merged: bool, now: Now) -> Turn<Self> {
         if let (Some(known), Some(record)) = (&self.task.remembered, &mut reading.record) {
-            record.remember(known);
+            record.remember(known, now.boot);
         }
         let Some((record, credential)) = reading
             .record
@@ -106,7 +108,7 @@ impl Unattended {
         let version = credential.version;
         if !merged {
             let kept = self.task.unsaved.take();
-            let kept = kept.filter(|kept| kept.version.succeeds(&version));
+            let kept = kept.filter(|kept| kept.is_ahead_of(credential));
             let follows = record.spooled.map(|spooled| spooled.follows);
             let newer = match (kept, follows) {
                 (Some(kept), _) => Some((*kept, Expects::Version(version))),
@@ -151,11 +153,13 @@ impl Unattended {
             return self.stop(reading, Err(Error::StoreUnavailable { why }));
         }
         let waits = matches!(reason, Reason::Refused | Reason::Expired | Reason::Asked);
-        if let Some(backoff) = &record.backoff
-            && let Some(error) = pause(backoff, waits, now)
-        {
-            return self.stop(reading, Err(error));
-        }
+        let early = match &record.backoff {
+            None => false,
+            Some(backoff) => match pause(backoff, waits, now) {
+                Ok(early) => early,
+                Err(error) => return self.stop(reading, Err(error)),
+            },
+        };
         if reason == Reason::Refused {
             match forced_limit(record, credential, now) {
                 None => {}
@@ -172,6 +176,7 @@ impl Unattended {
             notes: reading.notes.clone(),
             credential: credential.clone(),
             reason,
+            early,
         };
         self.obtain(grant, call, now)
     }
@@ -330,17 +335,20 @@ impl Flow for Unattended {
     }
 }
 
-/// Why nobody is asked now, if that is so.
+/// Whether this would be a call before its time, or why none is made now.
 ///
-/// Whoever waits may look whether the assertion has been replaced that the issuer refused: that costs a read of a file. For
-/// a client's own secret or key nothing can be seen to have changed, so the pause binds, and no look at the issuer ends
-/// it: that something answers there says nothing about a refusal.
-fn pause(backoff: &Backoff, waits: bool, now: Now) -> Option<Error> {
-    let retry_after = backoff.binds(now)?;
-    if waits && backoff.looks_elsewhere {
-        return None;
+/// Whoever waits may look whether the assertion has been replaced that the issuer refused: that costs a read of a file. But
+/// where each look finds another one, a few calls an hour may come of that, and no more (I-9). For a client's own secret or
+/// key nothing can be seen to have changed, so the pause binds, and no look at the issuer ends it: that something answers
+/// there says nothing about a refusal.
+fn pause(backoff: &Backoff, waits: bool, now: Now) -> Result<bool, Error> {
+    let Some(retry_after) = backoff.binds(now) else {
+        return Ok(false);
+    };
+    if waits && backoff.looks_elsewhere && Backoff::spares(Some(backoff), 1, now) {
+        return Ok(true);
     }
-    Some(match &backoff.denied {
+    Err(match &backoff.denied {
         Some(error) => Error::DeniedByIssuer {
             error: error.clone(),
         },

@@ -14,11 +14,13 @@ use crate::{
     time::{BootId, Mono},
 };
 
+const HERE: BootId = BootId([1; 16]);
+
 fn at(seconds: u64) -> Now {
     Now {
         wall: Wall::from_unix_seconds(1_800_000_000 + seconds),
         mono: Mono(seconds * 1000),
-        boot: BootId([1; 16]),
+        boot: HERE,
     }
 }
 
@@ -92,13 +94,13 @@ fn holding(generation: u64) -> Memory {
 fn an_older_version_never_replaces_a_newer_one() {
     let mut memory = holding(3);
     assert_eq!(
-        memory.install(Some(login(2)), None, false),
+        memory.install(Some(login(2)), None, false, HERE),
         Installed::Older
     );
     assert_eq!(memory.version(), Some(version(3)));
     assert!(memory.waits_for_store());
     assert_eq!(
-        memory.install(Some(login(4)), None, false),
+        memory.install(Some(login(4)), None, false, HERE),
         Installed::Changed
     );
     assert!(!memory.waits_for_store());
@@ -111,7 +113,7 @@ fn what_a_store_went_on_with_is_adopted() {
     let mut memory = holding(4);
     let mut branch = login(3);
     branch.credential.as_mut().unwrap().received_at = Some(at(60));
-    let install = |memory: &mut Memory| memory.install(Some(branch.clone()), None, false);
+    let install = |memory: &mut Memory| memory.install(Some(branch.clone()), None, false, HERE);
     assert_eq!(install(&mut memory), Installed::Changed);
     assert!(!memory.waits_for_store());
     // Of two boots nothing tells but the number.
@@ -143,8 +145,8 @@ fn a_later_refusal_outlives_an_earlier_one() {
         record
     };
     let mut memory = holding(3);
-    memory.settle(ended(&refused(4, 80))).1.unwrap();
-    memory.install(Some(refused(3, 40)), None, false);
+    memory.settle(ended(&refused(4, 80)), HERE).1.unwrap();
+    memory.install(Some(refused(3, 40)), None, false, HERE);
     let probes = |memory: &Memory| {
         memory
             .record
@@ -156,7 +158,7 @@ fn a_later_refusal_outlives_an_earlier_one() {
             .probes
     };
     assert_eq!(probes(&memory), 4);
-    memory.install(Some(refused(5, 90)), None, false);
+    memory.install(Some(refused(5, 90)), None, false, HERE);
     assert_eq!(probes(&memory), 5);
 }
 
@@ -296,8 +298,8 @@ fn who_has_sent_a_call_remembers_it() {
     let mut sent = login(3);
     sent.attempt = Some(attempt);
     let mut memory = holding(3);
-    memory.settle(ended(&sent)).1.unwrap();
-    memory.install(Some(login(3)), None, false);
+    memory.settle(ended(&sent), HERE).1.unwrap();
+    memory.install(Some(login(3)), None, false, HERE);
     assert_eq!(memory.record.as_ref().unwrap().attempt, Some(attempt));
     let task = memory.task(
         Want::default(),
@@ -315,27 +317,27 @@ fn who_has_sent_a_call_remembers_it() {
         next_probe_at: None,
         at: None,
     });
-    memory.install(Some(refused.clone()), None, false);
+    memory.install(Some(refused.clone()), None, false, HERE);
     assert_eq!(
         memory.record.as_ref().unwrap().attempt,
         None,
         "that is what came of it"
     );
-    memory.settle(ended(&refused)).1.unwrap();
-    memory.install(Some(login(3)), None, false);
+    memory.settle(ended(&refused), HERE).1.unwrap();
+    memory.install(Some(login(3)), None, false, HERE);
     let known = memory.record.as_ref().unwrap();
     assert_eq!(known.suspicion, refused.suspicion, "lost by the store");
     assert_eq!(known.attempt, None);
-    memory.install(Some(login(4)), None, false);
-    memory.install(Some(login(4)), None, false);
+    memory.install(Some(login(4)), None, false, HERE);
+    memory.install(Some(login(4)), None, false, HERE);
     assert_eq!(
         memory.record.as_ref().unwrap().attempt,
         None,
         "another version"
     );
-    memory.settle(ended(&sent)).1.unwrap_or(Gain::Nothing);
-    memory.settle(ended(&login(4))).1.unwrap();
-    memory.install(Some(login(4)), None, false);
+    memory.settle(ended(&sent), HERE).1.unwrap_or(Gain::Nothing);
+    memory.settle(ended(&login(4)), HERE).1.unwrap();
+    memory.install(Some(login(4)), None, false, HERE);
     assert_eq!(memory.record.as_ref().unwrap().attempt, None, "taken back");
 }
 
@@ -347,10 +349,13 @@ fn a_look_at_the_store_forgets_nothing() {
     let known = memory.record.as_mut().unwrap();
     known.backoff = Some(backoff.clone());
     memory.unnoted = true;
-    assert_eq!(memory.install(Some(login(3)), None, false), Installed::Same);
+    assert_eq!(
+        memory.install(Some(login(3)), None, false, HERE),
+        Installed::Same
+    );
     assert_eq!(memory.record.as_ref().unwrap().backoff, Some(backoff));
     assert!(memory.unnoted);
-    memory.install(Some(login(4)), None, false);
+    memory.install(Some(login(4)), None, false, HERE);
     assert_eq!(memory.record.as_ref().unwrap().backoff, None);
     assert!(!memory.unnoted);
 }

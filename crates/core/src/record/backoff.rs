@@ -43,7 +43,7 @@ pub struct Backoff {
     /// What a grant without a person was refused with: the same in other words, for whoever asks meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denied: Option<String>,
-    /// The SHA-256 of the last assertion that was refused, or could not even be sent: it is never shown again.
+    /// The SHA-256 of the last assertion that was refused: it is never shown again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<[u8; 32]>,
     /// Whether it came of something that is read from elsewhere: whoever waits may look whether that has changed.

@@ -77,7 +77,9 @@ impl World {
         flow: AnyFlow,
         want: Want,
     ) -> usize {
-        let (run, held) = (self.runs.len(), self.memory(process, login).version());
+        let run = self.runs.len();
+        let held = self.memory(process, login).credential().ok();
+        let held = held.map(|held| (held.version, held.received_at));
         self.runs.push(Some(Box::new(Run {
             process,
             epoch: self.processes[process].epoch,

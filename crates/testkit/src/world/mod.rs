@@ -257,8 +257,8 @@ struct Run {
     began_at: u64,
     /// What it last noted about the call it is making.
     attempt: Option<(Version, Attempt, bool)>,
-    /// What its process held as it began.
-    held: Option<Version>,
+    /// What its process held as it began, and when that was received.
+    held: Option<(Version, Option<Stamp>)>,
     /// How the store was as it noted that.
     noted_while: store::Health,
     /// When that was.

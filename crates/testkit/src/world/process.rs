@@ -432,9 +432,10 @@ impl World {
         {
             credential.received_at = None;
         }
+        let boot = self.clock(process).boot;
         let cell = &mut self.processes[process].cells[login];
         cell.seen = commits;
-        let installed = cell.memory.install(record, None, false);
+        let installed = cell.memory.install(record, None, false, boot);
         self.installed(process, login, installed);
         Ok(())
     }
@@ -570,7 +571,8 @@ impl World {
             self.store.delete(login);
             self.broken("I-6", || format!("login {login}: a failure deletes it"));
         }
-        let (installed, result) = self.memory(process, login).settle(outcome);
+        let boot = self.clock(process).boot;
+        let (installed, result) = self.memory(process, login).settle(outcome, boot);
         self.installed(process, login, installed);
         self.check_settled(process, login);
         let gain = result

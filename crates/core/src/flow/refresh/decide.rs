@@ -10,7 +10,7 @@ use crate::{
     flow::{Act, Commit, Expects, Reading, Turn},
     freshness::{DueReason, Freshness},
     record::{Fact, Forced, Record},
-    time::{Now, Wall},
+    time::{BootId, Now, Wall},
 };
 
 use super::{Call, Gain, Outcome, Refresh, State, ending::Then, version_of};
@@ -24,7 +24,7 @@ impl Refresh {
         merged: bool,
         now: Now,
     ) -> Turn<Self> {
-        self.remember(&mut reading);
+        self.remember(&mut reading, now.boot);
         let Some((record, credential)) = reading
             .record
             .as_ref()
@@ -168,12 +168,12 @@ impl Refresh {
     }
 
     /// Lays what an earlier run could not note over what the store knows of the same version (I-1, I-9).
-    fn remember(&mut self, reading: &mut Reading) {
+    fn remember(&mut self, reading: &mut Reading, boot: BootId) {
         let (Some(known), Some(record)) = (&self.task.remembered, &mut reading.record) else {
             return;
         };
         let read = record.clone();
-        record.remember(known);
+        record.remember(known, boot);
         // Nor does the store know now: a run that only looks must not forget it.
         self.unnoted |= *record != read;
     }

@@ -218,10 +218,9 @@ impl Obtain {
         }
     }
 
-    /// What was read is of no use: nothing was sent.
+    /// What was read is of no use now: nothing was sent. It may be of use later, where only our clock was wrong.
     fn unfit(self, error: Error) -> Turn<Self> {
-        let shown = self.shown;
-        self.fail(error, None, shown)
+        self.fail(error, None, None)
     }
 
     fn fail(

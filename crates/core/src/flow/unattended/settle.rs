@@ -83,6 +83,7 @@ impl Unattended {
             mut record,
             notes,
             credential,
+            early,
             ..
         } = call;
         let pauses = record.backoff.as_ref().and_then(|known| known.binds(now));
@@ -105,7 +106,7 @@ impl Unattended {
                     error: &failed.error,
                     retry_after: failed.retry_after,
                     calls: failed.calls,
-                    early: false,
+                    early,
                 },
                 self.fraction(),
                 now,

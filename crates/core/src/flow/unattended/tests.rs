@@ -1,5 +1,7 @@
 //! A renewal without a person on the stage.
 
+mod replaced;
+
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};

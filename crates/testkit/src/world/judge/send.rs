@@ -7,7 +7,7 @@ use pilotlight_core::{
     credential::{Credential, Lifetime, Version},
     freshness::refresh_point,
     notes::ReuseGrace,
-    time::Now,
+    time::{Now, Stamp},
 };
 
 use crate::world::{World, ms, network::CallId, past::Life, store::Health};
@@ -57,12 +57,18 @@ impl World {
         let newer = row
             .newest()
             .is_some_and(|newest| newest.version.succeeds(&version));
+        let received = row.newest().and_then(|newest| newest.received_at);
         if newer {
             self.broken("I-2", || {
                 format!("p{process} sends what is no longer the newest")
             });
         }
-        if held.is_some_and(|held| held.succeeds(&version)) {
+        // Where the store went back, and somebody has gone on with it since, that is what the issuer knows.
+        let gone_on = |own: Option<Stamp>| {
+            let both = received.zip(own);
+            both.is_some_and(|(stored, own)| stored.boot == own.boot && stored.mono > own.mono)
+        };
+        if held.is_some_and(|(held, own)| held.succeeds(&version) && !gone_on(own)) {
             self.broken("I-2", || {
                 format!("p{process} sends what its process had a newer one of")
             });
@@ -97,7 +103,14 @@ impl World {
         let earlier = self.judge.calls.entry(key).or_default();
         let before = earlier.clone();
         earlier.push(sent);
-        let known = |before: &&Sent| self.is_known(before, sent.life, login);
+        // A call is made for a version after that was received: what left before was for one that the store has lost.
+        let newest = self.store.rows[login].newest();
+        let newest = newest.filter(|newest| newest.version == version);
+        let received = newest.and_then(|newest| newest.received_at);
+        let received = received.filter(|at| at.boot == self.clock(process).boot);
+        let since = received.map_or(0, |at| self.instant(at));
+        let known =
+            |before: &&Sent| before.set_out_at >= since && self.is_known(before, sent.life, login);
         let unclear: Vec<Sent> = before.iter().filter(known).copied().collect();
         let at_issuer = unclear.iter().any(|sent| {
             let call = &self.calls[sent.call];

@@ -1,5 +1,7 @@
 // The authorization server that Pilotlight's tests log in to: the oidc-provider package, configured to
 // rotate, to forget and to fail on demand. Every switch is an environment variable (README.md lists them).
+import { createPublicKey } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { control, flag, ready, seconds, serve, word } from './peer.mjs';
 import Provider from 'oidc-provider';
 import { exportJWK, generateKeyPair } from 'jose';
@@ -13,6 +15,11 @@ const omitRefreshToken = flag('OMIT_RT');
 const omitExpiresIn = flag('OMIT_EXPIRES_IN');
 const registration = flag('DCR', true);
 const confidentialOnly = flag('NO_PUBLIC');
+const dpop = flag('DPOP');
+const dpopNonce = flag('DPOP_NONCE');
+const metadataDocuments = flag('CIMD');
+const serviceKey = process.env.SERVICE_KEY; // a PEM: the client `keyed` signs with it
+const deviceLogin = flag('DEVICE');
 
 const stats = {
   token: 0, code_ok: 0, refresh_ok: 0, refresh_err: 0, by_error: {},
@@ -20,6 +27,10 @@ const stats = {
   reuse_revocations: 0, // grants revoked because of that
   revocations: 0, // POSTs to the revocation endpoint
   registrations: 0, deregistrations: 0, discovery: 0,
+  service_ok: 0, // client credentials granted
+  bound_ok: 0, // tokens granted that are bound to a key
+  use_nonce: 0, // token requests that were told to use a nonce
+  challenges: {}, // authorization requests by code_challenge_method
 };
 const faults = []; // each is used up by one request to the token endpoint
 const issued = new Set(); // every secret ever handed out, so that a test can look for leaks
@@ -35,11 +46,13 @@ const provider = new Provider(issuer, {
   cookies: { keys: ['peers'] },
   scopes: ['openid', 'offline_access', 'mcp:tools', 'mcp:admin'],
   clients: knownClients(),
-  ...(confidentialOnly && { clientAuthMethods: ['client_secret_basic', 'client_secret_post'] }),
+  ...(confidentialOnly && { clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'private_key_jwt'] }),
+  // The package's own refuses addresses on loopback, where the documents of tests lie.
+  ...(metadataDocuments && { fetch: (url, options) => globalThis.fetch(url, { ...options, dispatcher: undefined }) }),
   pkce: { required: () => true },
   ttl: {
-    AccessToken: accessTtl, RefreshToken: refreshTtl, AuthorizationCode: 60, IdToken: 3600,
-    Interaction: 3600, Session: 86400, Grant: 86400,
+    AccessToken: accessTtl, ClientCredentials: accessTtl, RefreshToken: refreshTtl, AuthorizationCode: 60, IdToken: 3600,
+    Interaction: 3600, Session: 86400, Grant: 86400, DeviceCode: seconds('DEVICE_TTL', 300),
   },
   rotateRefreshToken: () => rotate === 'always',
   issueRefreshToken(_ctx, client, code) {
@@ -51,7 +64,11 @@ const provider = new Provider(issuer, {
     registration: { enabled: registration },
     registrationManagement: { enabled: registration },
     revocation: { enabled: true },
+    deviceFlow: { enabled: deviceLogin },
     introspection: { enabled: true },
+    clientCredentials: { enabled: true },
+    dPoP: { enabled: dpop, ...(dpopNonce && { nonceSecret: Buffer.alloc(32, 7), requireNonce: () => true }) },
+    clientIdMetadataDocument: { enabled: metadataDocuments, ack: 'draft-02' },
     resourceIndicators: {
       enabled: true,
       useGrantedResource: () => true, // a refresh that names no resource keeps the one it had
@@ -73,17 +90,30 @@ function knownClients() {
   };
   const open = { ...login, client_id: 'public', token_endpoint_auth_method: 'none' };
   const closed = { ...login, client_id: 'confidential', client_secret: 'conf-secret' };
+  const none = { redirect_uris: [], response_types: [], grant_types: ['client_credentials'] };
+  const services = [{ ...none, client_id: 'service', client_secret: 'service-secret' }];
+  if (serviceKey) {
+    const jwk = createPublicKey(readFileSync(serviceKey)).export({ format: 'jwk' });
+    services.push({ ...none, client_id: 'keyed', token_endpoint_auth_method: 'private_key_jwt', jwks: { keys: [jwk] } });
+  }
   const resourceServer = {
     client_id: 'peers-rs', client_secret: 'peers-rs-secret', redirect_uris: [], response_types: [], grant_types: [],
   };
-  return confidentialOnly ? [closed, resourceServer] : [open, closed, resourceServer];
+  return [...(confidentialOnly ? [] : [open]), closed, ...services, resourceServer];
 }
 
+const counters = { refresh_token: 'refresh_ok', client_credentials: 'service_ok' };
 provider.on('grant.success', (ctx) => {
-  stats[ctx.oidc.params.grant_type === 'refresh_token' ? 'refresh_ok' : 'code_ok'] += 1;
+  stats[counters[ctx.oidc.params.grant_type] ?? 'code_ok'] += 1;
+  if (ctx.body?.token_type === 'DPoP') stats.bound_ok += 1;
+});
+provider.on('authorization.accepted', (ctx) => {
+  const method = ctx.oidc.params.code_challenge_method ?? 'none';
+  stats.challenges[method] = (stats.challenges[method] ?? 0) + 1;
 });
 provider.on('grant.error', (ctx, error) => {
   stats.by_error[error.error] = (stats.by_error[error.error] ?? 0) + 1;
+  if (error.error === 'use_dpop_nonce') stats.use_nonce += 1;
   if (ctx.oidc.params?.grant_type === 'refresh_token') stats.refresh_err += 1;
   if (error.error_detail === 'refresh token already used') stats.spent_presented += 1;
 });
@@ -102,8 +132,9 @@ provider.on('access_token.saved', (token) => {
   accessTokens.set(token.jti, token);
 });
 provider.on('access_token.issued', (token) => grants.add(token.grantId));
+provider.on('client_credentials.saved', (token) => accessTokens.set(token.jti, token));
 provider.on('registration_delete.success', () => { stats.deregistrations += 1; });
-for (const event of ['authorization_code.saved', 'registration_access_token.saved']) {
+for (const event of ['authorization_code.saved', 'device_code.saved', 'registration_access_token.saved']) {
   provider.on(event, (secret) => issued.add(secret.jti));
 }
 
@@ -160,4 +191,4 @@ server.on('request', control(provider.callback(), {
     return { revoked: grants.size };
   },
 }));
-ready({ kind: 'issuer', issuer, control: `${issuer}/__ctl/`, access_ttl: accessTtl, rotate, at_format: accessFormat });
+ready({ kind: 'issuer', issuer, control: `${issuer}/__ctl/`, access_ttl: accessTtl, rotate, at_format: accessFormat, dpop });

@@ -3,7 +3,8 @@
 // at once; AT_FORMAT=jwt verifies signatures instead.
 import { createHash, randomUUID } from 'node:crypto';
 import express from 'express';
-import { createRemoteJWKSet, jwtVerify } from 'jose';
+import { createRemoteJWKSet, decodeJwt, jwtVerify } from 'jose';
+import * as oauth from 'oauth4webapi';
 import { z } from 'zod';
 import { InvalidTokenError } from '@modelcontextprotocol/sdk/server/auth/errors.js';
 import { requireBearerAuth } from '@modelcontextprotocol/sdk/server/auth/middleware/bearerAuth.js';
@@ -15,6 +16,8 @@ import { control, flag, ready, serve, word } from './peer.mjs';
 const issuer = process.argv[2];
 const accessFormat = word('AT_FORMAT', ['opaque', 'jwt']);
 const stateless = flag('STATELESS');
+const dpop = flag('DPOP'); // only tokens that are bound to a key, and proven so; with AT_FORMAT=jwt
+const dpopNonce = flag('DPOP_NONCE');
 
 const server = await serve();
 const resource = `${server.origin}/mcp`;
@@ -25,7 +28,12 @@ const stats = {
   posts: 0, tool_calls: 0, unauthorized: 0, forbidden: 0, discovery: 0,
   tokens: {}, // requests by access token (a digest of it)
   echoed: {}, // echo calls by text: which of several processes got through
+  proofs: 0, // requests with a token that was proven
+  bearers: 0, // requests that carried a bearer token although only proven ones are taken
+  use_nonce: 0, // requests that were told to use a nonce
 };
+const proven = new Set(); // the jti of every proof taken
+const nonces = new Set();
 let rejectNext = 0;
 
 const keys = createRemoteJWKSet(new URL(issuerMetadata.jwks_uri));
@@ -56,8 +64,42 @@ function authorize(request, response, next) {
     response.set('WWW-Authenticate', `Bearer error="invalid_token", resource_metadata="${metadataUrl}"`);
     return response.status(401).json({ error: 'invalid_token' });
   }
+  if (dpop) return prove(request, response, next);
   const admin = request.body?.method === 'tools/call' && request.body.params?.name === 'admin';
   return bearer(admin ? ['mcp:admin'] : [])(request, response, next);
+}
+
+/** RFC 9449 section 7, as oauth4webapi checks it; nonces and replays are counted here. */
+async function prove(request, response, next) {
+  const refuse = (status, error, more = {}) => {
+    response.set('WWW-Authenticate', `DPoP error="${error}", algs="ES256", resource_metadata="${metadataUrl}"`);
+    return response.set(more).status(status).json({ error });
+  };
+  if (/^bearer /i.test(request.headers.authorization ?? '')) stats.bearers += 1;
+  if (!request.headers.authorization) return refuse(401, 'invalid_token');
+  try {
+    const same = new Request(`${server.origin}${request.originalUrl}`, { method: request.method, headers: request.headers });
+    const claims = await oauth.validateJwtAccessToken(issuerMetadata, same, resource, { requireDPoP: true, [oauth.allowInsecureRequests]: true });
+    const proof = decodeJwt(request.headers.dpop);
+    if (dpopNonce && !nonces.delete(proof.nonce)) {
+      stats.use_nonce += 1;
+      nonces.add(randomUUID().replaceAll('-', ''));
+      return refuse(401, 'use_dpop_nonce', { 'DPoP-Nonce': [...nonces].at(-1) });
+    }
+    if (proven.has(proof.jti)) return refuse(401, 'invalid_dpop_proof');
+    proven.add(proof.jti);
+    stats.proofs += 1;
+    const scopes = claims.scope?.split(' ') ?? [];
+    request.auth = { token: request.headers.authorization.split(' ')[1], clientId: claims.client_id, scopes, expiresAt: claims.exp, extra: { sub: claims.sub } };
+  } catch (error) {
+    return refuse(401, /DPoP/.test(error.message) ? 'invalid_dpop_proof' : 'invalid_token');
+  }
+  if (dpopNonce) {
+    const nonce = randomUUID().replaceAll('-', '');
+    nonces.add(nonce);
+    response.set('DPoP-Nonce', nonce); // each is good for one request, and each answer brings the next
+  }
+  return next();
 }
 
 function count(request, response, next) {
@@ -110,6 +152,7 @@ app.use(express.json({ limit: '1mb' }));
 app.use('/.well-known', (_request, _response, next) => { stats.discovery += 1; next(); });
 app.get('/.well-known/oauth-protected-resource/mcp', (_request, response) => response.json({
   resource, authorization_servers: [issuer], scopes_supported: ['mcp:tools'], bearer_methods_supported: ['header'],
+  ...(dpop && { dpop_bound_access_tokens_required: true, dpop_signing_alg_values_supported: ['ES256'] }),
 }));
 app.all('/mcp', count, authorize, async (request, response) => {
   if (request.method === 'POST') stats.posts += 1;

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod ids;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;

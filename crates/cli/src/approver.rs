@@ -279,7 +279,10 @@ mod tests {
             ..Way::default()
         };
         for machine in [DESKTOP, ssh, CI] {
-            assert_eq!(another_device(&asked, Some(&command), machine), Device::Only);
+            assert_eq!(
+                another_device(&asked, Some(&command), machine),
+                Device::Only
+            );
             assert_eq!(offer(&asked, Some(&command), machine), person(None, false));
         }
     }

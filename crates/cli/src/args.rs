@@ -1,13 +1,17 @@
 //! What can be typed: commands, flags, and the small values that flags take.
 
+mod by_hand;
 mod grant;
+mod issuer;
 
 use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use url::Url;
 
+pub(crate) use by_hand::{ByHand, Quirk};
 pub(crate) use grant::{GrantFlags, Reference};
+pub(crate) use issuer::IssuerFlags;
 
 /// Log in once, stay connected: keeps the OAuth sessions of MCP clients alive.
 #[derive(Debug, Parser)]
@@ -51,7 +55,7 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Log in to servers, with a browser, a pasted redirect, or a code for another device
-    Login(Login),
+    Login(Box<Login>),
     /// List the logins
     List,
     /// Show where the logins stand, at a glance
@@ -86,7 +90,7 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Login {
     /// Names or URLs of servers
-    #[arg(required_unless_present = "all", value_name = "TARGET")]
+    #[arg(required_unless_present_any = ["all", "print_client_metadata"], value_name = "TARGET")]
     pub(crate) targets: Vec<String>,
     /// Every login that needs a person
     #[arg(long, conflicts_with = "targets")]
@@ -122,6 +126,10 @@ pub(crate) struct Login {
     pub(crate) way: Way,
     #[command(flatten)]
     pub(crate) grant: GrantFlags,
+    #[command(flatten)]
+    pub(crate) by_hand: ByHand,
+    #[command(flatten)]
+    pub(crate) issuers: IssuerFlags,
 }
 
 /// How the person is reached; each flag only narrows what is tried.
@@ -216,7 +224,12 @@ pub(crate) struct Token {
     #[arg(long = "for", id = "for_url", value_name = "URL")]
     pub(crate) for_url: Option<Url>,
     /// The method of that request
-    #[arg(long, value_name = "METHOD", default_value = "POST", requires = "for_url")]
+    #[arg(
+        long,
+        value_name = "METHOD",
+        default_value = "POST",
+        requires = "for_url"
+    )]
     pub(crate) method: http::Method,
 }
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use pilotlight_core::{Error, error::LoginCause, resource::clean};
+use pilotlight_core::{
+    Error, error::LoginCause, flow::discover::WHICH_ISSUER, issuer::IssuerException,
+    resource::clean,
+};
 use serde_json::{Value, json};
 use url::Url;
 
@@ -90,8 +93,21 @@ impl Failure {
 
     /// The same as the error, about a certain server: the hint names it.
     pub(crate) fn of(error: &Error, target: &Target) -> Self {
+        let signs = target.server.as_ref();
+        let signs = signs.is_some_and(|server| server.grant.client_key.is_some());
+        let hint = match error {
+            Error::DeniedByIssuer { error } if error == "invalid_client" && signs => {
+                Some(CLOCK.to_owned())
+            }
+            Error::ConfigProofNeeded => Some(format!(
+                "pilotlight token {} --format headers --for {}",
+                quoted(&target.typed()),
+                quoted(target.key.url.as_str())
+            )),
+            error => hint(error, Some(&target.typed())),
+        };
         Told {
-            hint: hint(error, Some(&target.typed())),
+            hint,
             ..Told::from(error)
         }
         .into()
@@ -103,6 +119,21 @@ impl Failure {
             hint: hint(error, Some(&target.typed())),
             ..Told::from(error)
         };
+        if matches!(error, Error::ConfigValue { what, .. } if what == WHICH_ISSUER) {
+            let typed = quoted(&target.typed());
+            told.hint = Some(format!("pilotlight login {typed} --issuer ISSUER"));
+        }
+        if let Error::LoginRequired {
+            cause: LoginCause::IssuerChanged { issuer, .. },
+        } = error
+        {
+            // It was the client that was in the way: it belongs to the issuer before.
+            told.hint = Some(format!(
+                "pilotlight login {} --client-id ID --issuer {}, with a client that was made there",
+                quoted(&target.typed()),
+                quoted(issuer)
+            ));
+        }
         if let Error::LoginRequired {
             cause: LoginCause::Never,
         } = error
@@ -188,6 +219,18 @@ fn hint(error: &Error, typed: Option<&str>) -> Option<String> {
                 .collect();
             login(&scopes)
         }
+        Error::LoginRequired {
+            cause: LoginCause::StaticTokenRefused,
+        } => login(" --with-token"),
+        Error::MetadataMismatch { published, got, .. } => {
+            let accepted = IssuerException::parse(&format!("{published}={got}")).ok()?;
+            let accepted = format!(
+                "{}={}",
+                accepted.published.as_str(),
+                accepted.metadata.as_str()
+            );
+            login(&format!(" --accept-issuer {}", quoted(&accepted)))
+        }
         Error::LoginRequired { .. }
         | Error::DeniedByHuman
         | Error::DeniedByIssuer { .. }
@@ -233,6 +276,9 @@ fn hint(error: &Error, typed: Option<&str>) -> Option<String> {
         _ => return None,
     })
 }
+
+/// What a client with a key can look at first.
+const CLOCK: &str = "date -u   (an issuer refuses a signature whose time is more than a minute off; else it does not know the key)";
 
 fn looks_like_a_host(text: &str) -> bool {
     let host = text.split('/').next().unwrap_or_default();

@@ -390,6 +390,8 @@ mod tests {
             client_secret: None,
             client_metadata_url: None,
             callback_port: None,
+            issuer: None,
+            accept_issuer: None,
             grant: crate::config::Grant::default(),
         };
         let servers = [server];

@@ -217,7 +217,7 @@ impl Cell {
                 }
                 Freshness::Due { .. } | Freshness::Expired { .. } => Mono(0),
             };
-            Slot::of(credential, quiet_until, before.as_deref())
+            Slot::of(credential, quiet_until, before.as_deref()).ok()
         });
         self.slot.set(slot);
     }

@@ -7,7 +7,7 @@ use pilotlight_core::{
     credential::{Account, Binding},
     flow::{Device, Redirect},
     freshness::Policy,
-    issuer::Issuer,
+    issuer::{Issuer, IssuerException},
     quirks::Quirk,
     registration::Client,
     resource::Resource,
@@ -55,8 +55,7 @@ pub struct LoginRequest {
     pub scopes: Option<Scopes>,
     /// A client that was registered by hand at the issuer.
     pub client: Option<Client>,
-    /// A grant that needs no person. Without one, a client with a secret or a key logs in by a browser where the issuer lets
-    /// anybody do that, and else by its own authentication alone (RFC 6749 section 4.4).
+    /// A grant that needs no person. One that shows a secret, or an identity, needs [`LoginRequest::issuer`] beside it.
     pub unattended: Option<Unattended>,
     /// The URL of a hosted client ID metadata document.
     pub client_metadata_url: Option<Url>,
@@ -65,6 +64,21 @@ pub struct LoginRequest {
     /// Whether `resource` is left out of every request to the issuer of this login, or no longer; `None`: as it was. The tokens are
     /// then not limited to the server, and the person is told so. Never for a login without a person.
     pub without_resource: Option<bool>,
+    /// The issuer to log in at, where the server names several, or where a client was made at this one; `None`: that of the
+    /// login there is, else the first that there is a way to become a client of.
+    pub issuer: Option<Issuer>,
+    /// Whether a secret, or an identity, may go to whichever issuer the server names, and a client with a secret or a key may log
+    /// in as itself where that issuer lets nobody log in by a browser (default: no; [`LoginRequest::issuer`] says where).
+    ///
+    /// Whoever runs the server, or can speak for it, can then name an issuer of their own and be sent the secret, with nobody
+    /// to see it. For tests, and where server and client are one's own.
+    pub trusts_server: bool,
+    /// An issuer to accept although its metadata names another: kept with the server's name, for this login and all that
+    /// follow. One whose halves are equal takes it back; `None`: as it was.
+    pub exception: Option<IssuerException>,
+    /// Whether the tokens are to be bearer tokens although the issuer would bind them to a key (DPoP): such a one can be handed
+    /// to a program as a header, and whoever gets hold of it can use it (default: no).
+    pub bearer: bool,
     /// Where the redirect arrives.
     pub redirect: Redirect,
     /// Whether the person logs in on another device, with a code (RFC 8628). Its [`Human`](crate::human::Human) has to be able to
@@ -90,6 +104,10 @@ impl LoginRequest {
             client_metadata_url: None,
             client_key: None,
             without_resource: None,
+            issuer: None,
+            trusts_server: false,
+            exception: None,
+            bearer: false,
             redirect: Redirect::default(),
             device: Device::default(),
             timeout: Duration::from_secs(600),
@@ -97,9 +115,19 @@ impl LoginRequest {
         }
     }
 
+    /// Whether a login at that issuer is what is asked for.
+    pub(crate) fn fits_issuer(&self, binding: &Binding, issuer: &Issuer) -> bool {
+        let chosen = self.issuer.as_ref().is_none_or(|chosen| chosen == issuer);
+        let accepted = self.exception.as_ref().is_none_or(|exception| {
+            binding.exception.as_ref() == Some(exception).filter(|one| !one.is_none())
+        });
+        chosen && accepted
+    }
+
     /// Whether it may end well although nobody can be asked.
     pub(crate) fn may_need_nobody(&self) -> bool {
-        self.unattended.is_some() || self.client.as_ref().is_some_and(Client::is_confidential)
+        let confidential = self.client.as_ref().is_some_and(Client::is_confidential);
+        self.unattended.is_some() || (self.trusts_server && confidential)
     }
 }
 
@@ -115,6 +143,8 @@ pub struct LoggedIn {
     pub token_host: String,
     /// Whether the issuer lists `offline_access`: asking for it would have brought a refresh token.
     pub offline_access_offered: bool,
+    /// The issuer of the login before, where the server has changed it.
+    pub former_issuer: Option<Issuer>,
     /// What the login has taught about the issuer: what the next one does otherwise, and why.
     pub learned: Vec<Quirk>,
 }
@@ -155,6 +185,8 @@ pub enum Flag {
     Shared,
     /// Its newest version is not in the store yet.
     Degraded,
+    /// A person has accepted that the metadata of its issuer names another ([`Binding::exception`]).
+    IssuerException,
     /// It is a key that a person has brought: nothing renews it, and it is used until the server refuses it.
     Static,
     /// Its tokens are not limited to the server: a person has asked to leave `resource` out.

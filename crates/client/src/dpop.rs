@@ -12,6 +12,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use http::{HeaderMap, HeaderValue, Method, header::DATE};
@@ -20,6 +21,7 @@ use pilotlight_core::{
     dpop::{self, PROOF_FIELD, Proof, ProofKey, Refused},
     exchange::{Delivery, Exchange, Exchanged, Failure, Fault},
     time::Wall,
+    token::Verdict,
 };
 use url::{Origin, Url};
 
@@ -115,7 +117,7 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// What its clock shows.
-    fn time(&self, now: Wall) -> Wall {
+    pub(crate) fn time(&self, now: Wall) -> Wall {
         Wall(now.0.saturating_add_signed(self.ahead))
     }
 }
@@ -165,34 +167,48 @@ pub(crate) fn may_be_mended(refused: Refused, answer: &HeaderMap, before: i64, a
     }
 }
 
+/// What has less time left would only be given up: and then nobody knows whether it was delivered, though what came before it
+/// was refused.
+const SHORTEST_REPEAT: Duration = Duration::from_secs(1);
+
 /// Servers that look at the clock forgive so much and more.
 const FAR_OFF_MS: u64 = 5_000;
 
 impl Driver {
     /// Sends a request, with a proof where one is ordered. A proof that lacks the server's nonce, or has another time, is
-    /// made anew once: the server did nothing, so nothing was spent, and to the flow it is one request (T-32). Both fit
-    /// into the time that the exchange may take; where the second could only leave too late, it stays
-    /// ([`Exchange::not_after`]).
+    /// made anew once, and so is a client's assertion that has another time: the server did nothing, so nothing was spent,
+    /// and to the flow it is one request (T-32). Both fit into the time that the exchange may take; where the second could
+    /// only leave too late, it stays ([`Exchange::not_after`]).
     pub(crate) async fn send_proven(&self, mut exchange: Exchange) -> Exchanged {
-        let Some(key) = exchange.orders.proof.take() else {
+        let (key, signs) = (
+            exchange.orders.proof.take(),
+            exchange.orders.assertion.is_some(),
+        );
+        if key.is_none() && !signs {
             return self.send(exchange).await;
-        };
+        }
+        let key = key.as_ref();
         let at = exchange.url.origin();
         let (begun, within) = (tokio::time::Instant::now(), exchange.within);
         let peer = self.peers.of(Role::Issuer, &at);
-        let first = self.send(self.proven(&exchange, &key, &peer)?).await;
+        let first = self.send(self.proven(&exchange, key, &peer)?).await;
         let Ok(reply) = &first else { return first };
         let now = self.clock.now().wall;
         let told = self.peers.learn(Role::Issuer, &at, &reply.headers, now);
-        let mendable = Refused::by_issuer(reply.status, &reply.body)
+        let refused = Refused::by_issuer(reply.status, &reply.body).filter(|_| key.is_some());
+        // Who does not say so of an assertion may mean its time.
+        let by_time =
+            (signs && Verdict::of(&first) == Verdict::InvalidClient).then_some(Refused::Proof);
+        let mendable = refused
+            .or(by_time)
             .is_some_and(|refused| may_be_mended(refused, &reply.headers, peer.ahead, told.ahead));
         // Whoever sends it keeps the time: only there it is known when the body left.
         exchange.within = within.saturating_sub(begun.elapsed());
-        if !mendable || exchange.within.is_zero() {
+        if !mendable || exchange.within < SHORTEST_REPEAT {
             return first;
         }
         tracing::debug!(host = exchange.host(), "the proof is made anew");
-        let mut second = self.send(self.proven(&exchange, &key, &told)?).await;
+        let mut second = self.send(self.proven(&exchange, key, &told)?).await;
         match &mut second {
             Ok(reply) => {
                 let now = self.clock.now().wall;
@@ -207,13 +223,16 @@ impl Driver {
         second
     }
 
-    /// The request with its proof.
+    /// The request with its proof, if it is to have one.
     fn proven(
         &self,
         exchange: &Exchange,
-        key: &ProofKey,
+        key: Option<&ProofKey>,
         peer: &Peer,
     ) -> Result<Exchange, Failure> {
+        let Some(key) = key else {
+            return Ok(exchange.clone());
+        };
         let now = self.clock.now();
         let proof = Prover::new(key)
             .ok_or(Error::StoreCorrupt {

@@ -20,7 +20,10 @@ use pilotlight_core::{
     time::Mono,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 use url::Origin;
 
 use crate::{
@@ -28,7 +31,7 @@ use crate::{
     cell::lock,
     clock::Clock,
     crypto,
-    dpop::Peers,
+    dpop::{Peers, Role},
     http::Http,
     human::Human,
     secrets::{self, Secrets},
@@ -228,18 +231,41 @@ impl Driver {
     }
 
     /// Sends a request, with what it was ordered without: signed as it departs, so that each repeat has an assertion of its
-    /// own. What cannot be completed is not sent.
+    /// own, dated by the issuer's clock as far as that is known. What cannot be completed is not sent; the time that it takes
+    /// is part of the exchange's.
     pub(crate) async fn send(&self, mut exchange: Exchange) -> Exchanged {
-        let now = self.clock.now();
-        if let Err(error) = secrets::complete(&*self.secrets, &mut exchange, now.wall).await {
-            return Err(Failure {
-                delivery: Delivery::NotDelivered,
-                fault: Fault::Unsigned(Box::new(error)),
-                host: exchange.host(),
-                sent_at: now,
-            });
+        let orders = &exchange.orders;
+        if orders.secret.is_none() && orders.assertion.is_none() {
+            return self.http.send(exchange).await;
         }
-        self.http.send(exchange).await
+        let (now, within, begun) = (self.clock.now(), exchange.within, Instant::now());
+        let host = exchange.host();
+        let not_sent = |fault| {
+            let delivery = Delivery::NotDelivered;
+            Err(Failure {
+                delivery,
+                fault,
+                host,
+                sent_at: now,
+            })
+        };
+        let peer = self.peers.of(Role::Issuer, &exchange.url.origin());
+        let completed = secrets::complete(&*self.secrets, &mut exchange, peer.time(now.wall));
+        match tokio::time::timeout(within, completed).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return not_sent(Fault::Unsigned(Box::new(error))),
+            Err(_) => return not_sent(Fault::Deadline(within)),
+        }
+        exchange.within = within.saturating_sub(begun.elapsed());
+        let mut sent = self.http.send(exchange).await;
+        if let Err(Failure {
+            fault: Fault::Deadline(limit),
+            ..
+        }) = &mut sent
+        {
+            *limit = within;
+        }
+        sent
     }
 
     /// Shows the URL and waits for the redirect: at the listener, pasted by the person, or handed in by the program, whichever is

@@ -16,7 +16,7 @@ use pilotlight_core::{
     },
     freshness::Freshness,
     memory::{Want, tries_the_ended},
-    time::Now,
+    time::{Mono, Now},
 };
 
 use crate::{
@@ -112,7 +112,11 @@ impl Cell {
             }
             Freshness::Expired { .. } => self.expired(credential.version, by).await?,
         }
-        self.slot.load().ok_or(Error::login(LoginCause::Never))
+        match self.slot.load() {
+            Some(slot) => Ok(slot),
+            // There is a login, and what its token needs cannot be read.
+            None => Slot::of(&self.credential()?, Mono(0), None).map(Arc::new),
+        }
     }
 
     /// Due: the caller goes on with the token there is, and a refresh starts in the background. A one-shot process starts
@@ -271,6 +275,15 @@ impl Cell {
         (flight, true)
     }
 
+    /// What a login, or a step-up, has shown in vain since the last that ended well (EXT-41).
+    async fn refused_at_login(&self) -> Option<[u8; 32]> {
+        let store = &self.inner.store;
+        let id = store.binding_id(&self.binding().key);
+        // A store that does not answer holds up no renewal: what it would tell is shown once more at worst.
+        let outcome = tokio::time::timeout(QUICK_LOOK, store.login_outcome(id)).await;
+        outcome.ok()?.ok()??.refused
+    }
+
     pub(crate) async fn refresh(self: &Arc<Self>, want: Want) -> Result<Gain, Error> {
         let driver = self.inner.driver(self.http()?);
         let credential = self.credential()?;
@@ -287,7 +300,10 @@ impl Cell {
         };
         let generation = task.held.map_or(0, |version| version.generation.0);
         let outcome = match credential.renewal() {
-            Renewal::Grant(_) => Box::pin(driver.run_with(Unattended::new(task), &mut held)).await,
+            Renewal::Grant(_) => {
+                let flow = Unattended::new(task).after_login(self.refused_at_login().await);
+                Box::pin(driver.run_with(flow, &mut held)).await
+            }
             _ => Box::pin(driver.run_with(Refresh::new(task), &mut held)).await,
         };
         let result = {

@@ -294,6 +294,7 @@ impl HttpClient {
 impl Http for HttpClient {
     async fn send(&self, exchange: Exchange) -> Exchanged {
         let (leg, host, within) = (exchange.leg, exchange.host(), exchange.within);
+        let has_body = !exchange.body.is_empty();
         let (begun, departure) = (self.clock.now(), Departure::default());
         // Boxed: the future of a whole exchange is large, and is held by every flow.
         let answer =
@@ -302,6 +303,10 @@ impl Http for HttpClient {
             Ok(Ok(reply)) => return Ok(reply),
             _ if departure.is_too_late() => Ended::before(Fault::TooLate),
             Ok(Err(ended)) => ended,
+            // All that matters is in the body, and nobody has asked for it.
+            Err(_) if has_body && departure.at().is_none() => {
+                Ended::before(Fault::Deadline(within))
+            }
             Err(_) => Ended::after(Fault::Deadline(within)),
         };
         let sent_at = departure.at().unwrap_or(begun);

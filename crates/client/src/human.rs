@@ -16,6 +16,7 @@ use pilotlight_core::{
     Error,
     error::LoginCause,
     flow::{CodePrompt, Prompt},
+    issuer::Issuer,
     resource::clean,
 };
 use tokio::sync::{Mutex, mpsc};
@@ -84,6 +85,13 @@ pub struct Terminal {
     lines: Option<Mutex<mpsc::Receiver<String>>>,
 }
 
+/// What somebody must know before they approve at another issuer than before.
+fn moved(former: &Issuer, issuer: &Issuer) -> String {
+    format!(
+        "\nThe server has changed its authorization server: from {former} to {issuer}. Approve only if you expected that."
+    )
+}
+
 impl Terminal {
     /// Shows URLs by `say`, which is given whole paragraphs without a final line break.
     #[must_use]
@@ -123,12 +131,25 @@ impl Terminal {
             prompt.url,
             clean(&prompt.token_host)
         );
+        if let Some(former) = &prompt.former_issuer {
+            let _ = write!(text, "{}", moved(former, &prompt.issuer));
+        }
         let scopes: Vec<&str> = prompt.scopes.iter().collect();
         if !scopes.is_empty() {
             let _ = write!(
                 text,
                 " Permissions asked for: {}.",
                 clean(&scopes.join(" "))
+            );
+        }
+        if prompt.without_resource {
+            let _ = write!(
+                text,
+                "\nWARNING: as you asked, {} is not told that the tokens are for {} alone: whatever they are good for, {} can \
+                 use them for.",
+                clean(&prompt.token_host),
+                clean(&prompt.resource),
+                clean(&prompt.resource)
             );
         }
         if self.lines.is_some() {

@@ -85,6 +85,7 @@ impl Sessions {
             adopted: false,
             token_host,
             offline_access_offered: done.offline_access_offered,
+            former_issuer: done.former_issuer,
             learned: done.learned,
         })
     }
@@ -159,6 +160,10 @@ impl Sessions {
         if !while_waiting && outcome.at.until(now) > JUST_NOW {
             return Ok(None);
         }
+        if outcome.looked.is_some_and(|looked| looked.named.is_some()) {
+            // The server has changed its issuer since: that login is over, however young it is.
+            return Ok(None);
+        }
         let Some(binding) = store.binding(key).await? else {
             return Ok(None);
         };
@@ -181,9 +186,11 @@ impl Sessions {
                 .as_ref()
                 .is_none_or(|client| client.id == credential.client.id)
             && (request.unattended.is_none() || request.unattended == credential.unattended)
+            && request.fits_issuer(&binding, &credential.key.issuer)
             && request.without_resource.is_none_or(|without| {
                 without == (binding.without_resource_at.as_ref() == Some(&credential.key.issuer))
             })
+            && !(request.bearer && credential.proof_key.is_some())
             && !credential.is_static();
         let status = self.inner.status(&binding).await?;
         if !covered || is_refused(credential.version) || status.state.error().is_some() {
@@ -200,6 +207,7 @@ impl Sessions {
             adopted: true,
             token_host,
             offline_access_offered: false,
+            former_issuer: None,
             learned: Vec::new(),
         }))
     }
@@ -223,6 +231,9 @@ impl Sessions {
         if let Some(mut binding) = others.iter().find(|other| other.key == *key).cloned() {
             if let Some(name) = &request.name {
                 binding.name.clone_from(name);
+            }
+            if let Some(exception) = &request.exception {
+                binding.exception = Some(exception.clone()).filter(|one| !one.is_none());
             }
             if let Some(held) = &binding.credential
                 && let Some(record) = store.read(held).await?
@@ -248,7 +259,7 @@ impl Sessions {
             name,
             credential: None,
             created_at: self.inner.clock.now().wall,
-            exception: None,
+            exception: request.exception.clone().filter(|one| !one.is_none()),
             without_resource_at: None,
         })
     }

@@ -22,6 +22,7 @@ use pilotlight_core::{
 };
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 
+pub use crate::sign::public_key;
 pub use pilotlight_core::reference::SecretRef;
 pub use zeroize::Zeroizing;
 
@@ -222,7 +223,7 @@ fn unfit(reference: &SecretRef, why: &str) -> Error {
     }
 }
 
-fn contains(text: &[u8], word: &[u8]) -> bool {
+pub(crate) fn contains(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).any(|window| window == word)
 }
 

@@ -138,7 +138,7 @@ impl Session {
         if let Some(header) = self.ready() {
             return Ok(header);
         }
-        let slot = Box::pin(self.cell.usable(self.cell.deadline())).await?;
+        let slot = self.usable().await?;
         match slot.proof {
             Some(_) => Err(Error::ConfigProofNeeded),
             None => Ok(slot.header.clone()),
@@ -160,6 +160,15 @@ impl Session {
         self.slot().await.map(drop)
     }
 
+    /// The slow path, and why a login that has ended did.
+    async fn usable(&self) -> Result<Arc<Slot>, Error> {
+        let by = self.cell.deadline();
+        match Box::pin(self.cell.usable(by)).await {
+            Ok(slot) => Ok(slot),
+            Err(error) => Err(self.cell.explained(error, None, by).await),
+        }
+    }
+
     /// What to put on a request; `None` where it goes out bare.
     async fn slot(&self) -> Result<Option<Arc<Slot>>, Error> {
         if let Some(slot) = self.cell.slot.load()
@@ -167,7 +176,7 @@ impl Session {
         {
             return Ok(Some(slot));
         }
-        match Box::pin(self.cell.usable(self.cell.deadline())).await {
+        match self.usable().await {
             Ok(slot) => Ok(Some(slot)),
             Err(error) if self.bare && is_never(&error) => Ok(None),
             Err(error) => Err(error),
@@ -244,9 +253,18 @@ impl Session {
             return next;
         }
         match status {
-            StatusCode::UNAUTHORIZED if sent.retried => Next::Stop(Error::DeniedByResource),
             StatusCode::UNAUTHORIZED => {
-                let next = Box::pin(self.cell.refused(sent.version, self.cell.deadline())).await;
+                let by = self.cell.deadline();
+                let next = match sent.retried {
+                    true => Next::Stop(Error::DeniedByResource),
+                    false => Box::pin(self.cell.refused(sent.version, by)).await,
+                };
+                let next = match next {
+                    Next::Stop(error) => {
+                        Next::Stop(self.cell.explained(error, Some(headers), by).await)
+                    }
+                    next => next,
+                };
                 if matches!(next, Next::Stop(Error::LoginRequired { .. })) {
                     self.cell.unanswered(sent.version, headers);
                 }
@@ -297,7 +315,7 @@ impl Session {
                 .await;
             match gained {
                 Ok(_) => {}
-                Err(error) if ended => return Err(error),
+                Err(error) if ended => return Err(self.cell.explained(error, None, by).await),
                 Err(error) => warning = Some(error),
             }
         }
@@ -327,16 +345,14 @@ impl Session {
         );
         let mut refreshed = false;
         if force || !fresh {
-            let gain = self
-                .cell
-                .join(
-                    Want {
-                        asked: force,
-                        refused: None,
-                    },
-                    by,
-                )
-                .await?;
+            let want = Want {
+                asked: force,
+                refused: None,
+            };
+            let gain = match self.cell.join(want, by).await {
+                Ok(gain) => gain,
+                Err(error) => return Err(self.cell.explained(error, None, by).await),
+            };
             refreshed = matches!(gain, Gain::Refreshed | Gain::Adopted);
         }
         Ok(RefreshReport {

@@ -545,6 +545,7 @@ impl Inner {
         };
         let state = State::of(&record, grace, now, policy);
         let credential = record.credential.as_ref();
+        let state = self.told_more(state, binding, credential).await?;
         let in_wall = |after: Duration, received: Now| -> Option<Wall> {
             let age = now.since(&received)?;
             Some(if after >= age {
@@ -561,10 +562,17 @@ impl Inner {
         let without_resource = binding.without_resource_at.as_ref();
         let flags = [
             (record.spooled.is_some(), Flag::Degraded),
+            (binding.exception.is_some(), Flag::IssuerException),
             (credential.is_some_and(Credential::is_static), Flag::Static),
-            (issuer.is_some() && without_resource == issuer, Flag::NoResource),
+            (
+                issuer.is_some() && without_resource == issuer,
+                Flag::NoResource,
+            ),
         ];
-        let flags = flags.into_iter().filter_map(|(holds, flag)| holds.then_some(flag)).collect();
+        let flags = flags
+            .into_iter()
+            .filter_map(|(holds, flag)| holds.then_some(flag))
+            .collect();
         let times = credential.and_then(|c| Some((c, c.received_at?, c.lifetime?.span())));
         Ok(Status {
             binding: binding.clone(),

@@ -1,5 +1,7 @@
 //! Keys and the signatures made with them: client assertions (RFC 7523) and proofs of possession (RFC 9449).
 
+mod public;
+
 use std::fmt;
 
 use pilotlight_core::{
@@ -15,6 +17,10 @@ use ring::{
 };
 use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
 use zeroize::Zeroizing;
+
+pub use public::public_key;
+
+use crate::secrets::contains;
 
 /// A private key, ready to sign in the one way that suits it.
 pub(crate) enum SigningKey {
@@ -139,10 +145,6 @@ pub(crate) fn new_p256() -> Result<Zeroizing<Vec<u8>>, Error> {
         .map_err(|_| Error::Bug {
             what: "sign: no key was drawn",
         })
-}
-
-fn contains(text: &[u8], word: &[u8]) -> bool {
-    text.windows(word.len()).any(|window| window == word)
 }
 
 #[cfg(test)]

@@ -60,20 +60,30 @@ impl Proving {
 }
 
 impl Slot {
-    /// Builds the header of a credential's access token; `None` for one that cannot be in a header, which
-    /// [`AccessToken`](pilotlight_core::secret::AccessToken) rules out, and for a key that is none. What `before` has read
-    /// of the same version's key is kept.
+    /// Builds the header of a credential's access token. What `before` has read of the same version's key is kept.
+    ///
+    /// # Errors
+    /// `store.corrupt` where the key that the token is bound to is not there, or is none: somebody is logged in all the same.
     pub(crate) fn of(
         credential: &Credential,
         quiet_until: Mono,
         before: Option<&Self>,
-    ) -> Option<Self> {
+    ) -> Result<Self, Error> {
+        let corrupt = || Error::StoreCorrupt {
+            what: "the key of a login".into(),
+        };
         let (scheme, key) = match credential.token_type {
-            TokenType::Dpop => (dpop::SCHEME, Some(credential.proof_key.as_ref()?)),
+            TokenType::Dpop => {
+                let key = credential.proof_key.as_ref();
+                (dpop::SCHEME, Some(key.ok_or_else(corrupt)?))
+            }
             _ => ("Bearer", None),
         };
         let token = credential.access_token.expose();
-        let mut header = HeaderValue::try_from(format!("{scheme} {token}")).ok()?;
+        let mut header =
+            HeaderValue::try_from(format!("{scheme} {token}")).map_err(|_| Error::Bug {
+                what: "slot: a token that no header can hold",
+            })?;
         header.set_sensitive(true);
         let slot = Self {
             header,
@@ -81,14 +91,14 @@ impl Slot {
             quiet_until,
             proof: None,
         };
-        let Some(key) = key else { return Some(slot) };
+        let Some(key) = key else { return Ok(slot) };
         let before = before.filter(|slot| slot.version == credential.version);
         let known = before.and_then(|slot| slot.proof.as_ref());
         let prover = match known {
             Some(known) => known.prover.clone(),
-            None => Arc::new(Prover::new(key)?),
+            None => Arc::new(Prover::new(key).ok_or_else(corrupt)?),
         };
-        Some(Self {
+        Ok(Self {
             quiet_until: Mono(0),
             proof: Some(Proving {
                 prover,

@@ -204,6 +204,8 @@ impl Cell {
             request.timeout = last.timeout;
         }
         request.scopes = Some(credential.scopes_requested.union(wanted));
+        // What was made without a key goes on so: a program may have the token as a header.
+        request.bearer = credential.proof_key.is_none();
         request.step_up = true;
         request
     }

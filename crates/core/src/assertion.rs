@@ -16,6 +16,7 @@ use crate::{
 
 /// The private key of a client, as far as a login knows it: where it lies, and how it signs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ClientKey {
     /// Where it is read from, at each use.
     pub reference: SecretRef,
@@ -25,6 +26,18 @@ pub struct ClientKey {
     /// The `kid` by which the issuer finds the public half (RFC 7515 section 4.1.4).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_id: Option<String>,
+}
+
+impl ClientKey {
+    /// The key that lies there and signs in the way that suits it.
+    #[must_use]
+    pub fn new(reference: SecretRef) -> Self {
+        Self {
+            reference,
+            algorithm: None,
+            key_id: None,
+        }
+    }
 }
 
 /// Writes the assertion by which a client authenticates (RFC 7523 section 3): good for a minute, for one use, and for this

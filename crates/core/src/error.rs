@@ -116,9 +116,11 @@ pub enum Error {
     /// The redirect carried no `state`, or another one.
     #[error("the redirect does not belong to this login (state differs)")]
     StateMismatch,
-    /// A proof of possession was refused, and so was another (RFC 9449 sections 5 and 7.1).
+    /// A proof of possession was refused: the first, where nothing could be done otherwise, else a second as well (RFC 9449
+    /// sections 5 and 7.1).
     #[error(
-        "proofs of possession (DPoP) are refused again and again; a wrong clock is the usual cause"
+        "the proof of possession (DPoP) is refused: the clock may be wrong, or a proxy may show the server another URL than the \
+         one that it was made for"
     )]
     ProofRefused,
     /// The protected resource metadata speaks for another server (RFC 9728 section 3.3).
@@ -157,8 +159,8 @@ pub enum Error {
     NoPkceS256,
     /// The server takes only tokens that are bound to a key, and its issuer binds none (RFC 9728 section 2, RFC 9449).
     #[error(
-        "the server takes only tokens that are bound to a key (DPoP), and its authorization server does not bind them with \
-         ES256"
+        "the server takes only tokens that are bound to a key (DPoP), and this login has none: its authorization server does \
+         not bind them with ES256, or bearer tokens were asked for"
     )]
     NoDpop,
     /// The authorization server offers no login on another device (RFC 8628).
@@ -584,8 +586,9 @@ impl LoginCause {
     }
 }
 
-/// What a refresh can pause for: whoever asks meanwhile is told the same code.
-const PAUSED_FOR: [&str; 10] = [
+/// What a refresh can pause for, which is whatever an exchange or a reading can end with: whoever asks meanwhile is told the
+/// same code.
+const PAUSED_FOR: [&str; 14] = [
     "unavailable.network",
     "unavailable.timeout",
     "unavailable.rate_limited",
@@ -594,13 +597,21 @@ const PAUSED_FOR: [&str; 10] = [
     "denied.by_issuer",
     "peer.proof_refused",
     "peer.metadata_invalid",
+    "peer.address_forbidden",
     "config.assertion",
     "config.value",
+    "config.runtime",
+    "store.corrupt",
+    "bug.unreachable",
 ];
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        exchange::{Delivery, Failure, Fault},
+        time::Now,
+    };
 
     /// The category decides the exit code, and the code's first word is the category.
     #[test]
@@ -634,6 +645,40 @@ mod tests {
         };
         for code in PAUSED_FOR {
             assert_eq!(paused(code).code(), code);
+        }
+        let network = NetworkFault::Connect;
+        let endings = [
+            Fault::Network(network),
+            Fault::Deadline(Duration::from_secs(60)),
+            Fault::TooLate,
+            Fault::Forbidden {
+                address: "10.0.0.1".into(),
+                field: "token_endpoint".into(),
+            },
+        ];
+        let unsigned = [
+            Error::ConfigRuntime,
+            Error::StoreCorrupt { what: "key".into() },
+            Error::Bug { what: "x" },
+            Error::ConfigValue {
+                what: "x".into(),
+                why: "y".into(),
+            },
+        ];
+        let unsigned = unsigned.map(|error| Fault::Unsigned(Box::new(error)));
+        for fault in endings.into_iter().chain(unsigned) {
+            let failure = Failure {
+                delivery: Delivery::NotDelivered,
+                fault,
+                host: "as.example".into(),
+                sent_at: Now::default(),
+            };
+            let error = failure.error();
+            assert_eq!(
+                paused(error.code()).exit_code(),
+                error.exit_code(),
+                "{error}"
+            );
         }
         assert_eq!(paused("config.value").action(), Action::FixOwnSide);
         assert_eq!(paused("x").code(), "unavailable.server_error");

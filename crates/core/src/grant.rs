@@ -19,7 +19,8 @@ use crate::{
     registration::{Client, ClientAuthentication},
     scope::Scopes,
     secret::{
-        AuthorizationCode, ClientSecret, CodeVerifier, DeviceCode, RefreshToken, StateParameter,
+        Assertion, AuthorizationCode, ClientSecret, CodeVerifier, DeviceCode, RefreshToken,
+        StateParameter,
     },
 };
 
@@ -56,14 +57,14 @@ pub enum Grant<'a> {
     /// An assertion that somebody else has signed (RFC 7523 section 2.1).
     JwtBearer {
         /// The assertion.
-        assertion: &'a str,
+        assertion: &'a Assertion,
         /// The scopes to ask for.
         scope: Option<&'a Scopes>,
     },
     /// A person's identity, exchanged at an identity provider for an assertion that another issuer takes (RFC 8693).
     TokenExchange {
         /// What shows who the person is.
-        subject: &'a str,
+        subject: &'a Assertion,
         /// Its type (RFC 8693 section 3).
         subject_type: &'a str,
         /// The issuer that is to take the assertion.
@@ -148,14 +149,14 @@ pub fn token_request(
         Grant::Refresh { token, .. } => pairs.push(("refresh_token", token.expose())),
         Grant::Device { code } => pairs.push(("device_code", code.expose())),
         Grant::ClientCredentials { .. } => {}
-        Grant::JwtBearer { assertion, .. } => pairs.push(("assertion", assertion)),
+        Grant::JwtBearer { assertion, .. } => pairs.push(("assertion", assertion.expose())),
         Grant::TokenExchange {
             subject,
             subject_type,
             audience,
             ..
         } => pairs.extend([
-            ("subject_token", *subject),
+            ("subject_token", subject.expose()),
             ("subject_token_type", subject_type),
             ("requested_token_type", ID_JAG),
             ("audience", audience.as_str()),

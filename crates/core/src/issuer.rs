@@ -105,10 +105,13 @@ impl IssuerException {
             what: "the issuer to accept".into(),
             why: why.into(),
         };
-        let halves = text.split_once('=').filter(|(_, right)| !right.contains('='));
+        let halves = text
+            .split_once('=')
+            .filter(|(_, right)| !right.contains('='));
         let (published, metadata) =
             halves.ok_or_else(|| bad("write PUBLISHED=METADATA, as the error has it"))?;
-        let issuer = |text: &str| Issuer::parse(text).map_err(|_| bad("both are issuers: https URLs"));
+        let issuer =
+            |text: &str| Issuer::parse(text).map_err(|_| bad("both are issuers: https URLs"));
         Ok(Self {
             published: issuer(published)?,
             metadata: issuer(metadata)?,

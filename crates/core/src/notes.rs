@@ -342,6 +342,27 @@ mod tests {
         assert_eq!(notes.confirmed(version(1, 5), later).unwrap().trial, None);
     }
 
+    /// DESIGN.md section 6: what is written about the grace takes nothing of the quirks back, whichever copy is the newer one.
+    #[test]
+    fn quirks_and_grace_are_joined_each_by_itself() {
+        let start = Wall::from_unix_seconds(1_000_000);
+        let later = start + Duration::from_secs(60);
+        let mut held = IssuerNotes::default().repeated_badly(Duration::from_secs(9), start);
+        held.quirks = held.quirks.with_scopes_at_refresh(true, start);
+        let mut told = IssuerNotes::default().repeated_badly(Duration::from_secs(5), later);
+        told.quirks = told.quirks.without_offline_access(start);
+        for joined in [held.joined(&told), told.joined(&held)] {
+            let below = ReuseGrace::Below {
+                span: Duration::from_secs(5),
+            };
+            assert_eq!(joined.reuse_grace, below);
+            let quirks = joined.quirks;
+            assert!(quirks.names_scopes(later) && quirks.omits_offline_access(later));
+            let healed = joined.healed(joined.seen_at, later);
+            assert_eq!(healed.quirks, quirks);
+        }
+    }
+
     /// DESIGN.md section 3, step 6: what was learned is kept with its evidence and forgotten after thirty days.
     #[test]
     fn a_grace_is_learned_widened_and_forgotten() {

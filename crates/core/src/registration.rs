@@ -168,6 +168,22 @@ impl Client {
         self.has_secret() || self.key.is_some()
     }
 
+    /// Whether it shows a secret, wherever that lies, which whoever sees it could use elsewhere; a key's signature is for one
+    /// reader only.
+    #[must_use]
+    pub fn shows_secret(&self) -> bool {
+        self.has_secret()
+    }
+
+    /// Whether what it authenticates with is read from elsewhere at each use, and may so be another the next time.
+    #[must_use]
+    pub fn shows_what_lies_elsewhere(&self) -> bool {
+        let stored = self.authentication.needs_secret() && self.secret.is_some();
+        self.authentication != ClientAuthentication::None
+            && !stored
+            && (self.secret_ref.is_some() || self.key.is_some())
+    }
+
     fn has_secret(&self) -> bool {
         self.secret.is_some() || self.secret_ref.is_some()
     }

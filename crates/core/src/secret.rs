@@ -91,6 +91,11 @@ secret!(
     DeviceCode
 );
 secret!(
+    /// What somebody else has signed for us: a workload's token, a person's identity, an assertion for an issuer (RFC 7523,
+    /// RFC 8693).
+    Assertion
+);
+secret!(
     /// The private key that proofs of possession are signed with (RFC 9449): PKCS#8 in base64.
     ProofSecret
 );

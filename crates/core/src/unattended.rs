@@ -7,11 +7,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use url::Url;
-use zeroize::Zeroizing;
 
 use crate::{
-    assertion::read_claims, error::Error, exchange::Reply, grant::ID_JAG, issuer::Issuer,
-    reference::SecretRef, registration::Client, time::Wall,
+    assertion::{Claims, read_claims},
+    error::Error,
+    exchange::Reply,
+    grant::ID_JAG,
+    issuer::Issuer,
+    reference::SecretRef,
+    registration::Client,
+    secret::Assertion,
+    time::Wall,
 };
 
 /// A grant without a person.
@@ -33,6 +39,7 @@ pub enum Unattended {
 
 /// An identity provider, and as whom it is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct IdentityProvider {
     /// Its issuer identifier.
     pub issuer: Issuer,
@@ -44,6 +51,20 @@ pub struct IdentityProvider {
     pub subject: SecretRef,
     /// What kind of token that is: [`ID_TOKEN`] or [`SAML2`].
     pub subject_type: String,
+}
+
+impl IdentityProvider {
+    /// A provider that exchanges tokens at this place, and the client and the ID token with which it is asked.
+    #[must_use]
+    pub fn new(issuer: Issuer, token_endpoint: Url, client: Client, subject: SecretRef) -> Self {
+        Self {
+            issuer,
+            token_endpoint,
+            client,
+            subject,
+            subject_type: ID_TOKEN.to_owned(),
+        }
+    }
 }
 
 /// An ID token of OpenID Connect, as a token type (RFC 8693 section 3).
@@ -99,7 +120,7 @@ pub fn check_workload(
     token: &str,
     reference: &SecretRef,
     issuer: &Issuer,
-    refused: Option<[u8; 32]>,
+    refused: &[[u8; 32]],
     now: Wall,
 ) -> Result<(), Error> {
     let unusable = |why: String| unusable(reference, why);
@@ -108,6 +129,7 @@ pub fn check_workload(
         .expires_at
         .ok_or_else(|| unusable("it has no exp, and so no end".into()))?;
     not_over(end, reference, now)?;
+    has_begun(&claims, reference, now)?;
     if !claims.audiences.iter().any(|aud| aud == issuer.as_str()) {
         return Err(unusable(format!(
             "its aud must be {issuer}, the authorization server's issuer, to the letter; it is {}",
@@ -128,7 +150,7 @@ pub fn check_workload(
 pub fn check_subject(
     token: &str,
     provider: &IdentityProvider,
-    refused: Option<[u8; 32]>,
+    refused: &[[u8; 32]],
     now: Wall,
 ) -> Result<(), Error> {
     let reference = &provider.subject;
@@ -138,6 +160,7 @@ pub fn check_subject(
         if let Some(end) = claims.expires_at {
             not_over(end, reference, now)?;
         }
+        has_begun(&claims, reference, now)?;
     }
     never_again(token, reference, refused)
 }
@@ -151,8 +174,18 @@ fn not_over(end: Wall, reference: &SecretRef, now: Wall) -> Result<(), Error> {
     Err(unusable(reference, why))
 }
 
-fn never_again(token: &str, reference: &SecretRef, refused: Option<[u8; 32]>) -> Result<(), Error> {
-    if refused == Some(digest(token)) {
+/// Whoever made a token may have a clock that is ahead. What is refused for that would never be shown again, so it waits.
+fn has_begun(claims: &Claims, reference: &SecretRef, now: Wall) -> Result<(), Error> {
+    let Some(begin) = claims.not_before.filter(|begin| *begin > now) else {
+        return Ok(());
+    };
+    let ahead = now.until(begin).as_millis().div_ceil(1000);
+    let why = format!("its nbf is {ahead} s ahead, if the clock of this machine is right");
+    Err(unusable(reference, why))
+}
+
+fn never_again(token: &str, reference: &SecretRef, refused: &[[u8; 32]]) -> Result<(), Error> {
+    if refused.contains(&digest(token)) {
         let why = "it was refused before; it is not shown again, and has to be replaced";
         return Err(unusable(reference, why.into()));
     }
@@ -167,11 +200,12 @@ fn unusable(reference: &SecretRef, why: String) -> Error {
 }
 
 /// Reads the answer to a token exchange (RFC 8693 section 2.2.1): an assertion for another issuer, and nothing else. What is
-/// called an access token there is none (EXT-21).
+/// called an access token there is none (EXT-21). One that is for somebody else is not passed on: whoever got it here could
+/// use it there.
 ///
 /// # Errors
 /// `peer.metadata_invalid`, naming the field.
-pub fn read_id_jag(reply: &Reply) -> Result<Zeroizing<String>, Error> {
+pub fn read_id_jag(reply: &Reply, issuer: &Issuer) -> Result<Assertion, Error> {
     let bad = |field, why| Error::MetadataInvalid {
         document: "token exchange answer",
         field,
@@ -193,10 +227,12 @@ pub fn read_id_jag(reply: &Reply) -> Result<Zeroizing<String>, Error> {
         ));
     }
     let assertion = text("access_token").unwrap_or_default();
-    if read_claims(assertion).is_none() {
-        return Err(bad("access_token", "it is no JWT"));
+    let claims = read_claims(assertion).ok_or(bad("access_token", "it is no JWT"))?;
+    if !claims.audiences.iter().any(|aud| aud == issuer.as_str()) {
+        let why = "its aud is not the authorization server's issuer: it is for another one";
+        return Err(bad("access_token", why));
     }
-    Ok(Zeroizing::new(assertion.to_owned()))
+    Assertion::new(assertion.to_owned()).map_err(|_| bad("access_token", "it is no JWT"))
 }
 
 /// A token that ends within so many seconds would end on its way.

@@ -38,8 +38,8 @@ mod token;
 
 pub use assertion::{Platform, PublicKey};
 pub use config::{
-    Approval, AuthorizationServerConfig, ClientAuthentication, IssueRefreshToken, Rotation,
-    SendIss, StaticClient,
+    Approval, AuthorizationServerConfig, ClientAuthentication, IssueRefreshToken, RefreshScopes,
+    Rotation, SendIss, StaticClient,
 };
 pub use device::DeviceRules;
 pub(crate) use dpop::For;
@@ -67,6 +67,8 @@ pub struct AuthorizationServer {
     proofs: Proofs,
     unattended: grants::Unattended,
     devices: BTreeMap<String, device::DeviceLogin>,
+    /// Every request, where they are kept.
+    heard: Vec<String>,
     faults: FaultQueue,
     ledger: Ledger,
     stats: Stats,
@@ -100,6 +102,7 @@ impl AuthorizationServer {
             proofs: Proofs::default(),
             unattended: grants::Unattended::default(),
             devices: BTreeMap::new(),
+            heard: Vec::new(),
             faults: FaultQueue::default(),
             ledger: Ledger::default(),
             stats: Stats::default(),
@@ -212,6 +215,12 @@ impl AuthorizationServer {
         &self.issued
     }
 
+    /// Gives every request that came while [`AuthorizationServerConfig::keep_requests`] was set, in full.
+    #[must_use]
+    pub fn heard(&self) -> &[String] {
+        &self.heard
+    }
+
     /// Gives the ledger.
     #[must_use]
     pub fn ledger(&self) -> &Ledger {
@@ -227,6 +236,9 @@ impl AuthorizationServer {
     /// Answers a request that has just arrived; the same as [`Service::handle`].
     pub fn handle(&mut self, now_ms: u64, request: Request) -> Response {
         let endpoint = self.endpoint(request.path());
+        if self.config.keep_requests {
+            self.heard.push(request.in_words());
+        }
         if endpoint == Some(Endpoint::Token) {
             self.stats.token += 1;
         }
@@ -283,7 +295,7 @@ impl AuthorizationServer {
         }
         match path.strip_prefix(self.issuer_path.as_str())? {
             "/authorize" | "/authorize/decision" => Some(Endpoint::Authorize),
-            "/token" => Some(Endpoint::Token),
+            path if path == self.config.token_path => Some(Endpoint::Token),
             "/device" if self.config.device.is_some() => Some(Endpoint::Device),
             "/register" => Some(Endpoint::Register),
             "/revoke" => Some(Endpoint::Revoke),
@@ -367,6 +379,7 @@ struct Code {
     code_challenge: String,
     scopes: Vec<String>,
     resource: Option<String>,
+    insists: authorize::Insists,
     expires_at_ms: u64,
     /// The grant it was exchanged for.
     family: Option<u64>,

@@ -31,6 +31,18 @@ impl Request {
         }
     }
 
+    /// The request as it came, decoded bytes and all, for tests that look into it.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let mut text = format!("{} {}\n", self.method, self.path_and_query);
+        for (name, value) in &self.headers {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            text.push_str(&format!("{name}: {value}\n"));
+        }
+        text.push_str(&String::from_utf8_lossy(&self.body));
+        text
+    }
+
     /// Makes a GET request.
     #[must_use]
     pub fn get(path_and_query: impl Into<String>) -> Self {

@@ -4,7 +4,8 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use crate::authorization_server::{AuthorizationServer, AuthorizationServerConfig};
-use crate::mcp_server::{McpServer, McpServerConfig, TokenFacts};
+use crate::exchange::{Request, Response, Service};
+use crate::mcp_server::{McpServer, McpServerConfig, TokenFacts, Verifier};
 use crate::proxy::Proxy;
 use crate::serve::{Bound, Clock, Loopback, lock};
 
@@ -20,6 +21,8 @@ pub struct LabConfig {
     pub issuer_path: String,
     /// The issuer's port; 0 lets the system choose.
     pub issuer_port: u16,
+    /// Whether the MCP server is its own authorization server, at its own origin, as those of 2025-03-26 are.
+    pub own_issuer: bool,
     /// Whether a [`Proxy`] stands before the issuer: then its port is the issuer's, in the metadata too.
     pub issuer_proxied: bool,
     /// The MCP server's port; 0 lets the system choose.
@@ -69,7 +72,10 @@ impl Lab {
             Some(proxy) => proxy.origin(),
             None => issuer_bound.origin(),
         };
-        let issuer = format!("{issuer_origin}{}", config.issuer_path);
+        let issuer = match config.own_issuer {
+            true => mcp_bound.origin(),
+            false => format!("{issuer_origin}{}", config.issuer_path),
+        };
         let resource_url = format!("{}/mcp", mcp_bound.origin());
 
         let server = AuthorizationServer::new(issuer.clone(), config.authorization_server);
@@ -78,26 +84,26 @@ impl Lab {
         if mcp_config.authorization_servers.is_empty() {
             mcp_config.authorization_servers.push(issuer.clone());
         }
-        let trusted = Arc::clone(&authorization_server);
-        let verifier = move |now_ms: u64, token: &str| {
-            let told = lock(&trusted).introspect(now_ms, token);
-            told.active.then_some(TokenFacts {
-                client_id: told.client_id,
-                scope: told.scope,
-                exp: told.exp,
-                resource: told.resource,
-                key: told.key,
-            })
-        };
+        let verifier = verifier(&authorization_server);
         let server = McpServer::new(resource_url.clone(), mcp_config, verifier);
         let mcp_server = Arc::new(Mutex::new(server));
 
         let clock = config.clock;
+        let mcp_loopback = match config.own_issuer {
+            true => {
+                let both = Both {
+                    authorization_server: Arc::clone(&authorization_server),
+                    mcp_server: Arc::clone(&mcp_server),
+                };
+                mcp_bound.serve(Arc::new(Mutex::new(both)), clock.clone())
+            }
+            false => mcp_bound.serve(Arc::clone(&mcp_server), clock.clone()),
+        };
         Ok(Self {
             issuer,
             resource_url,
             issuer_loopback: issuer_bound.serve(Arc::clone(&authorization_server), clock.clone()),
-            mcp_loopback: mcp_bound.serve(Arc::clone(&mcp_server), clock.clone()),
+            mcp_loopback,
             authorization_server,
             mcp_server,
             issuer_proxy,
@@ -152,9 +158,61 @@ impl Lab {
         work(&mut lock(&self.mcp_server))
     }
 
+    /// Lets the MCP server trust the authorization server of another lab, and only that: its metadata says so, and its tokens are
+    /// what is taken from now on. With the lab itself that is taken back.
+    pub fn trust(&self, other: &Self) {
+        let verifier = verifier(&other.authorization_server);
+        self.with_mcp(|server| {
+            server.config_mut().authorization_servers = vec![other.issuer.clone()];
+            server.verify_by(verifier);
+        });
+    }
+
     /// Stops both servers and waits until every connection is closed.
     pub async fn stop(self) {
         self.mcp_loopback.stop().await;
         self.issuer_loopback.stop().await;
+    }
+}
+
+/// Tells what an access token of this server is worth.
+fn verifier(trusted: &Arc<Mutex<AuthorizationServer>>) -> impl Verifier + 'static {
+    let trusted = Arc::clone(trusted);
+    move |now_ms: u64, token: &str| {
+        let told = lock(&trusted).introspect(now_ms, token);
+        told.active.then_some(TokenFacts {
+            client_id: told.client_id,
+            scope: told.scope,
+            exp: told.exp,
+            resource: told.resource,
+            key: told.key,
+        })
+    }
+}
+
+/// Both at one origin: the endpoint and its metadata are the MCP server's, all else the authorization server's.
+#[derive(Debug)]
+struct Both {
+    authorization_server: Arc<Mutex<AuthorizationServer>>,
+    mcp_server: Arc<Mutex<McpServer>>,
+}
+
+impl Both {
+    fn is_for_mcp(request: &Request) -> bool {
+        let path = request.path();
+        path == "/mcp" || path.starts_with("/.well-known/oauth-protected-resource")
+    }
+}
+
+impl Service for Both {
+    fn handle(&mut self, now_ms: u64, request: Request) -> Response {
+        match Self::is_for_mcp(&request) {
+            true => lock(&self.mcp_server).handle(now_ms, request),
+            false => lock(&self.authorization_server).handle(now_ms, request),
+        }
+    }
+
+    fn resume(&mut self, now_ms: u64, request: Request) -> Response {
+        lock(&self.authorization_server).resume(now_ms, request)
     }
 }

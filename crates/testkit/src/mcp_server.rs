@@ -88,6 +88,11 @@ impl McpServer {
         &mut self.config
     }
 
+    /// Believes somebody else about tokens from now on.
+    pub fn verify_by(&mut self, verifier: impl Verifier + 'static) {
+        self.verifier = Box::new(verifier);
+    }
+
     /// Answers the next `count` requests that carry a live token with 401 all the same.
     pub fn reject_next(&mut self, count: u64) {
         self.reject_next = count;

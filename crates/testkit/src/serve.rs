@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header::DATE};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -201,9 +201,17 @@ async fn answer<S: Service + 'static>(
         headers: head.headers,
         body: body.to_bytes().to_vec(),
     };
+    let clock = shared.clock.clone();
     // A task of its own: what has arrived is processed, whether or not the client still waits.
     match tokio::spawn(process(request, shared)).await {
-        Ok(result) => result.map(into_http),
+        Ok(result) => result.map(|response| {
+            let mut response = into_http(response);
+            response
+                .headers_mut()
+                .entry(DATE)
+                .or_insert_with(|| date(&clock));
+            response
+        }),
         Err(_) => Err(Destroyed),
     }
 }
@@ -255,6 +263,12 @@ fn from_a_web_page(request: &Request) -> bool {
     let host = request.header("host").unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     request.headers.contains_key("origin") || !matches!(name, "127.0.0.1" | "localhost")
+}
+
+/// A server tells its own time, which a test may have moved.
+fn date(clock: &Clock) -> HeaderValue {
+    let now = std::time::UNIX_EPOCH + Duration::from_millis(clock.now_ms());
+    HeaderValue::try_from(httpdate::fmt_http_date(now)).expect("a date is printable")
 }
 
 fn into_http(response: Response) -> http::Response<Full<Bytes>> {

@@ -1,7 +1,7 @@
 //! Logins without a person: as they are configured, and the first one, which any command makes that needs it.
 
 use pilotlight::{
-    LoginRequest, Session,
+    LoginRequest, Session, Sessions,
     core::{reference::SecretRef, registration::Client, unattended::Unattended},
 };
 use pilotlight_core::{Error, error::LoginCause};
@@ -37,17 +37,22 @@ pub(super) async fn session(
     };
     let sessions = app.sessions(store, stay)?;
     let (url, account) = (&target.key.url, &target.key.account);
-    let session = match (sessions.get(url, account).await, request) {
-        (Err(error), Some(request)) if error == never => {
-            let work = log_in(&sessions, request, false);
-            let done = app.report.wait("logging in without a person", work).await;
-            done.map_err(|error| failed(&error))?;
-            sessions.get(url, account).await
-        }
-        (found, _) => found,
-    };
+    if let Some(request) = request
+        && is_out(&sessions, &target).await?
+    {
+        let work = Box::pin(log_in(&sessions, request, false));
+        let done = app.report.wait("logging in without a person", work).await;
+        done.map_err(|error| failed(&error))?;
+    }
+    let session = sessions.get(url, account).await;
     let session = session.map_err(|error| failed(&error))?;
     Ok((session, target))
+}
+
+/// Whether nobody is logged in: not yet, or not since a logout.
+async fn is_out(sessions: &Sessions, target: &Target) -> Result<bool, Failure> {
+    let shown = super::shown(sessions, &target.key).await?;
+    Ok(!shown.is_some_and(|login| login.exists()))
 }
 
 /// The login that the configuration describes, where it needs no person.
@@ -63,10 +68,14 @@ fn configured(target: &Target) -> Result<Option<LoginRequest>, Failure> {
         request.name = Some(server.name.clone());
     }
     request.scopes.clone_from(&server.scopes);
+    request.issuer.clone_from(&server.issuer);
+    request.exception.clone_from(&server.accept_issuer);
     let secret = server.client_secret.as_deref().map(SecretRef::parse);
     let id = server.client_id.clone();
     request.client = Some(client(&server.grant, &unattended, id, secret.transpose()?)?);
     request.unattended = Some(unattended);
+    request.issuer.clone_from(&server.issuer);
+    request.exception.clone_from(&server.accept_issuer);
     Ok(Some(request))
 }
 

@@ -1,13 +1,16 @@
 //! `login`: a person approves once.
 
+mod document;
+mod with_token;
 mod words;
 
 use pilotlight::{
     LoggedIn, LoginRequest, Sessions,
     core::{
         flow::{Callback, Device, Redirect},
+        issuer::Issuer,
         reference::SecretRef,
-        registration::{Client, ClientAuthentication, ClientSource},
+        registration::{Client, ClientAuthentication, ClientSource, document_url},
         scope::Scopes,
         unattended::Unattended,
     },
@@ -18,7 +21,7 @@ use serde_json::{Value, json};
 use crate::{
     app::{App, Stay},
     approver,
-    args::Login,
+    args::{Login, Quirk},
     config::{Grant, bad_value, read_secret, secret_file},
     failure::Failure,
     report::shown::Shown,
@@ -26,11 +29,17 @@ use crate::{
 };
 
 pub(crate) async fn run(app: &App, args: Login) -> Result<(), Failure> {
+    if args.by_hand.print_client_metadata {
+        return document::run(app, &args).await;
+    }
     if let Some(name) = &args.name {
         check_name(name)?;
         if args.targets.len() != 1 {
             return Err(bad_value("--name", "it names one login; give one TARGET").into());
         }
+    }
+    if args.by_hand.with_token {
+        return with_token::run(app, &args).await;
     }
     let targets = targets(app, &args).await?;
     if targets.is_empty() {
@@ -108,6 +117,16 @@ fn request(app: &App, args: &Login, target: &Target) -> Result<LoginRequest, Fai
         .client_metadata_url
         .clone()
         .or_else(|| server?.client_metadata_url.clone());
+    if let Some(url) = &request.client_metadata_url {
+        document_url(url)?;
+    }
+    request.client_key = grant.key();
+    request.bearer = args.by_hand.bearer;
+    request.without_resource = args.by_hand.quirk.map(Quirk::without_resource);
+    let chosen = args.issuers.issuer.clone();
+    request.issuer = chosen.or_else(|| server?.issuer.clone());
+    let accepted = args.issuers.accept_issuer.clone();
+    request.exception = accepted.or_else(|| server?.accept_issuer.clone());
     let port = args
         .callback_port
         .or_else(|| server?.callback_port)
@@ -137,6 +156,12 @@ fn client(
 ) -> Result<Option<Client>, Failure> {
     let server = target.server.as_ref();
     let from_flags = args.client_id.is_some();
+    let chosen = args.issuers.issuer.as_ref();
+    if !from_flags && chosen.is_some() && chosen != server.and_then(|server| server.issuer.as_ref())
+    {
+        // The client in the configuration was made at the issuer in the configuration.
+        return Ok(None);
+    }
     let Some(id) = args.client_id.clone().or_else(|| server?.client_id.clone()) else {
         return Ok(None);
     };
@@ -174,7 +199,8 @@ fn service(
     unattended: &Unattended,
 ) -> Result<Client, Failure> {
     if args.client_secret_stdin {
-        let why = "a login without a person reads the secret at each renewal; give --client-secret-file";
+        let why =
+            "a login without a person reads the secret at each renewal; give --client-secret-file";
         return Err(bad_value("--client-secret-stdin", why).into());
     }
     let server = target.server.as_ref();
@@ -224,15 +250,21 @@ fn tell(app: &App, done: &LoggedIn) {
         if let Value::Object(fields) = &mut object {
             fields.insert("adopted".into(), json!(done.adopted));
             fields.insert("token_host".into(), json!(done.token_host));
+            let former = done.former_issuer.as_ref().map(Issuer::as_str);
+            fields.insert("former_issuer".into(), json!(former));
+            fields.insert("learned".into(), json!(done.learned));
         }
         app.report.object(json!({ "login": object }));
     } else {
-        app.report.say(words::told(
+        let mut text = words::told(
             &login,
             &done.token_host,
             done.adopted,
             done.offline_access_offered,
             app.now(),
-        ));
+        );
+        text.push_str(&words::moved(done.former_issuer.as_ref()));
+        text.push_str(&words::learned(&done.learned));
+        app.report.say(text);
     }
 }

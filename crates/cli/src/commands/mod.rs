@@ -29,7 +29,7 @@ use crate::{
 /// Carries out what was typed.
 pub(crate) async fn run(app: &App, command: Command) -> Result<(), Failure> {
     match command {
-        Command::Login(args) => Box::pin(login::run(app, args)).await,
+        Command::Login(args) => Box::pin(login::run(app, *args)).await,
         Command::List => list::run(app).await,
         Command::Status(args) => status::run(app, args).await,
         Command::Tools(args) => Box::pin(tools::run(app, args)).await,

@@ -7,7 +7,11 @@ use std::{
 
 use pilotlight::{
     core::{
-        credential::Account, reference::SecretRef, resource::Resource, scope::Scopes,
+        credential::Account,
+        issuer::{Issuer, IssuerException},
+        reference::SecretRef,
+        resource::Resource,
+        scope::Scopes,
     },
     egress::Cidr,
 };
@@ -47,6 +51,10 @@ pub(crate) struct Server {
     pub(crate) client_secret: Option<String>,
     pub(crate) client_metadata_url: Option<Url>,
     pub(crate) callback_port: Option<u16>,
+    /// The issuer to log in at, where the server names several: that of the client, where there is one.
+    pub(crate) issuer: Option<Issuer>,
+    /// An issuer whose metadata names another, accepted as it is.
+    pub(crate) accept_issuer: Option<IssuerException>,
     /// What a login without a person needs.
     pub(crate) grant: Grant,
 }
@@ -100,12 +108,7 @@ pub(super) fn parse(text: &str, shown: &str, folder: Option<&Path>) -> Result<Fi
     })
 }
 
-fn server(
-    shown: &str,
-    folder: Option<&Path>,
-    name: &str,
-    table: &Table,
-) -> Result<Server, Error> {
+fn server(shown: &str, folder: Option<&Path>, name: &str, table: &Table) -> Result<Server, Error> {
     let keys = Keys {
         place: format!("{shown} [servers.{name}]"),
         table,
@@ -135,6 +138,8 @@ fn server(
             )
         })?,
         callback_port: keys.port("callback_port")?,
+        issuer: keys.issuer("issuer", Issuer::parse)?,
+        accept_issuer: keys.issuer("accept_issuer", IssuerException::parse)?,
         grant: Grant::from_file(&keys.place, folder, |key| keys.text(key))?,
     })
 }
@@ -197,6 +202,15 @@ impl<'a> Keys<'a> {
         })
     }
 
+    fn issuer<T>(
+        &self,
+        key: &str,
+        read: impl FnOnce(&str) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        let value = self.text(key)?.map(read).transpose();
+        value.map_err(|error| bad_value(format!("{}: {key}", self.place), error.to_string()))
+    }
+
     fn tables(&self, key: &str) -> Result<Vec<(&'a String, &'a Table)>, Error> {
         let all = self.read(key, "tables, as in [servers.linear]", |value| {
             value
@@ -244,7 +258,7 @@ const TOP: [&str; 9] = [
     "allow_private",
     "servers",
 ];
-const SERVER: [&str; 7] = [
+const SERVER: [&str; 9] = [
     "url",
     "account",
     "scopes",
@@ -252,6 +266,8 @@ const SERVER: [&str; 7] = [
     "client_secret",
     "client_metadata_url",
     "callback_port",
+    "issuer",
+    "accept_issuer",
 ];
 
 #[cfg(test)]

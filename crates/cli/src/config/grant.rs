@@ -77,7 +77,8 @@ impl Grant {
             };
             admitted(&what(key), SecretRef::parse(text).ok(), folder).map(Some)
         };
-        let kind = |text: &str| Kind::from_str(text, false).map_err(|_| unknown_kind(&what("grant")));
+        let kind =
+            |text: &str| Kind::from_str(text, false).map_err(|_| unknown_kind(&what("grant")));
         let endpoint = |text: &str| {
             let why = "it is not a URL";
             Url::parse(text).map_err(|_| bad_value(what("idp_token_endpoint"), why))
@@ -162,11 +163,10 @@ impl Grant {
 
     /// The client's private key, if one is named: good for logins of people, too (AUTH-34).
     pub(crate) fn key(&self) -> Option<ClientKey> {
-        Some(ClientKey {
-            reference: self.client_key.clone()?,
-            algorithm: self.client_key_algorithm,
-            key_id: self.client_key_id.clone(),
-        })
+        let mut key = ClientKey::new(self.client_key.clone()?);
+        key.algorithm = self.client_key_algorithm;
+        key.key_id.clone_from(&self.client_key_id);
+        Some(key)
     }
 
     /// The grant that all this makes; `None` where a person logs in.
@@ -188,7 +188,10 @@ impl Grant {
             None => return Ok(None),
         };
         if workload && kind != Kind::Workload {
-            return Err(bad_value("workload_token", "only grant = \"workload\" takes one"));
+            return Err(bad_value(
+                "workload_token",
+                "only grant = \"workload\" takes one",
+            ));
         }
         if enterprise && kind != Kind::Enterprise {
             let why = "only grant = \"enterprise\" takes them";
@@ -204,19 +207,23 @@ impl Grant {
     }
 
     fn provider(&self, kind: Kind) -> Result<IdentityProvider, Error> {
-        let mut client = Client::brought(needed("idp_client_id", kind, self.idp_client_id.as_ref())?);
+        let mut client =
+            Client::brought(needed("idp_client_id", kind, self.idp_client_id.as_ref())?);
         client.secret_ref.clone_from(&self.idp_client_secret);
         if client.secret_ref.is_some() {
             // Nothing is discovered at the provider; every one takes this (RFC 6749 section 2.3.1).
             client.authentication = ClientAuthentication::Basic;
         }
-        Ok(IdentityProvider {
-            issuer: needed("idp_issuer", kind, self.idp_issuer.as_ref())?,
-            token_endpoint: needed("idp_token_endpoint", kind, self.idp_token_endpoint.as_ref())?,
+        let mut provider = IdentityProvider::new(
+            needed("idp_issuer", kind, self.idp_issuer.as_ref())?,
+            needed("idp_token_endpoint", kind, self.idp_token_endpoint.as_ref())?,
             client,
-            subject: needed("subject_token", kind, self.subject_token.as_ref())?,
-            subject_type: self.subject_token_type.unwrap_or(ID_TOKEN).to_owned(),
-        })
+            needed("subject_token", kind, self.subject_token.as_ref())?,
+        );
+        if let Some(subject_type) = self.subject_token_type {
+            provider.subject_type = subject_type.to_owned();
+        }
+        Ok(provider)
     }
 }
 

@@ -15,6 +15,8 @@ pub(crate) struct Shown {
     pub(crate) name: String,
     pub(crate) key: BindingKey,
     pub(crate) issuer: Option<String>,
+    /// `PUBLISHED=METADATA`, where a person has accepted that.
+    pub(crate) exception: Option<String>,
     pub(crate) state: State,
     pub(crate) flags: Vec<Flag>,
     pub(crate) expires_at: Option<Wall>,
@@ -34,6 +36,7 @@ impl Shown {
             name,
             key,
             issuer: None,
+            exception: None,
             state: State::LoginRequired {
                 cause: LoginCause::Never,
             },
@@ -81,6 +84,7 @@ impl Shown {
             "url": self.key.url.as_str(),
             "account": self.key.account.as_str(),
             "issuer": self.issuer,
+            "accept_issuer": self.exception,
             "state": self.state.word(),
             "flags": self.flags.iter().map(|one| flag(*one)).collect::<Vec<_>>(),
             "cause": self.cause().map(cause_to_json),
@@ -104,6 +108,11 @@ impl From<&Status> for Shown {
                 .issuer
                 .as_ref()
                 .map(|issuer| issuer.as_str().to_owned()),
+            exception: status
+                .binding
+                .exception
+                .as_ref()
+                .map(|one| format!("{}={}", one.published.as_str(), one.metadata.as_str())),
             state: status.state.clone(),
             flags: status.flags.clone(),
             expires_at: status.expires_at,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
+use pilotlight::Flag;
 use pilotlight_core::{
     attempt::Label,
     event::{Event, Happened, Reason, Revocation},
@@ -85,6 +86,9 @@ pub(crate) fn line(event: &Event) -> String {
             clean(from),
             clean(to)
         ),
+        Happened::Learned { quirk } => {
+            format!("learned about the authorization server: {quirk}")
+        }
         Happened::LoginFailed { code } => format!("a login was begun and failed ({})", clean(code)),
         Happened::Refreshed {
             reason,
@@ -154,6 +158,7 @@ pub(crate) fn line(event: &Event) -> String {
         Happened::LoggedOut { local: false } => "logged out".to_owned(),
         Happened::Revocation { outcome } => match outcome {
             Revocation::Revoked => "the authorization server has revoked the login".to_owned(),
+            Revocation::Local => "nobody had to be told: it was a key, not a login".to_owned(),
             _ => {
                 "the authorization server offers no way to revoke a login; it ends there by itself"
                     .to_owned()
@@ -213,6 +218,12 @@ fn opening(login: &Shown, now: Wall) -> String {
         text.push_str(&format!(". The login is from {}", relative(at, now)));
     }
     text.push('.');
+    if login.flags.contains(&Flag::Static) {
+        text.push_str(" It is a key that was stored by hand: nothing refreshes it.");
+    }
+    if login.flags.contains(&Flag::NoResource) {
+        text.push_str(" Its tokens are not limited to this server, as was asked for by hand.");
+    }
     if let Some(grant) = login.grant {
         text.push_str(&format!(
             " It needs no person: the grant {grant} is made again before the token ends."

@@ -173,6 +173,15 @@ pub(crate) fn statuses(all: &[Shown], now: Wall, colour: bool) -> String {
         table.row(row);
     }
     let mut text = table.render(colour);
+    for login in all {
+        if let Some(exception) = &login.exception {
+            text.push_str(&format!(
+                "\n\n{}: its authorization server is accepted as {} (login --accept-issuer)",
+                clean(&login.name),
+                clean(exception)
+            ));
+        }
+    }
     for note in all.iter().filter_map(|login| note(login, now)) {
         text.push_str(&format!("\n\n{note}"));
     }

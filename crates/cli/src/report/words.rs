@@ -123,6 +123,9 @@ pub(crate) fn flag(flag: Flag) -> &'static str {
     match flag {
         Flag::Shared => "shared",
         Flag::Degraded => "degraded",
+        Flag::IssuerException => "issuer exception",
+        Flag::Static => "static",
+        Flag::NoResource => "no_resource",
         _ => "unknown",
     }
 }

@@ -15,7 +15,7 @@ use crate::wire::Answers;
 /// A home with a loopback issuer and MCP server, and a person whom the test plays.
 pub(crate) struct Machine {
     pub(crate) home: Home,
-    lab: Lab,
+    pub(crate) lab: Lab,
     runtime: Runtime,
 }
 
@@ -36,6 +36,11 @@ impl Machine {
         }
     }
 
+    /// Waits for something that needs a runtime.
+    pub(crate) fn block_on<F: Future>(&self, work: F) -> F::Output {
+        self.runtime.block_on(work)
+    }
+
     /// The MCP server's URL.
     pub(crate) fn url(&self) -> &str {
         self.lab.resource_url()
@@ -53,7 +58,7 @@ impl Machine {
     }
 
     /// Waits for the next URL that a browser was sent to, and opens it.
-    fn answer(&self, human: ScriptedHuman) {
+    pub(crate) fn answer(&self, human: ScriptedHuman) {
         let url = until("a browser opens", Duration::from_secs(20), || {
             read(&self.urls()).lines().next().map(str::to_owned)
         });

@@ -10,9 +10,15 @@
 #![allow(clippy::print_stderr, reason = "a test that did not run must say so")]
 
 mod cli;
+mod cli_by_hand;
+mod cli_device;
+mod cli_issuers;
+mod cli_memory;
 mod cli_store;
 mod cli_token;
+mod old_servers;
 mod peers;
+mod peers_device;
 mod peers_faults;
 mod peers_issuers;
 mod peers_logins;
@@ -20,6 +26,8 @@ mod peers_logout;
 mod peers_loss;
 mod peers_refused;
 mod peers_steady;
+mod peers_ways;
 mod previous;
 mod support;
+mod unattended;
 mod wire;

@@ -31,6 +31,8 @@ pub(crate) const SLOW_MS: u64 = 1500;
 pub(crate) struct Peers {
     issuer: Peer,
     server: Peer,
+    /// Who hosts a client ID metadata document, where the issuer reads those.
+    document: Option<Peer>,
 }
 
 impl Peers {
@@ -40,14 +42,34 @@ impl Peers {
             eprintln!("not run: needs PILOTLIGHT_PEERS=1, as ./test sets it");
             return None;
         }
-        let issuer = Peer::start(&["issuer"], switches);
-        let server = Peer::start(&["mcp", issuer.fact("issuer")], switches);
-        Some(Self { issuer, server })
+        let reads = switches.contains(&("CIMD", "1"));
+        let document = reads.then(|| Peer::start(&["cimd"], &[]));
+        let ca = document.as_ref().map(|host| host.fact("ca").to_owned());
+        let trusted = ca.as_deref().map(|ca| ("NODE_EXTRA_CA_CERTS", ca));
+        let switches: Vec<_> = switches.iter().copied().chain(trusted).collect();
+        let issuer = Peer::start(&["issuer"], &switches);
+        let server = Peer::start(&["mcp", issuer.fact("issuer")], &switches);
+        Some(Self {
+            issuer,
+            server,
+            document,
+        })
+    }
+
+    /// The URL of the client ID metadata document.
+    pub(crate) fn document(&self) -> &str {
+        let host = self.document.as_ref().expect("started with CIMD=1");
+        host.fact("client_id")
     }
 
     /// The MCP server's URL, which is every test's TARGET.
     pub(crate) fn url(&self) -> &str {
         self.server.fact("url")
+    }
+
+    /// The issuer's own name.
+    pub(crate) fn issuer_name(&self) -> &str {
+        self.issuer.fact("issuer")
     }
 
     pub(crate) fn issuer(&self) -> IssuerStats {
@@ -133,6 +155,11 @@ impl Peers {
 
     /// "Refreshes as due": each token once, none before its refresh point, and the issuer counted as many (I-10).
     pub(crate) fn assert_refreshed_as_due(&self, home: &Home) {
+        assert_eq!(self.renewals_as_due(home), self.issuer().refresh_ok);
+    }
+
+    /// How often a login was renewed: each token once, and none before its refresh point.
+    pub(crate) fn renewals_as_due(&self, home: &Home) -> u64 {
         let events = home.events(self.url(), "refreshed");
         let generations: Vec<_> = events
             .iter()
@@ -148,7 +175,7 @@ impl Peers {
                 "not before its refresh point: {event}"
             );
         }
-        assert_eq!(events.len() as u64, self.issuer().refresh_ok);
+        events.len() as u64
     }
 
     /// What every test ends with: no spent token was ever presented, and no secret is to be found anywhere.
@@ -185,6 +212,11 @@ pub(crate) struct IssuerStats {
     pub(crate) revocations: u64,
     pub(crate) registrations: u64,
     pub(crate) discovery: u64,
+    pub(crate) service_ok: u64,
+    pub(crate) bound_ok: u64,
+    pub(crate) use_nonce: u64,
+    /// Authorization requests by `code_challenge_method`.
+    pub(crate) challenges: BTreeMap<String, u64>,
 }
 
 /// The MCP server's own counters.
@@ -192,7 +224,11 @@ pub(crate) struct IssuerStats {
 pub(crate) struct ServerStats {
     pub(crate) tool_calls: u64,
     pub(crate) unauthorized: u64,
+    pub(crate) forbidden: u64,
     pub(crate) discovery: u64,
+    pub(crate) proofs: u64,
+    pub(crate) bearers: u64,
+    pub(crate) use_nonce: u64,
     /// `echo` calls by their text.
     pub(crate) echoed: BTreeMap<String, u64>,
 }

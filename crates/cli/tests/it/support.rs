@@ -220,6 +220,11 @@ impl Running {
         self.child.id()
     }
 
+    /// What it has said so far, on either stream.
+    pub(crate) fn said(&self) -> String {
+        self.stdout.so_far() + &self.stderr.so_far()
+    }
+
     /// SIGKILL; false when it had already ended.
     pub(crate) fn kill(&mut self) -> bool {
         let ended = self.child.try_wait().expect("our child").is_some();

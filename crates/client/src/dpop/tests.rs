@@ -87,6 +87,7 @@ fn driver(http: &Arc<Scripted>, peers: &Peers) -> Driver {
         store: Arc::new(MemoryStore::new(clock.clone())),
         http: http.clone(),
         human: Arc::new(Refuse),
+        deliveries: Arc::default(),
         secrets: Arc::new(FileSecrets),
         peers: peers.clone(),
         clock,
@@ -300,11 +301,157 @@ fn nonces_belong_to_one_server_in_one_role() {
     assert_eq!(nonce(Role::Issuer, &one).as_deref(), Some("as"));
 }
 
-/// T-32: a date is cut to the second and takes its time: a few seconds are no other clock.
+/// T-32: a date is cut to the second and takes its time: what is less than five seconds is no other clock, ahead or behind.
 #[test]
 fn a_few_seconds_are_no_other_clock() {
     let noon = Wall::from_unix_seconds(1_000_000);
-    assert_eq!(ahead(noon + Duration::from_secs(4), noon), 0);
-    assert_eq!(ahead(noon + Duration::from_secs(3600), noon), 3_600_000);
-    assert_eq!(ahead(noon, noon + Duration::from_secs(3600)), -3_600_000);
+    for (ms, other) in [(0, 0), (4_999, 0), (5_000, 5_000), (3_600_000, 3_600_000)] {
+        let late = noon + Duration::from_millis(ms);
+        assert_eq!(ahead(late, noon), other, "{ms}");
+        assert_eq!(ahead(noon, late), -other, "{ms}");
+    }
+}
+
+/// T-32: what was learned of a clock goes once an answer shows that it is right.
+#[test]
+fn a_clock_that_was_set_right_is_right() {
+    let (peers, noon) = (Peers::default(), Wall::from_http_date(NOON).unwrap());
+    let at = Url::parse("https://as.example").unwrap().origin();
+    let mut answer = HeaderMap::new();
+    answer.insert(DATE, NOON.parse().unwrap());
+    for (ours, other) in [(1800, 1800), (3, 0), (-1800, -1800), (0, 0)] {
+        let ours = Wall(noon.0.saturating_add_signed(-ours * 1000));
+        assert_eq!(
+            peers.learn(Role::Issuer, &at, &answer, ours).ahead,
+            other * 1000
+        );
+        assert_eq!(peers.of(Role::Issuer, &at).ahead, other * 1000);
+    }
+}
+
+/// A key, as it lies in a file.
+#[derive(Debug)]
+struct Slowly(u64);
+
+#[async_trait]
+impl crate::secrets::Secrets for Slowly {
+    async fn read(&self, _: &crate::secrets::SecretRef) -> Result<Zeroizing<Vec<u8>>, Error> {
+        tokio::time::sleep(Duration::from_secs(self.0)).await;
+        Ok(Zeroizing::new(include_bytes!("../sign/ec.pem").to_vec()))
+    }
+}
+
+/// A call that a client's key signs.
+fn signed(leg: Leg) -> Exchange {
+    let mut exchange = ordered();
+    (exchange.leg, exchange.within) = (leg, leg.deadline());
+    exchange.orders.proof = None;
+    let reference = crate::secrets::SecretRef::file("/run/key").unwrap();
+    exchange.orders.assertion = Some(pilotlight_core::exchange::AssertionOrder {
+        key: pilotlight_core::assertion::ClientKey::new(reference),
+        client_id: "service".into(),
+        audience: pilotlight_core::issuer::Issuer::parse("https://as.example").unwrap(),
+    });
+    exchange
+}
+
+/// When each assertion says that it was made.
+fn made_at(http: &Scripted) -> Vec<u64> {
+    let sent = lock(&http.sent);
+    let claims = |exchange: &Exchange| -> Value {
+        let mut form = url::form_urlencoded::parse(&exchange.body);
+        let (_, assertion) = form.find(|(name, _)| name == "client_assertion").unwrap();
+        let payload = assertion.split('.').nth(1).unwrap().to_owned();
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
+    };
+    let all = sent.iter();
+    all.map(|one| claims(one)["iat"].as_u64().unwrap())
+        .collect()
+}
+
+fn with_key(http: &Arc<Scripted>, peers: &Peers, takes: u64) -> Driver {
+    Driver {
+        secrets: Arc::new(Slowly(takes)),
+        ..driver(http, peers)
+    }
+}
+
+/// F-19, T-32: a client's assertion that an issuer with another clock refuses is made anew by that clock, once, in the same call,
+/// and dated so from then on: at its token endpoint as at that for revocations. A refusal by a clock like ours is one.
+#[tokio::test]
+async fn an_assertion_is_dated_by_the_clock_of_its_reader() {
+    for leg in [Leg::Token, Leg::Revocation] {
+        let refused = |date: &str| {
+            let body = json!({ "error": "invalid_client" });
+            reply(401, &body, &[("date", date)])
+        };
+        let date = "Thu, 01 Jan 2099 00:00:00 GMT";
+        let http = Scripted::of(vec![
+            (0, refused(date)),
+            (0, reply(200, &json!({}), &[("date", date)])),
+            (0, refused(date)),
+            (0, refused(date)),
+        ]);
+        let driver = with_key(&http, &Peers::default(), 0);
+        assert_eq!(status(&driver.send_proven(signed(leg)).await), 200);
+        assert_eq!(status(&driver.send_proven(signed(leg)).await), 401);
+        let theirs = Wall::from_http_date(date).unwrap().unix_seconds();
+        let at = made_at(&http);
+        assert_eq!(at.len(), 3, "{at:?}");
+        assert!(at[0] < theirs - 1_000_000);
+        assert!(at[1..].iter().all(|at| at.abs_diff(theirs) <= 2), "{at:?}");
+    }
+}
+
+/// F-09, I-9: what a vault takes to give a key is part of the call's time, for both of its requests: the lease is held meanwhile.
+/// One that takes all of it leaves nothing to be sent, and that is what is known.
+#[tokio::test(start_paused = true)]
+async fn a_reading_takes_its_time_from_the_call() {
+    let http = Scripted::of(vec![]);
+    let driver = with_key(&http, &Peers::default(), 7);
+    let begun = tokio::time::Instant::now();
+    let failure = driver.send_proven(signed(Leg::Token)).await.unwrap_err();
+    assert_eq!(begun.elapsed(), Leg::Token.deadline());
+    assert_eq!(lock(&http.sent)[0].within, Duration::from_secs(53));
+    let whole = Fault::Deadline(Leg::Token.deadline());
+    assert_eq!(
+        (failure.delivery, failure.fault),
+        (Delivery::Ambiguous, whole)
+    );
+
+    let mut hurried = signed(Leg::Token);
+    hurried.within = Duration::from_secs(5);
+    let failure = driver.send_proven(hurried).await.unwrap_err();
+    assert_eq!(failure.delivery, Delivery::NotDelivered);
+    assert_eq!(lock(&http.sent).len(), 1);
+}
+
+/// EXT-10, I-6: a key that is gone when a token is to be handed back: nothing is sent, and that is told as it is.
+#[tokio::test]
+async fn without_its_key_a_revocation_is_not_sent() {
+    let http = Scripted::of(vec![]);
+    let driver = driver(&http, &Peers::default());
+    let failure = driver
+        .send_proven(signed(Leg::Revocation))
+        .await
+        .unwrap_err();
+    assert_eq!(failure.delivery, Delivery::NotDelivered);
+    assert_eq!(failure.error().code(), "config.value");
+    assert!(lock(&http.sent).is_empty());
+}
+
+const NOON: &str = "Thu, 01 Jan 2026 12:00:00 GMT";
+
+/// EXT-31, I-1: an issuer asks for a nonce when next to nothing is left of the call's time: what it said is the answer, which is
+/// that nothing was spent. A second request would be given up on its way, and nobody could know.
+#[tokio::test(start_paused = true)]
+async fn a_repeat_without_time_is_not_made() {
+    for (within, sent) in [(10_000, 1), (10_900, 1), (11_000, 2)] {
+        let http = Scripted::of(vec![(10, wants("one")), (0, granted("two"))]);
+        let mut order = ordered();
+        order.within = Duration::from_millis(within + 1);
+        let done = driver(&http, &Peers::default()).send_proven(order).await;
+        assert_eq!(http.sent().len(), sent, "{within}");
+        assert_eq!(status(&done), if sent == 1 { 400 } else { 200 });
+    }
 }

@@ -24,6 +24,9 @@ pub(super) fn explain(prompt: &CodePrompt) -> String {
         span(prompt.expires_in),
         clean(&prompt.token_host)
     );
+    if let Some(former) = &prompt.former_issuer {
+        let _ = write!(text, "{}", super::moved(former, &prompt.issuer));
+    }
     let scopes: Vec<&str> = prompt.scopes.iter().collect();
     if !scopes.is_empty() {
         let _ = write!(
@@ -54,30 +57,29 @@ mod tests {
         let mut prompt = CodePrompt {
             user_code: "WDJB-MJHT".into(),
             verification_uri: "https://as.example/device".parse().unwrap(),
-            verification_uri_complete: "https://as.example/device?user_code=WDJB-MJHT"
-                .parse()
-                .ok(),
+            verification_uri_complete: "https://as.example/device?user_code=WDJB-MJHT".parse().ok(),
             expires_in: Duration::from_secs(599),
             issuer: Issuer::parse("https://as.example").unwrap(),
+            former_issuer: None,
             token_host: "as.example".into(),
             resource: "https://mcp.example/mcp".into(),
             scopes: Scopes::parse("read"),
         };
-        insta::assert_snapshot!(explain(&prompt), @"
-        To log in to https://mcp.example/mcp, open this page in a browser, on any device:
+        let want =
+            "To log in to https://mcp.example/mcp, open this page in a browser, on any device:
 
-          https://as.example/device
+  https://as.example/device
 
-        and type in the code
+and type in the code
 
-          WDJB-MJHT
+  WDJB-MJHT
 
-        Or open it with the code filled in, and see that it is this one:
+Or open it with the code filled in, and see that it is this one:
 
-          https://as.example/device?user_code=WDJB-MJHT
+  https://as.example/device?user_code=WDJB-MJHT
 
-        The code is good for 9 min. Tokens come from as.example. Permissions asked for: read.
-        ");
+The code is good for 9 min. Tokens come from as.example. Permissions asked for: read.";
+        assert_eq!(explain(&prompt), want);
         prompt.user_code = "\u{1b}]52;c;x\u{7}\u{202e}".into();
         prompt.verification_uri_complete = None;
         prompt.expires_in = Duration::from_secs(90);

@@ -149,12 +149,16 @@ impl Sessions {
             client_key: request.client_key.clone(),
             without_resource: request.without_resource,
             issuer: request.issuer.clone(),
+            trusts_server: request.trusts_server,
             client_name: inner.client_name.clone(),
             redirect: request.redirect.clone(),
             device: request.device,
             human_wait: request.timeout,
             process: inner.process,
-            proof_key: Some(dpop::new_key()?),
+            proof_key: match request.bearer {
+                true => None,
+                false => Some(dpop::new_key()?),
+            },
             entropy: [crypto::random(), crypto::random(), crypto::random()],
         };
         let mut driver = inner.driver(inner.http_for(&request.url)?);
@@ -193,7 +197,10 @@ impl Sessions {
         let inner = &self.inner;
         // A refusal is of what was shown; where nothing was, what was refused before still is.
         let refused_now = match ended {
-            Some(Err(Error::DeniedByIssuer { .. })) => secrets.last(&request),
+            // Only this one is about what was shown.
+            Some(Err(Error::DeniedByIssuer { error })) if error == "invalid_grant" => {
+                secrets.last(&request)
+            }
             _ => None,
         };
         let cell = self.cell(id);
@@ -228,6 +235,9 @@ impl Sessions {
                 Some(Ok(_)) => None,
                 _ => refused_now.or(before.refused),
             };
+            if let Some(Ok(_)) = ended {
+                before.looked = None;
+            }
             let outcome = match ended {
                 Some(_) => before.then(asked.clone()),
                 // Nobody waits for the end of what was given up.

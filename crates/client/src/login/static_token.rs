@@ -87,9 +87,10 @@ impl Sessions {
         }
         // Whoever waits for a login of this server goes on with the key. It is stored: that they are not told costs them a wait.
         let before = inner.store.login_outcome(id).await.ok().flatten();
-        let outcome = before
-            .unwrap_or_default()
-            .then(Authorization::new(Scopes::default(), now, None));
+        let outcome =
+            before
+                .unwrap_or_default()
+                .then(Authorization::new(Scopes::default(), now, None));
         drop(inner.store.put_login_outcome(id, &outcome).await);
         if let Some(cell) = self.cell(id) {
             drop(cell.looked().await);

@@ -234,6 +234,33 @@ pub struct LoginOutcome {
     /// The SHA-256 of an assertion that the issuer has refused: no login shows it again (EXT-41).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<[u8; 32]>,
+    /// The last look at whom the server trusts, since the login ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looked: Option<LookedAt>,
+}
+
+/// A look at whom a server trusts, after its login had ended.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
+pub struct LookedAt {
+    /// When.
+    pub at: Wall,
+    /// The issuer of the login that had ended.
+    pub issuer: Issuer,
+    /// The issuer that the server named in its place; `None` where it named the same, or nothing that can be read.
+    pub named: Option<Issuer>,
+}
+
+impl LookedAt {
+    /// A look that has found nothing new (yet).
+    #[must_use]
+    pub fn new(at: Wall, issuer: Issuer) -> Self {
+        Self {
+            at,
+            issuer,
+            named: None,
+        }
+    }
 }
 
 /// A person was asked for scopes.
@@ -259,6 +286,7 @@ impl LoginOutcome {
             code,
             authorizations: Vec::new(),
             refused: None,
+            looked: None,
         }
     }
 

@@ -6,6 +6,8 @@
 
 #[cfg(feature = "sqlite")]
 mod corpus;
+#[cfg(feature = "sqlite")]
+mod device;
 mod dpop;
 mod dpop_nonces;
 #[cfg(feature = "sqlite")]
@@ -30,6 +32,10 @@ mod faults_refusal;
 mod faults_stall;
 #[cfg(feature = "sqlite")]
 mod faults_support;
+#[cfg(feature = "sqlite")]
+mod hosted;
+#[cfg(feature = "sqlite")]
+mod issuers;
 mod net_callback;
 mod net_departure;
 mod net_egress;
@@ -37,10 +43,12 @@ mod net_http;
 mod net_human;
 #[cfg(all(feature = "sqlite", target_os = "linux", target_arch = "x86_64"))]
 mod power;
+mod quirks;
 mod sessions;
 mod sessions_scopes;
 #[cfg(feature = "sqlite")]
 mod stalling_store;
+mod static_tokens;
 #[cfg(feature = "sqlite")]
 mod store_contract;
 #[cfg(feature = "sqlite")]

@@ -23,7 +23,7 @@ use url::Url;
 
 use crate::net_http::support::{Certificate, Names, answer, local, serve, serve_tls, token};
 
-/// T-11: every form of writing a private address is refused before anything is sent, in more than three hundred hosts.
+/// AUTH-102, T-11: every form of writing a private address is refused before anything is sent, in more than three hundred hosts.
 #[tokio::test]
 async fn no_form_of_a_private_address_passes() {
     let client =
@@ -153,7 +153,7 @@ fn public_addresses_pass() {
     }
 }
 
-/// T-02, T-11: plain http goes to loopback only, and other schemes nowhere.
+/// AUTH-90, AUTH-101, T-02, T-11: plain http goes to loopback only, and other schemes nowhere.
 #[test]
 fn only_https_leaves_the_machine() {
     let policy = of("http://127.0.0.1/");
@@ -333,7 +333,7 @@ async fn a_mixed_answer_is_filtered() {
     assert_eq!(*asked.lock().unwrap(), ["as.test"]);
 }
 
-/// T-12: a name that changes its mind between two look-ups is judged by each.
+/// AUTH-104, T-12: a name that changes its mind between two look-ups is judged by each.
 #[tokio::test]
 async fn rebinding_finds_the_filter_at_each_connection() {
     let (connects, port) = counted().await;

@@ -263,7 +263,7 @@ async fn metadata_redirects_stay_in_their_origin_and_end() {
     assert_eq!(seen.lock().unwrap().len(), 4);
 }
 
-/// T-13, T-23: a redirect to another origin, scheme or user is refused before a byte goes there.
+/// AUTH-103, T-13, T-23: a redirect to another origin, scheme or user is refused before a byte goes there.
 #[tokio::test]
 async fn metadata_redirects_to_another_origin_reach_nobody() {
     let (collector, collected) = redirecting(200, |_| None).await;
@@ -296,7 +296,7 @@ async fn metadata_redirects_to_another_origin_reach_nobody() {
     assert!(collected.lock().unwrap().is_empty());
 }
 
-/// T-13: no leg that carries a secret follows a redirect, whatever the status; the answer is given as it came.
+/// AUTH-103, T-13: no leg that carries a secret follows a redirect, whatever the status; the answer is given as it came.
 #[tokio::test]
 async fn secrets_are_never_sent_after_a_redirect() {
     let (collector, collected) = redirecting(200, |_| None).await;

@@ -17,7 +17,7 @@ use pilotlight::{
 use tokio::{sync::mpsc, time::timeout};
 use url::Url;
 
-/// T-01, T-02: whatever a server puts into its authorization URL, the opener gets it as its one argument, starting with
+/// AUTH-67, AUTH-68, T-01, T-02: whatever a server puts into its authorization URL, the opener gets it as its one argument, starting with
 /// `https://`, or is not called; and nothing else runs.
 #[tokio::test]
 async fn hostile_urls_are_one_argument_or_nothing() {

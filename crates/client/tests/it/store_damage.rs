@@ -288,7 +288,7 @@ async fn a_damaged_slot_is_damage() {
     );
 }
 
-/// Promise 9 (T-38 and the threat table's canaries): nothing that the store writes shows anything in the clear.
+/// AUTH-83, AUTH-90, promise 9 (T-38 and the threat table's canaries): nothing that the store writes shows anything in the clear.
 #[tokio::test]
 async fn nothing_is_written_in_the_clear() {
     let place = Sqlite::new();

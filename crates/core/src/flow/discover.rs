@@ -26,7 +26,7 @@ use crate::{
     time::Now,
 };
 
-pub use choice::Ways;
+pub use choice::{WHICH_ISSUER, Ways};
 
 /// What is to be discovered.
 #[derive(Debug, Clone)]
@@ -58,6 +58,8 @@ pub struct Discovered {
     pub resource_scopes: Option<Scopes>,
     /// Whether the resource takes only tokens that are bound to a key (RFC 9728 section 2).
     pub dpop_required: bool,
+    /// Whether the issuer is only the server's own origin, guessed as 2025-03-26 has it.
+    pub guessed: bool,
     /// The authorization server.
     pub server: ServerMetadata,
 }
@@ -260,7 +262,12 @@ impl Discover {
             }
             return self.next_issuer(found);
         };
-        let exchange = Exchange::get(Leg::Metadata, url, "authorization_servers");
+        let mut exchange = Exchange::get(Leg::Metadata, url, "authorization_servers");
+        if found.guessed {
+            // Servers of that revision may tell by it which of their metadata is wanted (2025-03-26, authorization section 2.3.1).
+            let revision = http::HeaderValue::from_static("2025-03-26");
+            exchange.headers.insert("mcp-protocol-version", revision);
+        }
         let state = State::ExpectServerMetadata { found, left };
         Turn::Next(
             Self { state, ..self },
@@ -377,6 +384,7 @@ fn discovered(found: Found, server: ServerMetadata) -> Discovered {
         challenged: found.challenged,
         resource_scopes: found.resource_scopes,
         dpop_required: found.dpop_required,
+        guessed: found.guessed,
         server,
     }
 }

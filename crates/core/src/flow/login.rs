@@ -29,7 +29,7 @@ use crate::{
     attempt::ProcessId,
     credential::{Binding, Credential, CredentialKey, Version},
     dpop::ProofKey,
-    error::Error,
+    error::{Error, LoginCause},
     flow::{
         Act, Answer, Device, Flow, Lock, Prompt, Redirect, Registration, Step, Turn,
         discover::{self, Discover, Discovered, Ways},
@@ -66,6 +66,8 @@ pub struct Task {
     pub client_metadata_url: Option<Url>,
     /// The issuer to log in at, where a person has chosen among those that the server names.
     pub issuer: Option<Issuer>,
+    /// Whether a secret may go to whichever issuer the server names.
+    pub trusts_server: bool,
     /// Whether `resource` is left out for the issuer of this login, or no longer; `None`: as it was before.
     pub without_resource: Option<bool>,
     /// The private key whose public half is in our client ID metadata document.
@@ -131,6 +133,7 @@ enum State {
     Ready,
     Discovering(Box<Discover>),
     Obtaining(Box<Obtain>, Box<unattended::Wish>),
+    ExpectPins(Box<Discovered>, Unattended),
     ExpectNotes(Box<Discovered>),
     ExpectFormer(Box<Discovered>),
     ExpectReturn(Box<Discovered>),
@@ -223,10 +226,11 @@ impl Login {
     }
 
     fn begin(self, discovered: Discovered, now: Now) -> Turn<Self> {
-        if let Some(grant) = self.unattended(&discovered.server) {
-            return self.begin_unattended(grant, discovered, now);
+        match self.unattended(&discovered.server) {
+            Ok(Some(grant)) => self.look_at_pins(grant, discovered, now),
+            Ok(None) => self.look_up(discovered),
+            Err(error) => self.fail(error),
         }
-        self.look_up(discovered)
     }
 
     fn with_a_person(self, discovered: Discovered) -> Turn<Self> {
@@ -423,6 +427,9 @@ impl Flow for Login {
                 let turn = obtain.handle(answer, now);
                 self.obtaining(turn, wish)
             }
+            (State::ExpectPins(discovered, grant), Answer::Read(read)) => {
+                self.pinned(grant, *discovered, read, now)
+            }
             (State::ExpectNotes(discovered), answer) => self.looked_up(*discovered, answer, now),
             (State::ExpectFormer(discovered), Answer::Read(read)) => {
                 self.former(*discovered, read, now)
@@ -474,10 +481,7 @@ impl Flow for Login {
             }
             (State::ExpectRegisterLock(..), Answer::Locked(Err(error))) => self.fail(error),
             (State::ExpectOthersRegistrations(known, uri), Answer::Registered(found)) => {
-                match found
-                    .ok()
-                    .and_then(|found| self.usable(&found, &uri, now))
-                {
+                match found.ok().and_then(|found| self.usable(&found, &uri, now)) {
                     Some(client) => self.register_unlock(known, uri, Ok(client)),
                     None => self.register(known, uri),
                 }
@@ -514,6 +518,10 @@ impl Flow for Login {
             }
             (State::ExpectPause(request, code, tries, _), Answer::Woken) => {
                 self.exchange(request, code, tries)
+            }
+            // Whoever has just typed a code is not shown another.
+            (State::ExpectForgotten(_), Answer::Done(_)) if self.by_device => {
+                self.fail(Error::login(LoginCause::RegistrationGone))
             }
             (State::ExpectForgotten(discovered), Answer::Done(_)) => {
                 self.open_callback(*discovered, Vec::new(), now)

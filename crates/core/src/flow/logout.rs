@@ -94,7 +94,12 @@ impl Logout {
         self.incarnation = Some(pending.credential.version.incarnation);
         let credential = &pending.credential;
         let Some(endpoint) = credential.pins.revocation_endpoint.clone() else {
-            return self.delete(*pending, Revocation::Unsupported);
+            // A key that a person has brought has no issuer that could be told.
+            let outcome = match credential.is_static() {
+                true => Revocation::Local,
+                false => Revocation::Unsupported,
+            };
+            return self.delete(*pending, outcome);
         };
         let (token, hint) = match &credential.refresh_token {
             Some(token) => (token.expose(), "refresh_token"),

@@ -23,7 +23,7 @@ mod moved;
 mod note;
 mod reach;
 mod scopes;
-mod settle;
+pub(in crate::flow) mod settle;
 
 use url::Url;
 
@@ -399,6 +399,13 @@ impl Flow for Refresh {
             {
                 call.sent = call.sent.saturating_sub(1);
                 self.too_late(call, now)
+            }
+            // A file that is not there keeps nobody from asking as soon as it is: nothing has left.
+            (State::ExpectToken(mut call), Answer::Exchanged(Err(failure)))
+                if matches!(failure.fault, Fault::Unsigned(_)) =>
+            {
+                call.sent = call.sent.saturating_sub(1);
+                self.back_off(*call, failure.error(), None, now)
             }
             (State::ExpectToken(mut call), Answer::Exchanged(exchanged)) => {
                 let sent_at = match &exchanged {

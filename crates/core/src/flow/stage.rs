@@ -49,6 +49,8 @@ pub(super) struct Stage {
     pub(super) slot_attempt: Option<(Version, Attempt)>,
     pub(super) notes: IssuerNotes,
     pub(super) read_only: bool,
+    /// What the store holds of other issuers.
+    pub(super) elsewhere: Vec<(Issuer, Record)>,
     pub(super) registrations: Vec<Registration>,
     pub(super) binding: Option<Binding>,
     pub(super) queue: Vec<Credential>,
@@ -269,7 +271,20 @@ impl Stage {
                 self.locks.retain(|held| *held != lock);
                 Answer::Done(Ok(()))
             }
-            Act::Reread(_) => Answer::Read(Ok(Box::new(self.read()))),
+            Act::Reread(key) => {
+                let other = self
+                    .elsewhere
+                    .iter()
+                    .find(|(issuer, _)| *issuer == key.issuer);
+                Answer::Read(Ok(Box::new(match other {
+                    Some((_, record)) => Reading {
+                        record: Some(record.clone()),
+                        writable: true,
+                        ..Reading::default()
+                    },
+                    None => self.read(),
+                })))
+            }
             Act::Note {
                 version,
                 facts,
@@ -353,7 +368,10 @@ impl Stage {
             }
             Act::CloseCallback => Answer::Done(Ok(())),
             Act::Bury { event, revoke, .. } => Answer::Buried(Ok(self.bury(event, revoke))),
-            Act::PutBinding(_) => Answer::Done(Ok(())),
+            Act::PutBinding(binding) => {
+                self.binding = Some(*binding);
+                Answer::Done(Ok(()))
+            }
             Act::Revoked(..) => {
                 self.queue.clear();
                 Answer::Done(Ok(()))

@@ -17,7 +17,7 @@ pub(in crate::flow) mod obtain;
 mod settle;
 
 use crate::{
-    credential::Credential,
+    credential::{Credential, Version},
     error::{Error, LoginCause},
     event::{Event, Happened, Reason},
     flow::{
@@ -42,14 +42,23 @@ pub struct Unattended {
     task: Task,
     state: State,
     looks: u32,
+    /// What a login has shown in vain.
+    refused_at_login: Option<[u8; 32]>,
+    /// The stored version, where the one in hand follows it and neither store nor spool takes it.
+    stored: Option<Version>,
 }
 
 #[derive(Debug)]
 enum State {
     Ready,
     ExpectLease,
-    ExpectRecord { merged: bool },
-    ExpectMerge { reading: Box<Reading> },
+    ExpectRecord {
+        merged: bool,
+    },
+    ExpectMerge {
+        reading: Box<Reading>,
+        newer: Box<Credential>,
+    },
     Obtaining(Box<Obtain>, Box<Call>),
     ExpectCommit(Box<Call>, Box<Credential>),
     ExpectSpool(Box<Call>, Box<Credential>),
@@ -76,6 +85,17 @@ impl Unattended {
             task,
             state: State::Ready,
             looks: 0,
+            refused_at_login: None,
+            stored: None,
+        }
+    }
+
+    /// Tells which assertion a login, or a step-up, has shown in vain: it is never shown again (EXT-41).
+    #[must_use]
+    pub fn after_login(self, refused_at_login: Option<[u8; 32]>) -> Self {
+        Self {
+            refused_at_login,
+            ..self
         }
     }
 
@@ -85,6 +105,7 @@ impl Unattended {
 
     fn reread(mut self, merged: bool) -> Turn<Self> {
         self.looks += 1;
+        self.stored = None;
         if self.looks > MOST_LOOKS {
             let why = "it changes faster than it can be read".to_owned();
             return self.unlock(nothing_known(Error::StoreUnavailable { why }));
@@ -191,11 +212,11 @@ impl Unattended {
             resource: credential.pins.resource_parameter.clone(),
             scopes: credential.scopes_requested.clone(),
             proof_key: credential.proof_key.clone(),
-            refused: call
-                .record
-                .backoff
-                .as_ref()
-                .and_then(|backoff| backoff.refused),
+            refused: self
+                .refused_at_login
+                .into_iter()
+                .chain(call.record.backoff.as_ref().and_then(|known| known.refused))
+                .collect(),
         };
         let turn = Obtain::new(wanted).start(now);
         self.obtaining(turn, Box::new(call), now)
@@ -227,6 +248,7 @@ impl Unattended {
             .record
             .as_ref()
             .and_then(|record| record.forced.clone());
+        let (reading, newer) = (Box::new(reading), Box::new(credential.clone()));
         let commit = Commit {
             credential,
             expects,
@@ -234,11 +256,37 @@ impl Unattended {
             forced,
             event: self.event(now, happened),
         };
-        let reading = Box::new(reading);
         self.next(
-            State::ExpectMerge { reading },
+            State::ExpectMerge { reading, newer },
             Act::Commit(Box::new(commit)),
         )
+    }
+
+    /// The store still refuses: what is kept is the newest version all the same, and what the server says is about that.
+    fn decide_in_memory(mut self, mut reading: Reading, newer: Credential, now: Now) -> Turn<Self> {
+        let held = reading.record.take().unwrap_or_default();
+        let is_other = held.version() != Some(newer.version);
+        self.stored = match held.spooled {
+            Some(spooled) => spooled.follows,
+            None => held.version().filter(|_| is_other),
+        };
+        // What is noted beside an older version is not about this one; what memory knows of it is.
+        let known = self.task.memory.as_deref();
+        let known = known.filter(|known| known.version() == Some(newer.version));
+        reading.record = Some(Record {
+            credential: Some(newer),
+            spooled: held.spooled,
+            attempt: None,
+            suspicion: None,
+            acceptance: known
+                .and_then(|known| known.acceptance)
+                .or(held.acceptance.filter(|_| !is_other)),
+            backoff: known
+                .and_then(|known| known.backoff.clone())
+                .or(held.backoff.filter(|_| !is_other)),
+            forced: known.and_then(|known| known.forced.clone()).or(held.forced),
+        });
+        self.decide(reading, true, now)
     }
 
     fn stop(self, reading: Reading, result: Result<Gain, Error>) -> Turn<Self> {
@@ -296,9 +344,8 @@ impl Flow for Unattended {
                 self.unlock(nothing_known(error))
             }
             (State::ExpectMerge { .. }, Answer::Committed(Ok(_))) => self.reread(true),
-            // The store still refuses: what it holds is older, and good enough to ask with.
-            (State::ExpectMerge { reading }, Answer::Committed(Err(_))) => {
-                self.decide(*reading, true, now)
+            (State::ExpectMerge { reading, newer }, Answer::Committed(Err(_))) => {
+                self.decide_in_memory(*reading, *newer, now)
             }
             (State::Obtaining(obtain, call), answer) => {
                 let turn = obtain.handle(answer, now);
@@ -311,7 +358,7 @@ impl Flow for Unattended {
             (State::ExpectCommit(..), Answer::Committed(Ok(Committed::Moved))) => self.reread(true),
             (State::ExpectCommit(call, new), Answer::Committed(Err(_))) => {
                 let act = Act::Spool {
-                    follows: Some(call.credential.version),
+                    follows: Some(self.stored.unwrap_or(call.credential.version)),
                     credential: new.clone(),
                 };
                 self.next(State::ExpectSpool(call, new), act)

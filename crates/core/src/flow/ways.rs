@@ -96,6 +96,8 @@ pub struct CodePrompt {
     pub expires_in: Duration,
     /// The issuer.
     pub issuer: Issuer,
+    /// The issuer of the login so far, where the server has changed it.
+    pub former_issuer: Option<Issuer>,
     /// The host that will be sent the tokens' secrets.
     pub token_host: String,
     /// The server.

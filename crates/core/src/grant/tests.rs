@@ -239,3 +239,35 @@ fn an_endpoint_cannot_set_our_parameters() {
             .any(|pair| pair == ("tenant".into(), "t".into()))
     );
 }
+
+/// T-33: no grant shows what is exchanged: not a platform's token, not a person's identity, not a code or a refresh token.
+#[test]
+fn debug_never_shows_what_is_exchanged() {
+    let assertion = crate::secret::Assertion::new("jwt-canary".into()).unwrap();
+    let token = RefreshToken::new("rt-canary".into()).unwrap();
+    let device = crate::secret::DeviceCode::new("dc-canary".into()).unwrap();
+    let issuer = Issuer::parse("https://as.example").unwrap();
+    for grant in [
+        Grant::JwtBearer {
+            assertion: &assertion,
+            scope: None,
+        },
+        Grant::TokenExchange {
+            subject: &assertion,
+            subject_type: "id_token",
+            audience: &issuer,
+            scope: None,
+        },
+        Grant::Refresh {
+            token: &token,
+            scope: None,
+        },
+        Grant::Device { code: &device },
+    ] {
+        let shown = format!("{grant:?}");
+        assert!(
+            shown.contains("[redacted]") && !shown.contains("canary"),
+            "{shown}"
+        );
+    }
+}

@@ -130,7 +130,12 @@ mod tests {
         let document = document(&id, "Pilotlight", &[8085, 33417], None).unwrap();
         assert_eq!(document["client_id"], json!(id.as_str()));
         assert_eq!(document["client_name"], json!("Pilotlight"));
-        let uris: Vec<_> = document["redirect_uris"].as_array().unwrap().iter().map(|u| u.as_str().unwrap()).collect();
+        let uris: Vec<_> = document["redirect_uris"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|u| u.as_str().unwrap())
+            .collect();
         assert_eq!(
             uris,
             [
@@ -159,7 +164,10 @@ mod tests {
         let key = json!({ "kty": "EC", "crv": "P-256", "x": "X", "y": "Y", "kid": "one" });
         let id = url("https://app.example/pilotlight.json");
         let document = document(&id, "Pilotlight", &[], Some(&key)).unwrap();
-        assert_eq!(document["token_endpoint_auth_method"], json!("private_key_jwt"));
+        assert_eq!(
+            document["token_endpoint_auth_method"],
+            json!("private_key_jwt")
+        );
         assert_eq!(document["jwks"]["keys"], json!([key]));
     }
 }

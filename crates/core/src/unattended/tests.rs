@@ -1,5 +1,7 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
+use zeroize::Zeroizing;
+
 use super::*;
 use crate::time::Now;
 
@@ -20,7 +22,7 @@ fn place() -> SecretRef {
 
 fn checked(token: &str, refused: Option<[u8; 32]>) -> Result<(), String> {
     let now = Wall::from_unix_seconds(NOW);
-    check_workload(token, &place(), &issuer(), refused, now).map_err(|error| {
+    check_workload(token, &place(), &issuer(), refused.as_slice(), now).map_err(|error| {
         assert_eq!(error.code(), "config.assertion");
         assert_eq!(error.exit_code(), 2);
         let text = error.to_string();
@@ -86,6 +88,34 @@ fn a_refused_token_is_never_shown_again() {
     assert_eq!(checked(&token(2), refused), Ok(()));
 }
 
+/// EXT-40, F-19: a token of a platform whose clock is ahead is not sent before its time, which would have it refused; it has
+/// begun to the millisecond.
+#[test]
+fn a_token_waits_for_its_time() {
+    let from = |nbf: &str| {
+        jwt(&format!(
+            r#"{{"exp":{},"nbf":{nbf},"aud":"https://as.example"}}"#,
+            NOW + 600
+        ))
+    };
+    let why = checked(&from(&format!("{NOW}.2")), None).unwrap_err();
+    assert!(why.contains("nbf is 1 s ahead"), "{why}");
+    assert!(
+        checked(&from(&(NOW + 3).to_string()), None)
+            .unwrap_err()
+            .contains("3 s ahead")
+    );
+    assert_eq!(checked(&from(&NOW.to_string()), None), Ok(()));
+    let provider = IdentityProvider::new(
+        issuer(),
+        Url::parse("https://idp.example/token").unwrap(),
+        Client::brought("at-idp".into()),
+        place(),
+    );
+    let now = Wall::from_unix_seconds(NOW);
+    assert!(check_subject(&from(&(NOW + 3).to_string()), &provider, &[], now).is_err());
+}
+
 /// EXT-20: an ID token that is over is not exchanged; a SAML assertion is nothing that can be looked into.
 #[test]
 fn an_identity_that_is_over_is_not_exchanged() {
@@ -101,29 +131,31 @@ fn an_identity_that_is_over_is_not_exchanged() {
     };
     let now = Wall::from_unix_seconds(NOW);
     let over = jwt(&format!(r#"{{"exp":{NOW}}}"#));
-    let error = check_subject(&over, &provider, None, now).unwrap_err();
+    let error = check_subject(&over, &provider, &[], now).unwrap_err();
     assert_eq!(error.code(), "config.assertion");
-    let error = check_subject("PHNhbWw-", &provider, None, now).unwrap_err();
+    let error = check_subject("PHNhbWw-", &provider, &[], now).unwrap_err();
     assert_eq!(error.code(), "config.assertion");
     let good = jwt(&format!(r#"{{"exp":{}}}"#, NOW + 60));
-    assert_eq!(check_subject(&good, &provider, None, now), Ok(()));
-    assert!(check_subject(&good, &provider, Some(digest(&good)), now).is_err());
+    assert_eq!(check_subject(&good, &provider, &[], now), Ok(()));
+    assert!(check_subject(&good, &provider, &[[0; 32], digest(&good)], now).is_err());
     provider.subject_type = SAML2.into();
-    assert_eq!(check_subject("PHNhbWw-", &provider, None, now), Ok(()));
+    assert_eq!(check_subject("PHNhbWw-", &provider, &[], now), Ok(()));
 }
 
 /// EXT-21: only the assertion that was asked for is taken, and never as a token of ours.
 #[test]
 fn a_token_exchange_brings_an_assertion_or_nothing() {
     let read = |body: &str| {
-        read_id_jag(&Reply {
+        let reply = Reply {
             status: 200,
             headers: http::HeaderMap::new(),
             body: Zeroizing::new(body.as_bytes().to_vec()),
             sent_at: Now::default(),
-        })
-        .map(|text| text.as_str().to_owned())
+        };
+        read_id_jag(&reply, &issuer()).map(|text| text.expose().to_owned())
     };
+    let foreign = jwt(r#"{"aud":"https://as.other"}"#);
+    let endless = jwt(r#"{"exp":1}"#);
     let good = jwt(r#"{"aud":"https://as.example"}"#);
     let answer = |kind: &str, of: &str, token: &str| {
         format!(r#"{{"issued_token_type":"{of}","token_type":"{kind}","access_token":"{token}"}}"#)
@@ -141,6 +173,8 @@ fn a_token_exchange_brings_an_assertion_or_nothing() {
             "issued_token_type",
         ),
         (answer("N_A", ID_JAG, "opaque"), "access_token"),
+        (answer("N_A", ID_JAG, &foreign), "access_token"),
+        (answer("N_A", ID_JAG, &endless), "access_token"),
         (
             format!(r#"{{"access_token":"{good}"}}"#),
             "issued_token_type",

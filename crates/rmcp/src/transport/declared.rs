@@ -3,9 +3,7 @@
 //!
 //! It is put in as the message leaves, since a host may build its client before anybody is logged in.
 
-use rmcp::model::{
-    ClientCapabilities, ClientJsonRpcMessage, ClientRequest, GetMeta as _, JsonObject,
-};
+use rmcp::model::{ClientCapabilities, ClientJsonRpcMessage, ClientRequest, GetMeta as _};
 
 /// Adds extensions to the capabilities that a message declares, if it declares any. What the host says of one stays.
 pub(super) fn with_extensions(
@@ -29,8 +27,7 @@ pub(super) fn with_extensions(
 fn add(to: &mut ClientCapabilities, extensions: &[&'static str]) {
     let all = to.extensions.get_or_insert_default();
     for name in extensions {
-        all.entry((*name).to_owned())
-            .or_insert_with(JsonObject::new);
+        all.entry((*name).to_owned()).or_default();
     }
 }
 
@@ -62,9 +59,7 @@ mod tests {
         let want = json!({"roots": {}, "extensions": {"example/own": {"a": 1}, OURS: {}}});
         assert_eq!(told["params"]["capabilities"], want);
 
-        let modern = |meta: Value| {
-            json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": meta}})
-        };
+        let modern = |meta: Value| json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": meta}});
         let key = "io.modelcontextprotocol/clientCapabilities";
         let told = sent(modern(json!({key: own, "x": 1})), &[OURS]);
         assert_eq!(told["params"]["_meta"], json!({key: want, "x": 1}));
@@ -74,6 +69,9 @@ mod tests {
         assert_eq!(sent(bare.clone(), &[OURS]), sent(bare, &[]));
         let said = initialize(json!({"extensions": {OURS: {"mine": true}}}));
         let told = sent(said.clone(), &[OURS]);
-        assert_eq!(told["params"]["capabilities"], said["params"]["capabilities"]);
+        assert_eq!(
+            told["params"]["capabilities"],
+            said["params"]["capabilities"]
+        );
     }
 }

@@ -8,3 +8,4 @@ mod support;
 mod transport;
 mod transport_hostile;
 mod transport_order;
+mod transport_token;

@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use pilotlight::{
-    Sessions,
-    core::{Error, error::LoginCause},
+    LoginRequest, Sessions,
+    core::{
+        Error, credential::Account, error::LoginCause, issuer::Issuer, registration,
+        resource::Resource, secret::ClientSecret, unattended::Unattended,
+    },
 };
 use pilotlight_rmcp::{ConnectError, Wire, cause, connect, connect_on};
+use pilotlight_testkit::authorization_server::StaticClient;
 use pilotlight_testkit::mcp_server::{Answers, Wires};
 use rmcp::{
     RoleClient,
@@ -209,4 +213,48 @@ async fn echo(client: &Client, text: &str) -> Result<String, ServiceError> {
         .as_str()
         .unwrap_or_default()
         .to_owned())
+}
+
+/// EXT-01: a host that says nothing about extensions declares the one that its login makes use of, on either wire, as soon as
+/// there is such a login; before, there is nothing to declare.
+#[tokio::test]
+async fn a_login_without_a_person_is_declared_on_both_wires() {
+    const NAME: &str = r#""io.modelcontextprotocol/oauth-client-credentials":{}"#;
+    for (wire, method) in [
+        (Wire::Stateful, "initialize"),
+        (Wire::Stateless, "server/discover"),
+    ] {
+        for service in [false, true] {
+            let world = World::start(|lab| {
+                let issuer = &mut lab.authorization_server;
+                issuer.grant_types.push("client_credentials".into());
+                issuer.clients = vec![StaticClient {
+                    client_id: "service".into(),
+                    client_secret: Some("s".into()),
+                    redirect_uris: Vec::new(),
+                }];
+            })
+            .await;
+            if service {
+                let url = Resource::parse(world.lab.resource_url()).unwrap();
+                let mut request = LoginRequest::new(url, Account::default());
+                let mut client = registration::Client::brought("service".into());
+                client.secret = Some(ClientSecret::new("s".into()).unwrap());
+                request.client = Some(client);
+                request.unattended = Some(Unattended::ClientCredentials);
+                request.issuer = Some(Issuer::parse(world.lab.issuer()).unwrap());
+                world.sessions.login(request).await.unwrap();
+            }
+            let replaced = world
+                .replace_server(|_| {
+                    "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n".to_owned()
+                })
+                .await;
+            let refused = connect_on(wire, replaced.session.clone(), ()).await;
+            assert!(refused.is_err());
+            let requests = replaced.requests.lock().unwrap().clone();
+            assert!(requests[0].contains(method), "{}", requests[0]);
+            assert_eq!(requests[0].contains(NAME), service, "{}", requests[0]);
+        }
+    }
 }

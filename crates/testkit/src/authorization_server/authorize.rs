@@ -6,6 +6,13 @@ use super::config::{Approval, SendIss};
 use super::{AuthorizationServer, Code};
 use crate::exchange::{Fields, Request, Response, append_query};
 
+/// What an authorization request says on top.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Insists {
+    pub(super) consent: bool,
+    pub(super) offline: bool,
+}
+
 /// An authorization request that passed its checks and may wait for a person.
 #[derive(Debug, Clone)]
 pub(super) struct Pending {
@@ -15,6 +22,7 @@ pub(super) struct Pending {
     code_challenge: String,
     scopes: Vec<String>,
     resource: Option<String>,
+    insists: Insists,
     state: Option<String>,
     asked_at_ms: u64,
 }
@@ -102,6 +110,16 @@ impl AuthorizationServer {
         let resource = fields.get("resource");
         self.check_resource(resource)?;
         let scopes = self.scopes_asked(fields)?;
+        if self.config.refuses_offline_access && scopes.iter().any(|one| one == "offline_access") {
+            return Err(("invalid_scope", "offline_access is not given here"));
+        }
+        let insists = Insists {
+            consent: fields.get("prompt") == Some("consent"),
+            offline: fields.get("access_type") == Some("offline"),
+        };
+        if self.config.refuses_insisting && (insists.consent || insists.offline) {
+            return Err(("invalid_request", "a parameter is not known here"));
+        }
         Ok(Pending {
             client_id: client_id.to_owned(),
             redirect_uri: redirect_uri.to_owned(),
@@ -109,6 +127,7 @@ impl AuthorizationServer {
             code_challenge: code_challenge.to_owned(),
             scopes,
             resource: resource.map(Into::into),
+            insists,
             state,
             asked_at_ms: now_ms,
         })
@@ -173,6 +192,7 @@ impl AuthorizationServer {
                 code_challenge: pending.code_challenge.clone(),
                 scopes: pending.scopes.clone(),
                 resource: pending.resource.clone(),
+                insists: pending.insists,
                 expires_at_ms: now_ms + super::millis(self.config.code_ttl),
                 family: None,
             },

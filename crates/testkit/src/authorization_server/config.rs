@@ -27,6 +27,14 @@ pub struct AuthorizationServerConfig {
     pub omit_refresh_token: bool,
     /// Who gets a refresh token.
     pub issue_refresh_token: IssueRefreshToken,
+    /// What a refresh must say about scopes.
+    pub refresh_scopes: RefreshScopes,
+    /// Whether a login that asks for `offline_access` is refused, listed or not.
+    pub refuses_offline_access: bool,
+    /// Whether an authorization request with `prompt` or `access_type` is refused.
+    pub refuses_insisting: bool,
+    /// Where the token endpoint is, below the issuer; where it was before nothing is found.
+    pub token_path: String,
     /// Whether token responses leave `expires_in` out.
     pub omit_expires_in: bool,
     /// Whether the metadata promises the `iss` parameter (RFC 9207).
@@ -83,6 +91,8 @@ pub struct AuthorizationServerConfig {
     pub serve_openid_metadata: bool,
     /// Merged into the metadata (RFC 7396), for hostile tests; `null` removes a member.
     pub metadata_overrides: Value,
+    /// Whether every request is kept as it came, for tests that look for what must not have come.
+    pub keep_requests: bool,
     /// How long an authorization code lives.
     pub code_ttl: Duration,
     /// Where the token strings come from: the same seed gives the same strings.
@@ -99,6 +109,10 @@ impl Default for AuthorizationServerConfig {
             names_reuse: false,
             omit_refresh_token: false,
             issue_refresh_token: IssueRefreshToken::Always,
+            refresh_scopes: RefreshScopes::Any,
+            refuses_offline_access: false,
+            refuses_insisting: false,
+            token_path: "/token".into(),
             omit_expires_in: false,
             advertise_iss: true,
             send_iss: SendIss::Issuer,
@@ -131,6 +145,7 @@ impl Default for AuthorizationServerConfig {
             serve_oauth_metadata: true,
             serve_openid_metadata: false,
             metadata_overrides: Value::Object(serde_json::Map::new()),
+            keep_requests: false,
             code_ttl: Duration::from_secs(60),
             seed: 1,
         }
@@ -162,8 +177,23 @@ pub enum IssueRefreshToken {
     Always,
     /// Who was granted `offline_access`.
     WithOfflineAccess,
+    /// Who came with `prompt=consent`.
+    WithConsent,
+    /// Who came with `access_type=offline`.
+    WithAccessType,
     /// Nobody.
     Never,
+}
+
+/// What a refresh must say about scopes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefreshScopes {
+    /// Whatever it likes.
+    Any,
+    /// It must name them.
+    Wanted,
+    /// It must not.
+    Refused,
 }
 
 /// Which `iss` parameter authorization responses carry (RFC 9207).

@@ -68,7 +68,11 @@ impl AuthorizationServer {
 
     /// Answers a device authorization request (section 3.1).
     pub(super) fn device_authorization(&mut self, now_ms: u64, request: &Request) -> Response {
-        let Some(rules) = self.config.device.filter(|_| request.method == Method::POST) else {
+        let Some(rules) = self
+            .config
+            .device
+            .filter(|_| request.method == Method::POST)
+        else {
             return Response::empty(StatusCode::METHOD_NOT_ALLOWED);
         };
         let fields = Fields::parse(&request.body);

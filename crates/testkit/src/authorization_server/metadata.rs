@@ -70,7 +70,7 @@ fn describe(issuer: &str, config: &AuthorizationServerConfig) -> Value {
     let mut body = json!({
         "issuer": issuer,
         "authorization_endpoint": format!("{issuer}/authorize"),
-        "token_endpoint": format!("{issuer}/token"),
+        "token_endpoint": format!("{issuer}{}", config.token_path),
         "revocation_endpoint": format!("{issuer}/revoke"),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],

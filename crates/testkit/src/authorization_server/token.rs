@@ -7,7 +7,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::client::claimed_client;
-use super::config::{IssueRefreshToken, Rotation};
+use super::config::{IssueRefreshToken, RefreshScopes, Rotation};
 use super::device::DEVICE_CODE;
 use super::grants::TOKEN_EXCHANGE;
 use super::ledger::{Kind, Outcome};
@@ -122,7 +122,13 @@ impl AuthorizationServer {
         }
         self.same_resource(fields, found.resource.as_deref())?;
 
-        let (family, pair) = self.new_grant(now_ms, client_id, found.scopes, found.resource);
+        let (family, mut pair) = self.new_grant(now_ms, client_id, found.scopes, found.resource);
+        let keeps = match self.config.issue_refresh_token {
+            IssueRefreshToken::WithConsent => found.insists.consent,
+            IssueRefreshToken::WithAccessType => found.insists.offline,
+            _ => true,
+        };
+        pair.refresh_token = pair.refresh_token.filter(|_| keeps);
         if let Some(code) = self.codes.get_mut(code) {
             code.family = Some(family);
         }
@@ -140,7 +146,9 @@ impl AuthorizationServer {
         self.last_family += 1;
         let family = self.last_family;
         let wants_refresh = match self.config.issue_refresh_token {
-            IssueRefreshToken::Always => true,
+            IssueRefreshToken::Always
+            | IssueRefreshToken::WithConsent
+            | IssueRefreshToken::WithAccessType => true,
             IssueRefreshToken::WithOfflineAccess => {
                 scopes.iter().any(|scope| scope == "offline_access")
             }
@@ -183,6 +191,18 @@ impl AuthorizationServer {
             return Err(bad("invalid_grant", self.explain(by)));
         }
         self.same_resource(fields, grant.resource.as_deref())?;
+        let named = fields.get("scope").is_some();
+        let fits = match self.config.refresh_scopes {
+            RefreshScopes::Any => true,
+            RefreshScopes::Wanted => named,
+            RefreshScopes::Refused => !named,
+        };
+        if !fits {
+            return Err(bad(
+                "invalid_scope",
+                "the scopes must be named, or must not",
+            ));
+        }
         let scopes = match fields.get("scope") {
             None => grant.scopes.clone(),
             Some(scope) => {
@@ -232,7 +252,11 @@ impl AuthorizationServer {
     }
 
     /// Compares the resource of a token request to the granted one (RFC 8707 section 2.2).
-    pub(super) fn same_resource(&self, fields: &Fields, granted: Option<&str>) -> Result<(), Box<Response>> {
+    pub(super) fn same_resource(
+        &self,
+        fields: &Fields,
+        granted: Option<&str>,
+    ) -> Result<(), Box<Response>> {
         let resource = fields.get("resource");
         self.check_resource(resource)
             .map_err(|(error, description)| bad(error, description))?;

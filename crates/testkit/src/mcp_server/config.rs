@@ -10,6 +10,8 @@ use crate::authorization_server::ProofRules;
 pub struct McpServerConfig {
     /// Which revisions of the protocol it speaks.
     pub wires: Wires,
+    /// Which revisions with sessions, the newest first.
+    pub legacy_versions: Vec<&'static str>,
     /// How it answers requests.
     pub answers: Answers,
     /// The issuers its metadata names; a [`Lab`](crate::Lab) puts its own issuer here when the list is empty.
@@ -46,6 +48,7 @@ impl Default for McpServerConfig {
     fn default() -> Self {
         Self {
             wires: Wires::Both,
+            legacy_versions: LEGACY_VERSIONS.to_vec(),
             answers: Answers::Json,
             authorization_servers: Vec::new(),
             scopes_supported: vec!["mcp:tools".into()],

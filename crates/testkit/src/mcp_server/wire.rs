@@ -75,7 +75,7 @@ impl McpServer {
         }
         // Absent is allowed: a server then assumes 2025-03-26.
         if let Some(version) = request.header(VERSION)
-            && !LEGACY_VERSIONS.contains(&version)
+            && !self.config.legacy_versions.contains(&version)
         {
             let text = format!("unsupported protocol version {version}");
             return failure(StatusCode::BAD_REQUEST, id, -32000, &text, None);
@@ -96,7 +96,8 @@ impl McpServer {
         self.stats.initialize += 1;
         let asked = message["params"]["protocolVersion"].as_str();
         let version = asked
-            .filter(|version| LEGACY_VERSIONS.contains(version))
+            .filter(|version| self.config.legacy_versions.contains(version))
+            .or_else(|| self.config.legacy_versions.first().copied())
             .unwrap_or(LEGACY_VERSIONS[0]);
         let session = self.mint.next("session-");
         self.sessions.insert(session.clone());

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod authorization;
+mod device;
 mod grants;
 mod mcp;
 #[cfg(feature = "processes")]

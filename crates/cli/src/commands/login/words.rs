@@ -1,6 +1,6 @@
 //! What a login got, in words: from whom, what for, until when, and whether it stays alive by itself.
 
-use pilotlight::core::time::Wall;
+use pilotlight::core::{issuer::Issuer, quirks::Quirk, time::Wall};
 use pilotlight_core::resource::clean;
 
 use crate::{
@@ -23,6 +23,9 @@ pub(super) fn told(
     let mut text = format!("{how} to {} as {}.\n", login.key.url, clean(&login.name));
     if let Some(issuer) = &login.issuer {
         text.push_str(&format!("  issued by      {}\n", clean(issuer)));
+    }
+    if let Some(exception) = &login.exception {
+        text.push_str(&format!("  accepted as    {}\n", clean(exception)));
     }
     text.push_str(&format!("  tokens from    {}\n", clean(token_host)));
     let scopes = if login.scopes.is_empty() {
@@ -58,6 +61,34 @@ pub(super) fn told(
         }
     }
     text
+}
+
+/// What a login has taught about its authorization server: what the next one does otherwise.
+pub(super) fn learned(quirks: &[Quirk]) -> String {
+    quirks
+        .iter()
+        .map(|quirk| format!("\n  learned        {quirk}"))
+        .collect()
+}
+
+/// What was stored by hand.
+pub(super) fn kept(login: &Shown) -> String {
+    let name = quoted(&login.name);
+    format!(
+        "Stored the key for {} as {}.\n  stays alive    until the server refuses it: nothing refreshes or revokes it\n\
+         hint: pilotlight tools {name}   (to see whether the server takes it)",
+        login.key.url,
+        clean(&login.name)
+    )
+}
+
+/// What is said where the server has changed its issuer; nothing where it has not.
+pub(super) fn moved(former: Option<&Issuer>) -> String {
+    former.map_or_else(String::new, |former| {
+        format!(
+            "\nThe server has changed its authorization server: it was {former}. The login there is kept, in case the server goes back."
+        )
+    })
 }
 
 #[cfg(test)]

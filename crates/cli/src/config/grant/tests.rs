@@ -20,7 +20,7 @@ fn refused(keys: &str) -> String {
 fn flags(args: &[&str]) -> Login {
     let all = [&["pilotlight", "login", "x"], args].concat();
     match Cli::try_parse_from(all).unwrap().command {
-        Command::Login(login) => login,
+        Command::Login(login) => *login,
         other => panic!("{other:?}"),
     }
 }
@@ -38,7 +38,10 @@ const ENTERPRISE: &str = r#"
 #[test]
 fn each_grant_is_read() {
     let service = server("grant = \"client_credentials\"\nclient_key = \"file:key.pem\"\nclient_key_algorithm = \"ES256\"\nclient_key_id = \"k1\"").unwrap();
-    assert_eq!(service.unattended(), Ok(Some(Unattended::ClientCredentials)));
+    assert_eq!(
+        service.unattended(),
+        Ok(Some(Unattended::ClientCredentials))
+    );
     let key = service.key().unwrap();
     assert_eq!(key.reference.to_string(), "file:/etc/pilotlight/key.pem");
     assert_eq!(key.algorithm, Some(JwsAlgorithm::Es256));
@@ -67,22 +70,57 @@ fn each_grant_is_read() {
 #[test]
 fn what_cannot_be_is_named() {
     for (keys, said) in [
-        ("grant = \"password\"", "grant: write client_credentials, workload or enterprise"),
-        ("grant = \"workload\"", "workload_token: grant = \"workload\" needs it (--workload-token)"),
-        ("subject_token = \"file:/x\"", "idp_client_id: grant = \"enterprise\" needs it (--idp-client-id)"),
-        ("grant = \"client_credentials\"\nworkload_token = \"file:/x\"", "workload_token: only grant = \"workload\" takes one"),
-        ("grant = \"workload\"\nworkload_token = \"file:/x\"\nidp_client_id = \"a\"", "only grant = \"enterprise\""),
-        ("client_key_algorithm = \"HS256\"", "write ES256, RS256 or EdDSA"),
-        ("idp_issuer = \"http://idp.example\"", "it is no issuer identifier"),
+        (
+            "grant = \"password\"",
+            "grant: write client_credentials, workload or enterprise",
+        ),
+        (
+            "grant = \"workload\"",
+            "workload_token: grant = \"workload\" needs it (--workload-token)",
+        ),
+        (
+            "subject_token = \"file:/x\"",
+            "idp_client_id: grant = \"enterprise\" needs it (--idp-client-id)",
+        ),
+        (
+            "grant = \"client_credentials\"\nworkload_token = \"file:/x\"",
+            "workload_token: only grant = \"workload\" takes one",
+        ),
+        (
+            "grant = \"workload\"\nworkload_token = \"file:/x\"\nidp_client_id = \"a\"",
+            "only grant = \"enterprise\"",
+        ),
+        (
+            "client_key_algorithm = \"HS256\"",
+            "write ES256, RS256 or EdDSA",
+        ),
+        (
+            "idp_issuer = \"http://idp.example\"",
+            "it is no issuer identifier",
+        ),
         ("subject_token_type = \"jwt\"", "write id_token or saml2"),
-        ("work_load_token = \"file:/x\"", "the nearest is workload_token"),
+        (
+            "work_load_token = \"file:/x\"",
+            "the nearest is workload_token",
+        ),
         ("grant = 3", "it must be a text"),
     ] {
         let told = refused(keys);
         assert!(told.contains(said), "{keys}: {told}");
     }
-    for key in ["client_key", "workload_token", "idp_client_secret", "subject_token", "client_secret"] {
-        for secret in ["hunter2canary", "canary:x", "fd:canary", "-----BEGIN canary"] {
+    for key in [
+        "client_key",
+        "workload_token",
+        "idp_client_secret",
+        "subject_token",
+        "client_secret",
+    ] {
+        for secret in [
+            "hunter2canary",
+            "canary:x",
+            "fd:canary",
+            "-----BEGIN canary",
+        ] {
             let told = refused(&format!("{key} = \"{secret}\""));
             assert!(told.contains(key) && told.contains("file:PATH"), "{told}");
             assert!(!told.contains("canary"), "{told}");
@@ -93,17 +131,26 @@ fn what_cannot_be_is_named() {
 /// A flag counts for more than the file, key by key; a key that is another's algorithm is not its own.
 #[test]
 fn flags_outrank_the_file() {
-    let file = server("grant = \"client_credentials\"\nclient_key = \"file:/old\"\nclient_key_id = \"old\"").unwrap();
+    let file = server(
+        "grant = \"client_credentials\"\nclient_key = \"file:/old\"\nclient_key_id = \"old\"",
+    )
+    .unwrap();
     let login = flags(&["--client-key", "env:KEY"]);
     let both = login.grant.settings().unwrap().or(file.clone());
     let key = both.key().unwrap();
     assert_eq!((key.reference.scheme(), key.key_id), ("env", None));
     assert_eq!(both.unattended(), Ok(Some(Unattended::ClientCredentials)));
-    assert_eq!(GrantFlags::default().settings().unwrap().or(file.clone()), file);
+    assert_eq!(
+        GrantFlags::default().settings().unwrap().or(file.clone()),
+        file
+    );
 
     let login = flags(&["--workload-token", "hunter2canary"]);
     let told = login.grant.settings().unwrap_err().to_string();
-    assert!(told.starts_with("--workload-token") && !told.contains("canary"), "{told}");
+    assert!(
+        told.starts_with("--workload-token") && !told.contains("canary"),
+        "{told}"
+    );
     let relative = flags(&["--workload-token", "file:token"]);
     let token = relative.grant.settings().unwrap().workload_token.unwrap();
     assert!(Path::new(token.rest()).is_absolute());

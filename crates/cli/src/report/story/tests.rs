@@ -62,12 +62,19 @@ fn a_login_without_a_person_says_by_which_grant_it_lives() {
         scopes: Scopes::default(),
         lifetime: None,
         refresh_token: false,
+        former_issuer: None,
     };
     let mut service = login("linear", "default", State::Ok);
     service.grant = Some("workload");
     let text = tell(&service, &[at(0, happened)], Wall(START), &TimeZone::UTC);
-    assert!(text.contains("It needs no person: the grant workload is made again"), "{text}");
-    assert!(text.contains("logged in at") && !text.contains("refresh token"), "{text}");
+    assert!(
+        text.contains("It needs no person: the grant workload is made again"),
+        "{text}"
+    );
+    assert!(
+        text.contains("logged in at") && !text.contains("refresh token"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -24,6 +24,7 @@ pub(crate) fn login(name: &str, account: &str, state: State) -> Shown {
     let url = Resource::parse(&format!("https://mcp.{name}.example/mcp")).unwrap();
     Shown {
         issuer: Some(format!("https://auth.{name}.example")),
+        exception: None,
         state,
         expires_at: after(2520),
         next_refresh_at: after(1860),
@@ -177,6 +178,7 @@ fn the_json_form_is_stable() {
     };
     insta::assert_snapshot!(serde_json::to_string_pretty(&lost.to_json()).unwrap(), @r#"
     {
+      "accept_issuer": null,
       "account": "work",
       "cause": {
         "code": "login.refresh_rejected",

@@ -39,11 +39,10 @@ pub(super) fn public(algorithm: JwsAlgorithm) -> PublicKey {
 
 pub(super) fn keyed(key: SecretRef, algorithm: Option<JwsAlgorithm>) -> Client {
     let mut client = Client::brought("keyed".into());
-    client.key = Some(ClientKey {
-        reference: key,
-        algorithm,
-        key_id: Some("k1".into()),
-    });
+    let mut key = ClientKey::new(key);
+    key.algorithm = algorithm;
+    key.key_id = Some("k1".into());
+    client.key = Some(key);
     client
 }
 

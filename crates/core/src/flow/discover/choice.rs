@@ -37,7 +37,10 @@ impl Task {
         if let Some(chosen) = &self.issuer {
             let found = self.published_as(chosen, &named).cloned();
             return found.map(|issuer| vec![issuer]).ok_or_else(|| {
-                misfit(format!("the server does not name {chosen}; it names {}", words(&named)))
+                misfit(format!(
+                    "the server does not name {chosen}; it names {}",
+                    words(&named)
+                ))
             });
         }
         let known = self.known_issuer.as_ref();
@@ -83,9 +86,12 @@ impl Task {
 }
 
 fn misfit(why: String) -> Error {
-    let what = "the authorization server".to_owned();
+    let what = WHICH_ISSUER.to_owned();
     Error::ConfigValue { what, why }
 }
+
+/// What a `config.value` is about where a person has to choose, or to choose otherwise, among the issuers of a server.
+pub const WHICH_ISSUER: &str = "the authorization server";
 
 fn words(issuers: &[Issuer]) -> String {
     let words: Vec<String> = issuers.iter().map(ToString::to_string).collect();

@@ -1,5 +1,6 @@
 //! Discovery on the stage: which documents are asked for, in which order, and what ends it.
 
+mod choice;
 mod order;
 mod trust;
 

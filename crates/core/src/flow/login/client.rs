@@ -87,7 +87,13 @@ impl Login {
                 issuer: server.issuer.as_str().to_owned(),
             }));
         }
-        if discovered.dpop_required && !server.binds_tokens() {
+        // A person is shown where a login leads; nobody sees a guess for what it is (T-16).
+        let has_secret = self.task.client.as_ref().is_some_and(Client::shows_secret);
+        if discovered.guessed && has_secret && !chosen && !self.task.trusts_server {
+            return Err(unnamed(server));
+        }
+        let binds = server.binds_tokens() && self.task.proof_key.is_some();
+        if discovered.dpop_required && !binds {
             return Err(Error::NoDpop);
         }
         Ok(())
@@ -98,7 +104,10 @@ impl Login {
         let listed = discovered.server.scopes_supported.clone();
         // One that refuses `offline_access` counts as one that does not list it.
         let listed = listed.map(|all| match self.lessons.no_offline_access {
-            true => all.iter().filter(|one| *one != scope::OFFLINE_ACCESS).collect(),
+            true => all
+                .iter()
+                .filter(|one| *one != scope::OFFLINE_ACCESS)
+                .collect(),
             false => all,
         });
         scope::select(
@@ -185,7 +194,17 @@ impl Login {
     }
 
     pub(super) fn client_metadata(&self, known: &Known, redirect_uri: &str) -> ClientMetadata {
-        let scope = (!known.scopes.is_empty()).then(|| known.scopes.clone());
+        // What is registered is all that the client may ever ask for, and a step-up asks as the same client: so beside what
+        // is wanted now, what the server and its issuer list is named. Asked for is the least, all the same (AUTH-55).
+        let discovered = &known.discovered;
+        let listed = [
+            &discovered.resource_scopes,
+            &discovered.server.scopes_supported,
+        ];
+        let scope = (!known.scopes.is_empty()).then(|| {
+            let listed = listed.into_iter().flatten();
+            listed.fold(known.scopes.clone(), |all, more| all.union(more))
+        });
         ClientMetadata {
             application_type: known.application_type,
             device_login: self.by_device,
@@ -282,6 +301,18 @@ impl Login {
             State::ExpectRegisterUnlock(known, redirect_uri, client),
             Act::Unlock(Lock::Register(issuer)),
         )
+    }
+}
+
+/// Nobody but the server has named this issuer, and a secret is to go there.
+pub(super) fn unnamed(server: &ServerMetadata) -> Error {
+    Error::ConfigValue {
+        what: "the authorization server".into(),
+        why: format!(
+            "a secret goes only where you say, and so far only the server names {0}; if the client was made there, say so \
+             (--issuer {0})",
+            server.issuer
+        ),
     }
 }
 

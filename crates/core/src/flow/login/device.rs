@@ -30,6 +30,10 @@ use super::{Login, Request};
 
 /// What such a login waits for.
 #[derive(Debug)]
+#[expect(
+    clippy::enum_variant_names,
+    reason = "a state is named for what it waits for"
+)]
 pub(super) enum State {
     ExpectAuthorization(Box<Request>),
     ExpectCodeShown(Box<Pending>),
@@ -154,6 +158,7 @@ impl Login {
             verification_uri_complete: answer.verification_uri_complete,
             expires_in: now.mono.until(ends_at),
             issuer: request.issuer.clone(),
+            former_issuer: self.former_issuer(&request.issuer),
             token_host: request
                 .discovered
                 .server
@@ -235,9 +240,7 @@ impl Login {
             Verdict::NotDelivered { error, retry_after } => {
                 self.no_answer(pending, error, retry_after.unwrap_or_default(), now)
             }
-            Verdict::Ambiguous { error, .. } => {
-                self.no_answer(pending, error, Duration::ZERO, now)
-            }
+            Verdict::Ambiguous { error, .. } => self.no_answer(pending, error, Duration::ZERO, now),
             Verdict::InvalidClient => self.unknown_client(&pending.request, now),
             Verdict::Refused { error } => self.fail(Error::refused(error)),
             // A code is good once: what it brought was in the answer that never came.

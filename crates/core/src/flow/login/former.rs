@@ -30,10 +30,7 @@ impl Login {
                 what: "login: no former login",
             });
         };
-        self.next(
-            State::ExpectFormer(Box::new(discovered)),
-            Act::Reread(key),
-        )
+        self.next(State::ExpectFormer(Box::new(discovered)), Act::Reread(key))
     }
 
     pub(super) fn former(
@@ -46,10 +43,7 @@ impl Login {
             return self.begin(discovered, now);
         }
         let key = self.credential_key(&discovered);
-        self.next(
-            State::ExpectReturn(Box::new(discovered)),
-            Act::Reread(key),
-        )
+        self.next(State::ExpectReturn(Box::new(discovered)), Act::Reread(key))
     }
 
     /// An earlier login at the issuer that the server names now, if it still is what is asked for.
@@ -83,8 +77,13 @@ impl Login {
         let mut wanted = wanted.into_iter().flatten();
         lives
             && wanted.all(|scopes| one.scopes_requested.covers(scopes))
-            && self.task.client.as_ref().is_none_or(|client| client.id == one.client.id)
+            && self
+                .task
+                .client
+                .as_ref()
+                .is_none_or(|client| client.id == one.client.id)
             && self.task.unattended == one.unattended
+            && (self.task.proof_key.is_some() || one.proof_key.is_none())
     }
 
     pub(super) fn returned(

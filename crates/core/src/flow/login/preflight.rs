@@ -14,7 +14,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    error::Error,
+    error::{Error, LoginCause},
     exchange::{Exchange, Exchanged, Leg, Reply},
     flow::{Act, Reading, Registration, Turn},
     registration::Client,
@@ -52,13 +52,15 @@ impl Login {
     ) -> Turn<Self> {
         let record = read.ok().and_then(|reading| reading.record);
         let credential = record
-            .filter(|record| record.suspicion.is_none())
+            .filter(|record| {
+                let doubt = record.suspicion.as_ref().map(|doubt| &doubt.cause);
+                doubt != Some(&LoginCause::RegistrationGone)
+            })
             .and_then(|record| record.credential)
             .filter(|credential| credential.client.id == client.id);
         let issued_at = credential.and_then(|credential| credential.received_at);
-        let lately = issued_at.is_some_and(|at| {
-            at.wall <= now.wall && at.wall.until(now.wall) < PROVEN_FOR
-        });
+        let lately =
+            issued_at.is_some_and(|at| at.wall <= now.wall && at.wall.until(now.wall) < PROVEN_FOR);
         if lately {
             return self.show(*known, redirect_uri, client);
         }
@@ -69,7 +71,13 @@ impl Login {
             scopes: known.scopes.clone(),
             ..*known
         };
-        let request = self.request(asked, redirect_uri.clone(), client.clone(), &verifier, &state);
+        let request = self.request(
+            asked,
+            redirect_uri.clone(),
+            client.clone(),
+            &verifier,
+            &state,
+        );
         let url = match request.url(self.lessons.insist.parameters()) {
             Ok(url) => url,
             Err(error) => return self.fail(error),

@@ -39,14 +39,16 @@ impl Login {
     /// Looks up what is known of the issuer.
     pub(super) fn look_up(self, discovered: Discovered) -> Turn<Self> {
         let key = self.credential_key(&discovered);
-        self.next(
-            State::ExpectNotes(Box::new(discovered)),
-            Act::Reread(key),
-        )
+        self.next(State::ExpectNotes(Box::new(discovered)), Act::Reread(key))
     }
 
     /// What was known. Notes only tune a request: where they cannot be read, nothing is known.
-    pub(super) fn looked_up(mut self, discovered: Discovered, answer: Answer, now: Now) -> Turn<Self> {
+    pub(super) fn looked_up(
+        mut self,
+        discovered: Discovered,
+        answer: Answer,
+        now: Now,
+    ) -> Turn<Self> {
         if let Answer::Read(Ok(reading)) = answer {
             let quirks = reading.notes.quirks;
             self.lessons = Lessons {

@@ -118,6 +118,13 @@ impl Login {
         answer: TokenAnswer,
         sent_at: Now,
     ) -> Turn<Self> {
+        let proof_key = self.proof_key(request);
+        let said = answer.token_type.unwrap_or(TokenType::Bearer);
+        let token_type = presented(said, proof_key.as_ref());
+        if request.discovered.dpop_required && token_type != TokenType::Dpop {
+            // The server has said how much it wants them bound (RFC 9449 section 5).
+            return self.fail(Error::NoDpop);
+        }
         self.lesson(request, &answer, sent_at);
         let [.., incarnation] = &self.task.entropy;
         let mut name = [0u8; 16];
@@ -125,7 +132,6 @@ impl Login {
             *to = *from;
         }
         let key = self.credential_key(&request.discovered);
-        let proof_key = self.proof_key(request);
         let server = &request.discovered.server;
         let credential = Credential {
             key: key.clone(),
@@ -140,10 +146,7 @@ impl Login {
             },
             client: request.client.clone(),
             access_token: answer.access_token,
-            token_type: presented(
-                answer.token_type.unwrap_or(TokenType::Bearer),
-                proof_key.as_ref(),
-            ),
+            token_type,
             proof_key,
             unattended: None,
             refresh_token: answer.refresh_token,

@@ -2,11 +2,14 @@
 
 mod clients;
 mod device;
-mod hosted;
 mod exchange;
+mod forgotten;
+mod hosted;
+mod issuers;
 mod proof;
 mod quirks;
 mod redirect;
+mod scopes;
 mod unattended;
 
 use std::time::Duration;
@@ -14,8 +17,9 @@ use std::time::Duration;
 use super::*;
 use crate::{
     credential::{Account, BindingKey},
+    error::LoginCause,
     exchange::Exchanged,
-    flow::stage::*,
+    flow::{Callback, stage::*},
     record::Record,
     registration::ClientAuthentication,
     resource::Resource,
@@ -31,6 +35,7 @@ const RESOURCE: &str = "https://mcp.example/.well-known/oauth-protected-resource
 const METADATA: &str = "https://as.example/.well-known/oauth-authorization-server";
 const REGISTER: &str = "https://as.example/register";
 const TOKEN: &str = "https://as.example/token";
+const AUTHORIZE: &str = "https://as.example/authorize";
 const ANY_PORT: &str = "http://127.0.0.1:50000/callback";
 
 fn task() -> Task {
@@ -51,6 +56,7 @@ fn task() -> Task {
         refused: None,
         client_metadata_url: None,
         issuer: None,
+        trusts_server: false,
         without_resource: None,
         client_key: None,
         client_name: "Pilotlight".into(),
@@ -96,6 +102,8 @@ fn with_metadata(more: &str) -> Stage {
         ),
     );
     stage.page(TOKEN, tokens(0));
+    // Whoever looks whether it knows the client is led on.
+    stage.page(AUTHORIZE, reply(302, ""));
     stage
 }
 

@@ -2,20 +2,21 @@
 
 use crate::{
     credential::{Credential, Generation, Incarnation, Pins, TokenType, Version, presented},
-    error::Error,
+    error::{Error, LoginCause},
     flow::{
-        Act, Flow, Turn,
+        Act, Flow, Reading, Turn,
         discover::Discovered,
         unattended::obtain::{Obtain, Obtained, Wanted},
     },
     metadata::ServerMetadata,
-    registration::Client,
+    record::Record,
+    registration::{Client, ClientAuthentication},
     scope::{self, Scopes},
     time::Now,
     unattended::Unattended,
 };
 
-use super::{Login, State};
+use super::{Login, State, client::unnamed};
 
 /// What such a login is to be.
 #[derive(Debug)]
@@ -27,24 +28,111 @@ pub(super) struct Wish {
 }
 
 impl Login {
-    /// The grant without a person that is configured; or, for a client that can show who it is and of whom nothing more is
-    /// known, the one that it was made for where the issuer lets nobody log in by a browser.
-    pub(super) fn unattended(&self, server: &ServerMetadata) -> Option<Unattended> {
-        if let Some(grant) = &self.task.unattended {
-            return Some(grant.clone());
+    /// The grant without a person that is configured. What the issuer's metadata say makes none of a person's login, unless all
+    /// is left to the server.
+    ///
+    /// # Errors
+    /// `config.value` where the issuer lets nobody log in, and the client could get a token without anybody.
+    pub(super) fn unattended(&self, server: &ServerMetadata) -> Result<Option<Unattended>, Error> {
+        if self.task.unattended.is_some() {
+            return Ok(self.task.unattended.clone());
         }
-        let client = self.task.client.as_ref()?;
         let only_so =
             !server.offers_grant("authorization_code") && server.offers_grant("client_credentials");
-        (client.is_confidential() && only_so).then_some(Unattended::ClientCredentials)
+        let client = self.task.client.as_ref();
+        if !only_so || !client.is_some_and(Client::is_confidential) {
+            return Ok(None);
+        }
+        if self.task.trusts_server {
+            return Ok(Some(Unattended::ClientCredentials));
+        }
+        Err(Error::ConfigValue {
+            what: "the grant".into(),
+            why: format!(
+                "{} lets nobody log in by a browser; for a login as the client itself, say so: client_credentials",
+                server.issuer
+            ),
+        })
     }
 
-    pub(super) fn begin_unattended(
+    /// Whether what this grant shows may go to this issuer: a secret, and what an identity was exchanged for, only where
+    /// whoever has brought the client has named it, or where this client has a login already (AUTH-39, AUTH-41, T-20).
+    fn may_show(
+        &self,
+        grant: &Unattended,
+        server: &ServerMetadata,
+        held: Option<&Credential>,
+    ) -> bool {
+        let client = self.task.client.as_ref();
+        let secret = client.is_some_and(Client::shows_secret) && !self.shows_key(server);
+        let bare = !secret && !matches!(grant, Unattended::Enterprise(_));
+        let named = self.task.issuer.as_ref() == Some(&server.issuer);
+        let has_login = held.is_some_and(|held| {
+            held.key.issuer == server.issuer
+                && client.is_some_and(|client| client.id == held.client.id)
+        });
+        bare || named || has_login || self.task.trusts_server
+    }
+
+    /// Whether the client shows its key, and no secret that it may have beside it.
+    fn shows_key(&self, server: &ServerMetadata) -> bool {
+        let client = self.task.client.clone();
+        let client = client.and_then(|client| client.authenticating_at(server).ok());
+        client.is_some_and(|client| client.authentication == ClientAuthentication::PrivateKeyJwt)
+    }
+
+    /// A login that takes the place of another at the same issuer: nobody is there to look at a new endpoint, so what that
+    /// one is pinned to counts (T-15).
+    pub(super) fn look_at_pins(
         self,
         grant: Unattended,
         discovered: Discovered,
         now: Now,
     ) -> Turn<Self> {
+        let held = self.task.binding.credential.as_ref();
+        let held = held.filter(|key| key.issuer == discovered.server.issuer);
+        match held.cloned() {
+            Some(key) => self.next(
+                State::ExpectPins(Box::new(discovered), grant),
+                Act::Reread(key),
+            ),
+            None => self.begin_unattended(grant, discovered, None, now),
+        }
+    }
+
+    pub(super) fn pinned(
+        self,
+        grant: Unattended,
+        discovered: Discovered,
+        read: Result<Box<Reading>, Error>,
+        now: Now,
+    ) -> Turn<Self> {
+        match read {
+            Ok(reading) => self.begin_unattended(grant, discovered, reading.record, now),
+            // A login never loses: one that nobody can read is replaced.
+            Err(Error::StoreCorrupt { .. }) => self.begin_unattended(grant, discovered, None, now),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn begin_unattended(
+        self,
+        grant: Unattended,
+        discovered: Discovered,
+        held: Option<Record>,
+        now: Now,
+    ) -> Turn<Self> {
+        let pins = held.as_ref().and_then(|held| held.credential.as_ref());
+        if !self.may_show(&grant, &discovered.server, pins) {
+            return self.fail(unnamed(&discovered.server));
+        }
+        let moved = pins.is_some_and(|held| {
+            held.pins.token_endpoint.origin() != discovered.server.token_endpoint.origin()
+        });
+        if moved {
+            return self.fail(Error::login(LoginCause::EndpointMoved));
+        }
+        let refused = held.and_then(|held| held.backoff?.refused);
         let wish = self.admit(&discovered).and_then(|()| {
             let client = self.client_for(&grant, &discovered.server)?;
             Ok(Box::new(Wish {
@@ -71,7 +159,7 @@ impl Login {
                 .proof_key
                 .clone()
                 .filter(|_| server.binds_tokens()),
-            refused: self.task.refused,
+            refused: self.task.refused.into_iter().chain(refused).collect(),
         };
         let turn = Obtain::new(wanted).start(now);
         self.obtaining(turn, wish)
@@ -96,12 +184,15 @@ impl Login {
             *to = *from;
         }
         let key = self.credential_key(&wish.discovered);
+        let binds = wish.discovered.server.binds_tokens();
+        let proof_key = self.task.proof_key.clone().filter(|_| binds);
+        let said = answer.token_type.unwrap_or(TokenType::Bearer);
+        let token_type = presented(said, proof_key.as_ref());
+        if wish.discovered.dpop_required && token_type != TokenType::Dpop {
+            // The server has said how much it wants them bound (RFC 9449 section 5).
+            return self.fail(Error::NoDpop);
+        }
         let server = wish.discovered.server;
-        let proof_key = self
-            .task
-            .proof_key
-            .clone()
-            .filter(|_| server.binds_tokens());
         let credential = Credential {
             key: key.clone(),
             version: Version {
@@ -115,10 +206,7 @@ impl Login {
             },
             client: wish.client,
             access_token: answer.access_token,
-            token_type: presented(
-                answer.token_type.unwrap_or(TokenType::Bearer),
-                proof_key.as_ref(),
-            ),
+            token_type,
             proof_key,
             unattended: Some(wish.grant),
             refresh_token: answer.refresh_token,

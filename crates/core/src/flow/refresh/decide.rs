@@ -9,7 +9,7 @@ use crate::{
     event::{Happened, Reason},
     flow::{Act, Commit, Expects, Reading, Turn},
     freshness::{DueReason, Freshness},
-    record::{Fact, Forced, Record},
+    record::{Backoff, Fact, Forced, Record},
     time::{BootId, Now, Wall},
 };
 
@@ -96,6 +96,9 @@ impl Refresh {
                 }
             };
         }
+        // What is left of a pause is one that a waiting caller may look through.
+        let pause = record.backoff.as_ref().and_then(|pause| pause.binds(now));
+        self.early |= pause.is_some();
         if self.misses_endpoint(record, now) {
             return self.ask_issuer(fence, reading, now);
         }
@@ -305,8 +308,13 @@ fn forbidden(
     {
         return Some(Forbidden::Error(Error::login(suspicion.cause.clone())));
     }
+    // Where nothing left, because a secret could not be read, whoever waits may look whether that has changed.
+    let waits = !usable || reason == Reason::Asked;
+    let may_look_elsewhere =
+        |pause: &Backoff| waits && pause.looks_elsewhere && Backoff::spares(Some(pause), 1, now);
     if let Some(backoff) = &record.backoff
         && let Some(retry_after) = backoff.binds(now)
+        && !may_look_elsewhere(backoff)
     {
         let code = backoff.code.clone();
         let error = Error::BackingOff { code, retry_after };

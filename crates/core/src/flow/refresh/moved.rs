@@ -52,13 +52,7 @@ impl Refresh {
         self.ask_at(fence, Box::new(reading), left, now)
     }
 
-    fn ask_at(
-        self,
-        fence: u64,
-        reading: Box<Reading>,
-        mut left: Vec<Url>,
-        now: Now,
-    ) -> Turn<Self> {
+    fn ask_at(self, fence: u64, reading: Box<Reading>, mut left: Vec<Url>, now: Now) -> Turn<Self> {
         let Some(url) = left.pop() else {
             return self.decide(fence, *reading, true, now);
         };
@@ -93,7 +87,9 @@ impl Refresh {
             _ => None,
         };
         let record = reading.record.as_ref();
-        let pinned = record.and_then(|record| record.credential.as_ref()).cloned();
+        let pinned = record
+            .and_then(|record| record.credential.as_ref())
+            .cloned();
         let (Some(server), Some(pinned)) = (server, pinned) else {
             return self.decide(fence, *reading, true, now);
         };
@@ -128,7 +124,10 @@ impl Refresh {
             },
             ..pinned
         };
-        let mut forced = reading.record.as_ref().and_then(|record| record.forced.clone());
+        let mut forced = reading
+            .record
+            .as_ref()
+            .and_then(|record| record.forced.clone());
         if let Some(forced) = &mut forced
             && forced.brought == Some(old.generation)
         {

@@ -2,12 +2,7 @@
 //! One that refuses the one form is asked once in the other.
 
 use crate::{
-    attempt::Label,
-    error::Error,
-    flow::Turn,
-    quirks::Quirk,
-    record::Backoff,
-    scope::Scopes,
+    attempt::Label, error::Error, flow::Turn, quirks::Quirk, record::Backoff, scope::Scopes,
     time::Now,
 };
 

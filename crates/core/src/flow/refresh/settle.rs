@@ -45,6 +45,11 @@ impl Refresh {
                 let key = self.task.key.clone();
                 self.next(State::ExpectReread(call, named), Act::Reread(key))
             }
+            // What it was shown may have been wrong for a time only: a file that is replaced, a clock. Nothing was spent.
+            Verdict::InvalidClient if call.credential.client.shows_what_lies_elsewhere() => {
+                let error = Error::refused("invalid_client".to_owned());
+                self.back_off(*call, error, None, now)
+            }
             Verdict::InvalidClient => {
                 let cause = LoginCause::RegistrationGone;
                 self.suspect(
@@ -75,7 +80,7 @@ impl Refresh {
         let silent = answer.lifetime.is_none();
         let mut new = old.succeeded_by(answer, sent_at);
         if silent {
-            new.lifetime = learned_lifetime(&call, now);
+            new.lifetime = learned_lifetime(old, &call.record, call.reason, now);
         }
         let forced = match (&call.record.forced, call.reason) {
             (forced, Reason::Refused) => Some(
@@ -144,9 +149,7 @@ impl Refresh {
         let after = call.acted.and_then(|acted| call.left_at.since(&acted));
         let mut learned = otherwise.is_some();
         if learned {
-            notes.quirks = notes
-                .quirks
-                .with_scopes_at_refresh(names_scopes, now.wall);
+            notes.quirks = notes.quirks.with_scopes_at_refresh(names_scopes, now.wall);
         }
         if let Some(after) = after {
             notes = notes.repeated_well(after, now.wall);
@@ -428,17 +431,28 @@ impl Refresh {
             sent,
             ..
         } = call;
-        let backoff = Backoff::after(
-            record.backoff.as_ref(),
-            &Failed {
-                error: &error,
-                retry_after,
-                calls: sent,
-                early: self.early,
-            },
-            self.fraction(),
-            now,
-        );
+        let pauses = record.backoff.as_ref().and_then(|known| known.binds(now));
+        if sent == 0 && pauses.is_some() {
+            // Somebody who waits has looked, and nothing has changed: the pause that is noted goes on.
+            let facts = vec![Fact::Attempt(found)];
+            record.apply(&facts);
+            let outcome = Outcome::known(record, reading.notes, Err(error));
+            return self.facts(outcome, credential.version, facts, None, Then::TakeBack);
+        }
+        let backoff = Backoff {
+            looks_elsewhere: sent == 0,
+            ..Backoff::after(
+                record.backoff.as_ref(),
+                &Failed {
+                    error: &error,
+                    retry_after,
+                    calls: sent,
+                    early: self.early,
+                },
+                self.fraction(),
+                now,
+            )
+        };
         let happened = Happened::RefreshFailed {
             code: error.code().to_owned(),
             next: backoff.not_before,
@@ -555,13 +569,16 @@ fn probe_at(probes: u32, now: Now) -> Option<Wall> {
 
 /// How long a token may live whose issuer does not say so: as long as the last one did before the server refused it, and
 /// a little longer each time that nobody refused it. Good for refreshing early, never for refusing to serve (F-18).
-fn learned_lifetime(call: &Call, now: Now) -> Option<Lifetime> {
-    let old = &call.credential;
-    let accepted = call
-        .record
+pub(in crate::flow) fn learned_lifetime(
+    old: &Credential,
+    record: &Record,
+    reason: Reason,
+    now: Now,
+) -> Option<Lifetime> {
+    let accepted = record
         .acceptance
         .is_some_and(|seen| seen.generation == old.version.generation);
-    match (call.reason, old.lifetime) {
+    match (reason, old.lifetime) {
         (_, Some(Lifetime::Stated(_))) => None,
         (Reason::Refused, _) if accepted => {
             // A shorter one would make every use a refresh that is merely due, past the limits of forced ones (T-45).

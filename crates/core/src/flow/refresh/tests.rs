@@ -1,7 +1,9 @@
 //! A refresh on the stage, by theme.
 
+mod elsewhere;
 mod forced;
 mod holding;
+mod moved;
 mod order;
 mod proof;
 mod property;

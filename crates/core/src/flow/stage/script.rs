@@ -136,6 +136,22 @@ pub(in crate::flow) fn connects_slowly(
     }
 }
 
+/// What the request needs could not be read: nothing left.
+pub(in crate::flow) fn unsigned(exchange: &Exchange, stage: &mut Stage) -> Exchanged {
+    let why = Error::ConfigValue {
+        what: "file:/run/key".into(),
+        why: "it is not there".into(),
+    };
+    let fault = Fault::Unsigned(Box::new(why));
+    failure(
+        exchange,
+        stage,
+        Delivery::NotDelivered,
+        fault,
+        Duration::ZERO,
+    )
+}
+
 fn failure(
     exchange: &Exchange,
     stage: &mut Stage,

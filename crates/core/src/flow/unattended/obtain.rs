@@ -15,14 +15,15 @@ use zeroize::Zeroizing;
 
 use crate::{
     dpop::ProofKey,
-    error::Error,
+    error::{Error, Waited},
     exchange::{Exchange, Exchanged, Fault, Leg},
     flow::{Act, Answer, Flow, Step, Turn},
     grant::{Grant, token_request},
     issuer::Issuer,
     registration::Client,
     scope::Scopes,
-    time::Now,
+    secret::Assertion,
+    time::{Mono, Now},
     token::{TokenAnswer, Verdict},
     unattended::{
         IdentityProvider, Unattended, check_subject, check_workload, digest, read_id_jag,
@@ -39,8 +40,8 @@ pub(in crate::flow) struct Wanted {
     pub(in crate::flow) resource: Option<String>,
     pub(in crate::flow) scopes: Scopes,
     pub(in crate::flow) proof_key: Option<ProofKey>,
-    /// The assertion that is never shown again.
-    pub(in crate::flow) refused: Option<[u8; 32]>,
+    /// The assertions that are never shown again.
+    pub(in crate::flow) refused: Vec<[u8; 32]>,
 }
 
 /// Tokens, and when the request for them left.
@@ -70,6 +71,8 @@ pub(in crate::flow) struct Obtain {
     /// What was read, by its digest.
     shown: Option<[u8; 32]>,
     calls: u32,
+    /// When all of it must have come to an end.
+    until: Mono,
 }
 
 #[derive(Debug)]
@@ -87,24 +90,28 @@ impl Obtain {
             state: State::Ready,
             shown: None,
             calls: 0,
+            until: Mono(0),
         }
     }
 
     fn read(mut self, secret: &Zeroizing<String>, now: Now) -> Turn<Self> {
         self.shown = Some(digest(secret));
-        let refused = self.wanted.refused;
+        let refused = &self.wanted.refused;
+        let Ok(assertion) = Assertion::new((**secret).clone()) else {
+            return self.bug();
+        };
         match self.wanted.grant.clone() {
             Unattended::ClientCredentials => self.bug(),
             Unattended::Workload { token } => {
                 let issuer = &self.wanted.issuer;
                 match check_workload(secret, &token, issuer, refused, now.wall) {
-                    Ok(()) => self.show(secret),
+                    Ok(()) => self.show(&assertion, now),
                     Err(error) => self.unfit(error),
                 }
             }
             Unattended::Enterprise(provider) => {
                 match check_subject(secret, &provider, refused, now.wall) {
-                    Ok(()) => self.exchange(&provider, secret),
+                    Ok(()) => self.exchange(&provider, &assertion, now),
                     Err(error) => self.unfit(error),
                 }
             }
@@ -113,7 +120,7 @@ impl Obtain {
 
     /// Exchanges an identity for an assertion, at the provider that it comes from (EXT-20). No proof goes along: the assertion
     /// is for another issuer, and no token of ours.
-    fn exchange(mut self, provider: &IdentityProvider, subject: &str) -> Turn<Self> {
+    fn exchange(self, provider: &IdentityProvider, subject: &Assertion, now: Now) -> Turn<Self> {
         let grant = Grant::TokenExchange {
             subject,
             subject_type: &provider.subject_type,
@@ -128,16 +135,17 @@ impl Obtain {
         );
         let endpoint = provider.token_endpoint.clone();
         let exchange = Exchange::form(Leg::Token, endpoint, "idp_token_endpoint", form);
-        self.calls += 1;
-        self.next(State::ExpectAssertion, Act::Send(Box::new(exchange)))
+        self.send(exchange, State::ExpectAssertion, now)
     }
 
-    fn exchanged(self, exchanged: &Exchanged) -> Turn<Self> {
+    fn exchanged(self, exchanged: &Exchanged, now: Now) -> Turn<Self> {
         match exchanged {
-            Ok(reply) if (200..=299).contains(&reply.status) => match read_id_jag(reply) {
-                Ok(assertion) => self.show(&assertion),
-                Err(error) => self.fail(error, None, None),
-            },
+            Ok(reply) if (200..=299).contains(&reply.status) => {
+                match read_id_jag(reply, &self.wanted.issuer) {
+                    Ok(assertion) => self.show(&assertion, now),
+                    Err(error) => self.fail(error, None, None),
+                }
+            }
             _ => {
                 let shown = self.shown;
                 self.judge(Verdict::of(exchanged), exchanged, shown)
@@ -146,11 +154,11 @@ impl Obtain {
     }
 
     /// Shows an assertion to the server's own issuer (RFC 7523 section 2.1, EXT-21, EXT-40).
-    fn show(self, assertion: &str) -> Turn<Self> {
+    fn show(self, assertion: &Assertion, now: Now) -> Turn<Self> {
         let scope = Some(&self.wanted.scopes);
         let grant = Grant::JwtBearer { assertion, scope };
         let exchange = self.token_call(&grant);
-        self.send(exchange)
+        self.send(exchange, State::ExpectToken, now)
     }
 
     fn token_call(&self, grant: &Grant<'_>) -> Exchange {
@@ -167,9 +175,16 @@ impl Obtain {
         exchange
     }
 
-    fn send(mut self, exchange: Exchange) -> Turn<Self> {
+    /// Sends within what is left of the time: others wait for the lease, and for no longer than that.
+    fn send(mut self, mut exchange: Exchange, state: State, now: Now) -> Turn<Self> {
+        let left = now.mono.until(self.until);
+        if left < SHORTEST_CALL {
+            let (waited_for, limit) = (Waited::Answer, LONGEST);
+            return self.fail(Error::Timeout { waited_for, limit }, None, None);
+        }
+        exchange.within = exchange.within.min(left);
         self.calls += 1;
-        self.next(State::ExpectToken, Act::Send(Box::new(exchange)))
+        self.next(state, Act::Send(Box::new(exchange)))
     }
 
     fn answered(self, exchanged: &Exchanged) -> Turn<Self> {
@@ -205,17 +220,14 @@ impl Obtain {
             Verdict::NotDelivered { error, retry_after } => self.fail(error, retry_after, None),
             Verdict::Ambiguous { error, .. } => self.fail(error, None, None),
             Verdict::InvalidGrant { .. } => self.refused("invalid_grant".into(), shown),
-            Verdict::InvalidClient => self.refused("invalid_client".into(), shown),
-            Verdict::Refused { error } => self.refused(error, shown),
+            // Of the client, of its scopes or of a proof: nothing is said about what was shown beside them.
+            Verdict::InvalidClient => self.refused("invalid_client".into(), None),
+            Verdict::Refused { error } => self.refused(error, None),
         }
     }
 
     fn refused(self, error: String, shown: Option<[u8; 32]>) -> Turn<Self> {
-        match Error::refused(error) {
-            // Of a proof, nothing is said about the assertion.
-            error @ Error::ProofRefused => self.fail(error, None, None),
-            error => self.fail(error, None, shown),
-        }
+        self.fail(Error::refused(error), None, shown)
     }
 
     /// What was read is of no use now: nothing was sent. It may be of use later, where only our clock was wrong.
@@ -250,13 +262,14 @@ impl Obtain {
 impl Flow for Obtain {
     type Outcome = Result<Obtained, NotObtained>;
 
-    fn start(self, _now: Now) -> Turn<Self> {
+    fn start(mut self, now: Now) -> Turn<Self> {
+        self.until = now.mono + LONGEST;
         match self.wanted.grant.subject().cloned() {
             Some(reference) => self.next(State::ExpectSecret, Act::ReadSecret(reference)),
             None => {
                 let scope = Some(&self.wanted.scopes);
                 let exchange = self.token_call(&Grant::ClientCredentials { scope });
-                self.send(exchange)
+                self.send(exchange, State::ExpectToken, now)
             }
         }
     }
@@ -266,9 +279,17 @@ impl Flow for Obtain {
         match (state, answer) {
             (State::ExpectSecret, Answer::Secret(Ok(secret))) => self.read(&secret, now),
             (State::ExpectSecret, Answer::Secret(Err(error))) => self.fail(error, None, None),
-            (State::ExpectAssertion, Answer::Exchanged(exchanged)) => self.exchanged(&exchanged),
+            (State::ExpectAssertion, Answer::Exchanged(exchanged)) => {
+                self.exchanged(&exchanged, now)
+            }
             (State::ExpectToken, Answer::Exchanged(exchanged)) => self.answered(&exchanged),
             _ => self.bug(),
         }
     }
 }
+
+/// For so long all of it may hold the lease: others wait for that for 75 s, and the commit takes its time.
+const LONGEST: Duration = Duration::from_secs(72);
+
+/// What has less left is not sent: it would only be given up.
+const SHORTEST_CALL: Duration = Duration::from_secs(1);

@@ -6,7 +6,7 @@ use crate::{
     event::{Happened, Reason},
     flow::{
         Act, Commit, Expects, Reading, Turn,
-        refresh::{Gain, Outcome},
+        refresh::{Gain, Outcome, settle::learned_lifetime},
     },
     freshness::refresh_point,
     notes::IssuerNotes,
@@ -24,7 +24,11 @@ impl Unattended {
     pub(super) fn granted(self, call: Box<Call>, obtained: Obtained, now: Now) -> Turn<Self> {
         let Obtained { answer, sent_at } = obtained;
         let old = &call.credential;
-        let new = old.succeeded_by(answer, sent_at);
+        let silent = answer.lifetime.is_none();
+        let mut new = old.succeeded_by(answer, sent_at);
+        if silent {
+            new.lifetime = learned_lifetime(old, &call.record, call.reason, now);
+        }
         let point = |received: Now, life| {
             received.wall + refresh_point(life, old.spread(), self.task.policy)
         };
@@ -42,7 +46,7 @@ impl Unattended {
         };
         let commit = Commit {
             credential: new.clone(),
-            expects: Expects::Version(old.version),
+            expects: Expects::Version(self.stored.unwrap_or(old.version)),
             binding: None,
             forced: forced_after(&call, new.version, now),
             event: self.event(now, happened),
@@ -61,7 +65,7 @@ impl Unattended {
         now: Now,
     ) -> Turn<Self> {
         let forced = forced_after(&call, new.version, now);
-        let follows = Some(call.credential.version);
+        let follows = Some(self.stored.unwrap_or(call.credential.version));
         let record = Record {
             credential: Some(new),
             spooled: (held_by == HeldBy::Spool).then_some(Spooled { follows }),

@@ -137,14 +137,17 @@ fn of_several_issuers_the_known_one_is_chosen() {
         let issuers = r#"["https://one.example","https://as.example"]"#;
         stage.page(RESOURCE_PATH, reply(200, &resource_document(MCP, issuers)));
         let place = format!("{chosen}/.well-known/oauth-authorization-server");
-        stage.page(&place, reply(200, &server_document(chosen)));
+        let registers = r#"{"registration_endpoint":"https://as.example/register","#;
+        let document = server_document(chosen).replacen('{', registers, 1);
+        stage.page(&place, reply(200, &document));
         let found = discover(&mut stage, task).unwrap();
         assert_eq!(found.server.issuer.as_str(), chosen);
         assert_eq!(documents(&stage), [RESOURCE_PATH.to_owned(), place]);
     }
 }
 
-/// AUTH-17: an old server is its own issuer: its origin's metadata first, its default endpoints only where there is none.
+/// AUTH-17: an old server is its own issuer: its origin's metadata first, its default endpoints only where there is none. The
+/// requests for it name the revision (2025-03-26, authorization section 2.3.1), and no others do.
 #[test]
 fn an_old_server_is_its_own_issuer() {
     let mut stage = challenged("Bearer");
@@ -162,6 +165,13 @@ fn an_old_server_is_its_own_issuer() {
         ("https://mcp.example", false)
     );
     assert_eq!(found.resource_parameter.as_deref(), Some(MCP), "AUTH-70");
+    let named: Vec<_> = stage
+        .exchanges
+        .iter()
+        .filter(|exchange| exchange.headers.contains_key("mcp-protocol-version"))
+        .map(|exchange| exchange.url.as_str())
+        .collect();
+    assert_eq!(named, [ORIGIN_OAUTH]);
 
     let mut stage = challenged("Bearer");
     let found = discover(&mut stage, task()).unwrap();
@@ -190,8 +200,7 @@ fn a_server_at_the_root_has_one_place() {
         &mut stage,
         Task {
             server: server(),
-            known_issuer: None,
-            challenge: None,
+            ..task()
         },
     )
     .unwrap();

@@ -352,35 +352,3 @@ fn what_a_native_application_may_not_have_a_web_application_may() {
         }
     }
 }
-
-/// F-16: an issuer that has forgotten the client: the registration goes, the person is told, and there is no loop.
-#[test]
-fn a_forgotten_client_is_registered_anew_at_the_next_login() {
-    let mut stage = stage();
-    stage.registrations.push(registration("earlier", ANY_PORT));
-    stage.page(TOKEN, reply(401, r#"{"error":"invalid_client"}"#));
-    assert_eq!(
-        login(&mut stage, task()).unwrap_err(),
-        Error::login(LoginCause::RegistrationGone)
-    );
-    assert_eq!(
-        (stage.registrations.len(), stage.count("send registration")),
-        (0, 0)
-    );
-
-    let mut stage = with_metadata("");
-    stage.page(TOKEN, reply(401, r#"{"error":"invalid_client"}"#));
-    let task = Task {
-        client: brought(None, ClientAuthentication::None),
-        ..task()
-    };
-    let want = Error::DeniedByIssuer {
-        error: "invalid_client".into(),
-    };
-    assert_eq!(
-        login(&mut stage, task).unwrap_err(),
-        want,
-        "what a person brought is not forgotten"
-    );
-    assert_eq!(stage.count("forget"), 0);
-}

@@ -13,7 +13,8 @@ use crate::{
 };
 
 const DEVICE: &str = "https://as.example/device_authorization";
-const OFFERED: &str = r#","device_authorization_endpoint":"https://as.example/device_authorization""#;
+const OFFERED: &str =
+    r#","device_authorization_endpoint":"https://as.example/device_authorization""#;
 const CODE: &str = r#"{"device_code":"dc-1","user_code":"WDJB-MJHT","verification_uri":"https://as.example/device",
     "verification_uri_complete":"https://as.example/device?user_code=WDJB-MJHT","expires_in":300,"interval":5}"#;
 
@@ -227,7 +228,10 @@ fn it_ends_as_the_issuer_says() {
         assert_eq!(only(&mut stage).unwrap_err(), want);
         assert_eq!(sent_to(&stage, TOKEN).len(), count, "{want}");
         assert!(stage.commits.is_empty());
-        assert_eq!(stage.registrations.is_empty(), want.code() == "login.registration_gone");
+        assert_eq!(
+            stage.registrations.is_empty(),
+            want.code() == "login.registration_gone"
+        );
     }
 }
 
@@ -280,7 +284,8 @@ fn an_early_wake_up_asks_nothing() {
 /// GitHub refuses with a 200: it is a refusal all the same.
 #[test]
 fn a_refusal_with_a_200_is_one() {
-    let ok = |error: &str| -> Scripted { Box::new(reply(200, &format!(r#"{{"error":"{error}"}}"#))) };
+    let ok =
+        |error: &str| -> Scripted { Box::new(reply(200, &format!(r#"{{"error":"{error}"}}"#))) };
     let answers = vec![
         ok("authorization_pending"),
         ok("slow_down"),
@@ -330,7 +335,10 @@ fn nothing_that_must_not_be_shown_is_shown() {
         r"A\u2028B",
         &long,
     ] {
-        bad.push(("user_code", CODE.replace("\"WDJB-MJHT\"", &format!("\"{code}\""))));
+        bad.push((
+            "user_code",
+            CODE.replace("\"WDJB-MJHT\"", &format!("\"{code}\"")),
+        ));
     }
     bad.push(("device_code", CODE.replace("dc-1", r"d\u00e9")));
     bad.push(("device_code", CODE.replace("device_code", "devicecode")));
@@ -361,7 +369,11 @@ fn it_is_used_where_it_is_offered() {
         (OFFERED.to_owned(), Device::Prefer, Some(true)),
         (OFFERED.to_owned(), Device::Only, Some(true)),
         (listed(&both), Device::Prefer, Some(true)),
-        (listed(r#""authorization_code""#), Device::Prefer, Some(false)),
+        (
+            listed(r#""authorization_code""#),
+            Device::Prefer,
+            Some(false),
+        ),
         (listed(r#""authorization_code""#), Device::Only, Some(true)),
         (String::new(), Device::Prefer, Some(false)),
         (String::new(), Device::Only, None),
@@ -369,7 +381,10 @@ fn it_is_used_where_it_is_offered() {
         let mut stage = with_metadata(&more);
         stage.page(DEVICE, reply(200, CODE));
         let done = login(&mut stage, by_device(device));
-        let found = (stage.count("show-code") == 1, stage.count("open-callback") == 1);
+        let found = (
+            stage.count("show-code") == 1,
+            stage.count("open-callback") == 1,
+        );
         match used {
             Some(used) => {
                 done.unwrap();
@@ -388,7 +403,11 @@ fn it_is_used_where_it_is_offered() {
 #[test]
 fn a_refusal_leads_to_the_browser_where_it_was_only_preferred() {
     for (status, body, code) in [
-        (400, r#"{"error":"unauthorized_client"}"#, "denied.by_issuer"),
+        (
+            400,
+            r#"{"error":"unauthorized_client"}"#,
+            "denied.by_issuer",
+        ),
         (400, r#"{"error":"invalid_scope"}"#, "denied.by_issuer"),
         (404, "<html>", "denied.by_issuer"),
         (503, "", "unavailable.server_error"),
@@ -462,6 +481,7 @@ fn the_client_shows_who_it_is_at_both_endpoints() {
         };
         login(&mut stage, task).unwrap();
         let mut sent = sent_to(&stage, DEVICE);
+        let audience = issuer();
         assert!(sent[0].orders.proof.is_none());
         let polls = sent_to(&stage, TOKEN);
         assert!(polls.iter().all(|poll| poll.orders.proof.is_some()));
@@ -477,10 +497,9 @@ fn the_client_shows_who_it_is_at_both_endpoints() {
                 ("client_secret_basic", false) => (true, false, false, false, None),
                 ("client_secret_basic", true) => (false, false, false, true, None),
                 ("client_secret_post", _) => (false, true, true, false, None),
-                ("private_key_jwt", _) => (false, false, false, false, Some(&issuer())),
+                ("private_key_jwt", _) => (false, false, false, false, Some(&audience)),
                 _ => (false, false, true, false, None),
-            }
-            .to_owned();
+            };
             assert_eq!((header, in_body, id, elsewhere, signed), want, "{methods}");
         }
     }

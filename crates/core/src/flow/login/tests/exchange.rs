@@ -280,7 +280,10 @@ fn a_brought_client_is_not_shown_to_another_issuer() {
     });
     assert_eq!(
         login(&mut stage, wanted).unwrap_err(),
-        Error::login(LoginCause::IssuerChanged)
+        Error::login(LoginCause::IssuerChanged {
+            former: "https://elsewhere.example".into(),
+            issuer: "https://as.example".into(),
+        })
     );
     assert_eq!(stage.count("send token"), 0);
 }

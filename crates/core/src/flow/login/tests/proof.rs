@@ -46,3 +46,48 @@ fn without_an_algorithm_of_ours_there_is_no_proof() {
         assert_eq!(credential.token_type, TokenType::Bearer, "{algorithms}");
     }
 }
+
+/// EXT-30, T-32: a server that takes only bound tokens gets no other: neither where its issuer answers with a bearer token
+/// after all, nor where this login has no key to prove.
+#[test]
+fn where_the_server_insists_a_bearer_token_is_none() {
+    let binds = r#","dpop_signing_alg_values_supported":["ES256"]"#;
+    let service = Client {
+        secret: crate::secret::ClientSecret::new("s".into()).ok(),
+        authentication: ClientAuthentication::Basic,
+        source: ClientSource::PreRegistered,
+        ..client("service")
+    };
+    for grant in [None, Some(Unattended::ClientCredentials)] {
+        for (required, said, key, good) in [
+            (true, "DPoP", true, true),
+            (true, "Bearer", true, false),
+            (true, "DPoP", false, false),
+            (false, "Bearer", true, true),
+            (false, "Bearer", false, true),
+        ] {
+            let mut stage = with_metadata(binds);
+            let resource = format!(
+                r#"{{"resource":"https://mcp.example","authorization_servers":["https://as.example"],
+                "dpop_bound_access_tokens_required":{required}}}"#
+            );
+            stage.page(RESOURCE, reply(200, &resource));
+            let body = format!(r#"{{"access_token":"at-0","token_type":"{said}"}}"#);
+            stage.page(TOKEN, reply(200, &body));
+            let task = Task {
+                client: Some(service.clone()),
+                unattended: grant.clone(),
+                issuer: Some(issuer()),
+                proof_key: with_key().proof_key.filter(|_| key),
+                ..task()
+            };
+            let done = login(&mut stage, task);
+            let said = format!("{grant:?} {required} {said} {key}");
+            match done {
+                Ok(_) => assert!(good, "{said}"),
+                Err(error) => assert_eq!((error, good), (Error::NoDpop, false), "{said}"),
+            }
+            assert_eq!(stage.commits.len(), usize::from(good), "{said}");
+        }
+    }
+}

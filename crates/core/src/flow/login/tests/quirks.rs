@@ -49,8 +49,14 @@ fn a_refresh_token_is_insisted_on_step_by_step() {
         stage.page(TOKEN, reply(200, ONE_TOKEN));
         let done = login(&mut stage, task()).unwrap();
         assert_eq!(added(&stage), asked);
-        assert_eq!((done.learned.clone(), told(&stage)), (learned.clone(), learned));
-        assert_eq!(shown(&stage, "resource").as_deref(), Some("https://mcp.example"));
+        assert_eq!(
+            (done.learned.clone(), told(&stage)),
+            (learned.clone(), learned)
+        );
+        assert_eq!(
+            shown(&stage, "resource").as_deref(),
+            Some("https://mcp.example")
+        );
         before = stage;
     }
     // After thirty days it is an issuer like any other.
@@ -100,7 +106,10 @@ fn an_issuer_that_refuses_what_we_add_is_asked_without() {
     let first = Pkce::from_entropy(&[1; 32]);
     assert_ne!(verifier, first.verifier.expose());
     assert_ne!(shown(&stage, "code_challenge"), Some(first.challenge));
-    assert_ne!(shown(&stage, "state").unwrap(), state_from_entropy(&[2; 32]).expose());
+    assert_ne!(
+        shown(&stage, "state").unwrap(),
+        state_from_entropy(&[2; 32]).expose()
+    );
     // Without anything that we had added an error is an error.
     let mut stage = later(&stage, REFRESHES);
     stage.redirect = redirect(&[("state", STATE), ("error", "invalid_request")]);
@@ -125,11 +134,17 @@ fn offline_access_that_is_refused_is_left_out() {
     assert_eq!(stage.count("show"), 2);
     assert_eq!(shown(&stage, "scope").as_deref(), Some("a"));
     assert_eq!(done.credential.scopes_requested, Scopes::parse("a"));
-    assert_eq!((done.learned.clone(), told(&stage)), (vec![Quirk::NoOfflineAccess], vec![Quirk::NoOfflineAccess]));
+    assert_eq!(
+        (done.learned.clone(), told(&stage)),
+        (vec![Quirk::NoOfflineAccess], vec![Quirk::NoOfflineAccess])
+    );
 
     let mut next = later(&stage, LISTS_OFFLINE);
     login(&mut next, asks("a")).unwrap();
-    assert_eq!((next.count("show"), shown(&next, "scope").as_deref()), (1, Some("a")));
+    assert_eq!(
+        (next.count("show"), shown(&next, "scope").as_deref()),
+        (1, Some("a"))
+    );
 
     let mut own = with_metadata(LISTS_OFFLINE);
     refuses(&mut own);
@@ -165,7 +180,10 @@ fn a_refused_resource_ends_the_login() {
     assert_eq!((error.code(), stage.count("show")), ("denied.by_issuer", 1));
     let sent = sent_to(&stage, TOKEN);
     assert_eq!(sent.len(), 1);
-    assert_eq!(form(sent[0], "resource").as_deref(), Some("https://mcp.example"));
+    assert_eq!(
+        form(sent[0], "resource").as_deref(),
+        Some("https://mcp.example")
+    );
     assert!(stage.notes.quirks.is_empty());
 }
 
@@ -173,7 +191,11 @@ fn a_refused_resource_ends_the_login() {
 /// it, in the authorization request and at the token endpoint.
 #[test]
 fn the_resource_is_sent_to_the_octet() {
-    for published in ["https://MCP.example", "https://mcp.example", "https://mcp.example:443/%6dcp"] {
+    for published in [
+        "https://MCP.example",
+        "https://mcp.example",
+        "https://mcp.example:443/%6dcp",
+    ] {
         let mut stage = stage();
         let document = format!(
             r#"{{"resource":"{published}","authorization_servers":["https://as.example"]}}"#
@@ -184,7 +206,10 @@ fn the_resource_is_sent_to_the_octet() {
                 assert_eq!(shown(&stage, "resource").as_deref(), Some(published));
                 let sent = sent_to(&stage, TOKEN);
                 assert_eq!(form(sent[0], "resource").as_deref(), Some(published));
-                assert_eq!(done.credential.pins.resource_parameter.as_deref(), Some(published));
+                assert_eq!(
+                    done.credential.pins.resource_parameter.as_deref(),
+                    Some(published)
+                );
             }
             Err(error) => assert_eq!(error.code(), "peer.resource_mismatch", "{published}"),
         }
@@ -210,9 +235,15 @@ fn only_a_person_leaves_the_resource_out() {
 
     let again = |bound: Binding, without| {
         let mut stage = super::stage();
-        let task = Task { binding: bound, ..by_hand(without) };
+        let task = Task {
+            binding: bound,
+            ..by_hand(without)
+        };
         login(&mut stage, task).unwrap();
-        (shown(&stage, "resource").is_some(), stage.commits[0].binding.clone().unwrap())
+        (
+            shown(&stage, "resource").is_some(),
+            stage.commits[0].binding.clone().unwrap(),
+        )
     };
     assert!(!again(bound.clone(), None).0, "kept");
     let elsewhere = Binding {
@@ -243,9 +274,15 @@ fn a_metadata_document_may_have_a_key() {
     let done = login(&mut stage, task()).unwrap();
     let exchange = sent_to(&stage, TOKEN)[0];
     let order = exchange.orders.assertion.as_ref().unwrap();
-    assert_eq!((order.client_id.as_str(), &order.audience), ("https://app.example/c.json", &issuer()));
+    assert_eq!(
+        (order.client_id.as_str(), &order.audience),
+        ("https://app.example/c.json", &issuer())
+    );
     assert_eq!(form(exchange, "client_id"), None);
-    assert_eq!(done.credential.client.authentication, ClientAuthentication::PrivateKeyJwt);
+    assert_eq!(
+        done.credential.client.authentication,
+        ClientAuthentication::PrivateKeyJwt
+    );
 
     let mut stage = with_metadata(r#","client_id_metadata_document_supported":true"#);
     let error = login(&mut stage, task()).unwrap_err();

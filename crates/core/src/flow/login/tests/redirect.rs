@@ -14,6 +14,7 @@ fn a_login_from_nothing() {
         "send challenge",
         "send metadata",
         "send metadata",
+        "reread",
         "find-registrations",
         "open-callback",
         "lock registering",

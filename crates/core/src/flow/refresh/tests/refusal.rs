@@ -346,11 +346,11 @@ fn a_forgotten_client_keeps_its_tokens() {
 #[test]
 fn another_oauth_error_backs_off() {
     let mut stage = due();
-    stage.answer(oauth_error("invalid_scope"));
+    stage.answer(oauth_error("unauthorized_client"));
     assert_eq!(
         stage.refresh().result,
         Err(Error::DeniedByIssuer {
-            error: "invalid_scope".into()
+            error: "unauthorized_client".into()
         })
     );
     assert_eq!(

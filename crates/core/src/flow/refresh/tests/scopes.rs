@@ -54,22 +54,29 @@ fn scopes_that_are_wanted_are_named_from_then_on() {
         "unlock",
     ];
     assert_eq!(stage.log[2..], tail);
-    assert!(stage.sent.iter().all(|sent| sent.noted && sent.label.is_none()));
+    assert!(
+        stage
+            .sent
+            .iter()
+            .all(|sent| sent.noted && sent.label.is_none())
+    );
     assert_eq!(learned(&stage), [Quirk::ScopesAtRefresh]);
     // The next refresh knows it, and the one after thirty days asks as at any other issuer.
     stage.pass(secs(3600));
     assert_eq!(stage.run(Refresh::new(task(5))).result, Ok(Gain::Refreshed));
     assert_eq!(scopes_sent(&stage).len(), 3);
     stage.pass(secs(31 * DAY));
-    stage.answer(wants_scopes(true, 7)).answer(wants_scopes(true, 7));
+    stage
+        .answer(wants_scopes(true, 7))
+        .answer(wants_scopes(true, 7));
     assert_eq!(stage.run(Refresh::new(task(6))).result, Ok(Gain::Refreshed));
     let named = Some("a".to_owned());
-    assert_eq!(
-        scopes_sent(&stage)[2..],
-        [named.clone(), None, named]
-    );
+    assert_eq!(scopes_sent(&stage)[2..], [named.clone(), None, named]);
     for exchange in stage.exchanges.iter().filter(|e| e.leg == Leg::Token) {
-        assert_eq!(form(exchange, "resource").as_deref(), Some("https://mcp.example"));
+        assert_eq!(
+            form(exchange, "resource").as_deref(),
+            Some("https://mcp.example")
+        );
     }
 }
 
@@ -79,7 +86,9 @@ fn scopes_that_are_refused_are_left_out_again() {
     let mut stage = due();
     let at = stage.now.wall;
     stage.notes.quirks = stage.notes.quirks.with_scopes_at_refresh(true, at);
-    stage.answer(wants_scopes(false, 5)).answer(wants_scopes(false, 5));
+    stage
+        .answer(wants_scopes(false, 5))
+        .answer(wants_scopes(false, 5));
     assert_eq!(stage.refresh().result, Ok(Gain::Refreshed));
     assert_eq!(scopes_sent(&stage), [Some("a".into()), None]);
     assert_eq!(learned(&stage), [Quirk::NoScopesAtRefresh]);
@@ -91,13 +100,24 @@ fn scopes_that_are_refused_are_left_out_again() {
 #[test]
 fn one_that_refuses_both_forms_is_left_in_peace() {
     let mut stage = due();
-    stage.answer(oauth_error("invalid_scope")).answer(oauth_error("invalid_scope"));
+    stage
+        .answer(oauth_error("invalid_scope"))
+        .answer(oauth_error("invalid_scope"));
     let denied = Error::refused("invalid_scope".into());
     assert_eq!(stage.refresh().result, Err(denied));
     assert_eq!((stage.sent.len(), learned(&stage)), (2, vec![]));
     assert_eq!(stage.notes, IssuerNotes::default());
     let record = stage.record();
-    assert_eq!((record.attempt, record.backoff.as_ref().map(|b| b.calls.len())), (None, Some(2)));
+    assert_eq!(
+        (
+            record.attempt,
+            record
+                .backoff
+                .as_ref()
+                .map(|b| b.calls.len() + b.extra.len())
+        ),
+        (None, Some(2))
+    );
     assert_eq!(record.credential, Some(credential(4)));
 }
 
@@ -105,7 +125,12 @@ fn one_that_refuses_both_forms_is_left_in_peace() {
 /// each call to its last octet, however often it is refused.
 #[test]
 fn no_refusal_takes_the_resource_away() {
-    for error in ["invalid_target", "invalid_request", "unauthorized_client", "invalid_scope"] {
+    for error in [
+        "invalid_target",
+        "invalid_request",
+        "unauthorized_client",
+        "invalid_scope",
+    ] {
         let mut stage = due();
         for _ in 0..40 {
             stage.answer(oauth_error(error));
@@ -114,10 +139,17 @@ fn no_refusal_takes_the_resource_away() {
             let _ = stage.refresh().result;
             stage.pass(secs(600));
         }
-        let calls: Vec<_> = stage.exchanges.iter().filter(|e| e.leg == Leg::Token).collect();
+        let calls: Vec<_> = stage
+            .exchanges
+            .iter()
+            .filter(|e| e.leg == Leg::Token)
+            .collect();
         assert!(calls.len() > 2, "{error}");
         for call in calls {
-            assert_eq!(form(call, "resource").as_deref(), Some("https://mcp.example"));
+            assert_eq!(
+                form(call, "resource").as_deref(),
+                Some("https://mcp.example")
+            );
         }
         assert!(stage.notes.quirks.is_empty());
     }
@@ -142,7 +174,9 @@ fn the_second_form_is_a_call_like_any_other() {
     assert!(stage.record().attempt.is_some());
     stage.clear();
     // Whoever finds it does not know that it was refused: the careful side. It learns the same under the label.
-    stage.answer(wants_scopes(true, 5)).answer(wants_scopes(true, 5));
+    stage
+        .answer(wants_scopes(true, 5))
+        .answer(wants_scopes(true, 5));
     assert_eq!(stage.refresh().result, Ok(Gain::Refreshed));
     assert_eq!(
         stage.labels(),

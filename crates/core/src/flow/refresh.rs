@@ -374,7 +374,7 @@ impl Flow for Refresh {
                 if failure.fault == Fault::TooLate =>
             {
                 call.sent = call.sent.saturating_sub(1);
-                self.too_late(call, now)
+                self.stays(call, now)
             }
             (State::ExpectToken(mut call), Answer::Exchanged(exchanged)) => {
                 let sent_at = match &exchanged {

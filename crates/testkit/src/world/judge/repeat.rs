@@ -101,7 +101,7 @@ impl World {
         let in_window = then.sent_at <= until;
         let died = self
             .died(process, lost.epoch)
-            .filter(|died| *died <= replies);
+            .filter(|died| *died <= replies.max(at + LONGEST_PAUSE));
         // Where its sender has died, the note of a repeat by somebody else counts, too.
         let to_note = Span {
             from: if died.is_some() { lost.sent_at } else { at },
@@ -246,6 +246,9 @@ impl World {
 pub(super) fn repeat_limit() -> u64 {
     ms(Policy::default().repeat_limit)
 }
+
+/// So long the first repeat may wait, and be noted.
+const LONGEST_PAUSE: u64 = 1_200;
 
 /// So long a connection may take to stand.
 pub(super) const LONGEST_CONNECT: u64 = 10_000;

@@ -144,7 +144,8 @@ impl World {
             from: lost.sent_at,
             until: at + 200,
         };
-        if !in_window && past.was_narrowed(under_way) {
+        let no_repeat = !in_window || label == Some(Label::Uncertain);
+        if no_repeat && past.was_narrowed(under_way) {
             return inherent(format!(
                 "while call {call} was under way, a refusal taught that no repeat may follow"
             ));

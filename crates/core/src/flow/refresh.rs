@@ -246,6 +246,15 @@ impl Refresh {
         Turn::Next(Self { state, ..self }, Step::act(act))
     }
 
+    /// The store did not take what the issuer has granted: the spool may.
+    fn spool(self, call: Box<Call>, new: Box<Credential>) -> Turn<Self> {
+        let act = Act::Spool {
+            follows: Some(self.stored.unwrap_or(call.credential.version)),
+            credential: new.clone(),
+        };
+        self.next(State::ExpectSpool(call, new), act)
+    }
+
     /// Neither store nor spool took what the issuer has granted: memory holds it, and the lock with it.
     fn hold(self, notes: IssuerNotes, new: Credential) -> Turn<Self> {
         let record = Record {
@@ -398,7 +407,7 @@ impl Flow for Refresh {
                 if failure.fault == Fault::TooLate =>
             {
                 call.sent = call.sent.saturating_sub(1);
-                self.too_late(call, now)
+                self.stays(call, now)
             }
             // A file that is not there keeps nobody from asking as soon as it is: nothing has left.
             (State::ExpectToken(mut call), Answer::Exchanged(Err(failure)))
@@ -438,14 +447,7 @@ impl Flow for Refresh {
             (State::ExpectOvertaken { new, notes, .. }, Answer::Read(Err(_))) => {
                 self.hold(notes, *new)
             }
-            (State::ExpectCommit(call, new), Answer::Committed(Err(_))) => {
-                let follows = Some(self.stored.unwrap_or(call.credential.version));
-                let act = Act::Spool {
-                    follows,
-                    credential: new.clone(),
-                };
-                self.next(State::ExpectSpool(call, new), act)
-            }
+            (State::ExpectCommit(call, new), Answer::Committed(Err(_))) => self.spool(call, new),
             // A login may have gone into the slot before: that one counts, and never loses.
             (State::ExpectSpool(call, new), Answer::Done(Ok(()))) => {
                 let key = self.task.key.clone();
@@ -456,6 +458,16 @@ impl Flow for Refresh {
                     .is_some_and(|read| read.incarnation != new.version.incarnation) =>
             {
                 self.overtaken(call.attempt.fence, &new, *reading, now)
+            }
+            // The store has gone back behind what the entry follows: nobody would find it there.
+            (State::ExpectSpooled(call, new), Answer::Read(Ok(reading)))
+                if version_of(&reading.record).is_some_and(|read| {
+                    let followed = self.stored.unwrap_or(call.credential.version);
+                    new.version.succeeds(&read) && followed.succeeds(&read)
+                }) =>
+            {
+                self.stored = version_of(&reading.record);
+                self.spool(call, new)
             }
             (State::ExpectSpooled(call, new), Answer::Read(_)) => {
                 self.committed(*call, *new, true, now)

@@ -1,5 +1,9 @@
 //! What goes wrong at an instant, whatever anybody does: processes, clocks, disks, the issuer.
 
+use std::time::Duration;
+
+use pilotlight_core::attempt::repeat_window;
+
 use super::{
     CALM, Event, Kind, Level, Loss, LossClass, Outage, World, network::Failed, people::What,
     store::Health,
@@ -341,6 +345,13 @@ impl World {
         for lock in 0..self.locks.len() {
             self.unlock(lock, |(p, e, _)| (p, e) == (process, epoch));
         }
+        // What a run of it had found out may be noted nowhere.
+        let of_it = |run: &usize| {
+            let run = self.runs[*run].as_deref();
+            run.is_some_and(|run| (run.process, run.epoch) == (process, epoch))
+        };
+        let dead = (0..self.runs.len()).filter(of_it);
+        self.judge.untold.extend(dead);
         for login in 0..self.targets.len() {
             let of_dead = |run: usize| {
                 self.runs[run]
@@ -401,8 +412,26 @@ impl World {
     }
 
     fn set_wall(&mut self, offset: i64) {
+        let windows = |world: &mut Self| -> Vec<Option<Duration>> {
+            let clocks = (0..world.processes.len()).map(|process| world.clock(process).wall);
+            let clocks: Vec<_> = clocks.collect();
+            let limit = world.setup.policy.repeat_limit;
+            let notes = &world.store.notes;
+            let window = |wall| repeat_window(notes.grace(wall), limit);
+            clocks.into_iter().map(window).collect()
+        };
+        let before = windows(self);
         self.machine.wall_offset = offset;
         self.judge.past.jumped_at = Some(self.now);
+        // A lesson that seemed to be a month old counts again.
+        let after = windows(self);
+        if after
+            .iter()
+            .zip(&before)
+            .any(|(after, before)| after < before)
+        {
+            self.judge.past.narrowed(self.now);
+        }
     }
 
     fn set_disk(&mut self, health: Health) {

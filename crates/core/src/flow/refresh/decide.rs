@@ -165,7 +165,8 @@ impl Refresh {
         let attempt = reading.record.as_ref().and_then(|record| record.attempt);
         attempt.is_some_and(|attempt| {
             let foreign = attempt.process != self.task.process;
-            let stands = attempt.generation == version.generation && attempt.label.is_none();
+            let first = matches!(attempt.label, None | Some(Label::RetryAmbiguous));
+            let stands = attempt.generation == version.generation && first;
             foreign && stands && matches!(attempt.ruling(now, window), Ruling::Send(_))
         })
     }

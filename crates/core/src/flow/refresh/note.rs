@@ -99,6 +99,8 @@ impl Refresh {
             Reason::Expired | Reason::Refused if call.attempt.label.is_none() => {
                 self.send(call, now)
             }
+            // A repeat: the failure before it binds all the same (I-9).
+            _ if call.failed.is_some() => self.stays(call, now),
             _ => {
                 let mut reading = call.reading;
                 if let Some(record) = &mut reading.record {
@@ -113,14 +115,15 @@ impl Refresh {
     /// The attempt is durable: the call leaves, unless it is a repeat that comes too late, after a suspend or a slow disk.
     fn depart(self, call: Box<Call>, now: Now) -> Turn<Self> {
         match call.not_after(self.task.policy, now) {
-            Some(end) if now.mono >= end => self.too_late(call, now),
+            Some(end) if now.mono >= end => self.stays(call, now),
             _ => self.send(call, now),
         }
     }
 
-    /// A repeat has not left: its window has closed, by a suspend, a slow disk or a slow connection (F-04). What failed before
-    /// it is how the run ends; where that was another run, what is stored says what may follow.
-    pub(super) fn too_late(self, mut call: Box<Call>, now: Now) -> Turn<Self> {
+    /// A repeat has not left: no note of it could be made, or its window has closed, by a suspend, a slow disk or a slow
+    /// connection (F-04). What failed before it is how the run ends; where that was another run, what is stored says what may
+    /// follow.
+    pub(super) fn stays(self, mut call: Box<Call>, now: Now) -> Turn<Self> {
         let Some(error) = call.failed.take() else {
             return self.reread(call.attempt.fence, true);
         };

@@ -101,7 +101,7 @@ impl World {
         let in_window = then.sent_at <= until;
         let died = self
             .died(process, lost.epoch)
-            .filter(|died| *died <= replies);
+            .filter(|died| *died <= replies.max(at + LONGEST_PAUSE));
         // Where its sender has died, the note of a repeat by somebody else counts, too.
         let to_note = Span {
             from: if died.is_some() { lost.sent_at } else { at },
@@ -144,7 +144,8 @@ impl World {
             from: lost.sent_at,
             until: at + 200,
         };
-        if !in_window && past.was_narrowed(under_way) {
+        let no_repeat = !in_window || label == Some(Label::Uncertain);
+        if no_repeat && past.was_narrowed(under_way) {
             return inherent(format!(
                 "while call {call} was under way, a refusal taught that no repeat may follow"
             ));
@@ -246,6 +247,9 @@ impl World {
 pub(super) fn repeat_limit() -> u64 {
     ms(Policy::default().repeat_limit)
 }
+
+/// So long the first repeat may wait, and be noted.
+const LONGEST_PAUSE: u64 = 1_200;
 
 /// So long a connection may take to stand.
 pub(super) const LONGEST_CONNECT: u64 = 10_000;

@@ -75,6 +75,18 @@ fn a_dead_ones_forced_refresh_is_repeated_in_time() {
     stage.pass(secs(4)).answer(tokens(5));
     assert_eq!(stage.refresh().result, Ok(Gain::Refreshed));
     assert_eq!(stage.labels(), [None, Some(Label::AfterCrash)]);
+    // Its own repeat was noted, and may have left.
+    let mut stage = Stage::with(credential(4));
+    stage.pass(secs(10));
+    stage.answer(broken).answer(tokens(5));
+    let forced = Refresh::new(Task {
+        process: process(9),
+        ..refused(4)
+    });
+    stage.crash_after("note attempt retry", forced);
+    stage.pass(secs(4)).answer(tokens(5));
+    assert_eq!(stage.refresh().result, Ok(Gain::Refreshed));
+    assert_eq!(stage.labels(), [None, Some(Label::AfterCrash)]);
     // Too late, it is left until the token is needed.
     let mut stage = Stage::with(credential(4));
     stage.answer(tokens(5));

@@ -116,17 +116,21 @@ fn a_repeat_that_the_slot_took_too_late_is_not_sent() {
     assert_eq!(stage.labels(), [None]);
 }
 
-/// I-1: what neither store nor slot takes is no repeat; the first attempt stays where it is.
+/// I-1, I-9: what neither store nor slot takes is no repeat; the first attempt stays where it is, and the failure binds this
+/// process all the same.
 #[test]
 fn no_repeat_where_the_slot_refuses_its_label() {
     let mut stage = refusing();
     stage.answer(broken).before("spool attempt retry", |stage| {
         stage.fail("spool");
     });
-    assert!(matches!(
-        stage.refresh().result,
-        Err(Error::StoreUnavailable { .. })
-    ));
+    let outcome = stage.refresh();
+    assert_eq!(
+        (outcome.result, outcome.unnoted),
+        (Ok(Gain::Uncertain), true)
+    );
+    let pause = outcome.record.unwrap().backoff.unwrap();
+    assert!(pause.binds(stage.now).is_some());
     assert_eq!(stage.labels(), [None]);
     assert_eq!(attempt(&stage).map(|attempt| attempt.number), Some(1));
 }

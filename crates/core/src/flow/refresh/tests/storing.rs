@@ -50,6 +50,34 @@ fn the_spool_takes_what_the_store_refuses_and_is_merged() {
     assert_eq!(stage.sent.len(), 1, "the spent token never leaves again");
 }
 
+/// I-2, F-06: the disk is full, and the store went back while the call was under way: the slot's entry follows what the store
+/// holds now, so that the next flow finds it, and the spent token does not leave again.
+#[test]
+fn the_spool_follows_what_the_store_has_gone_back_to() {
+    let mut stage = due();
+    stage.answer(tokens(5)).before("commit", |stage| {
+        stage.fail("commit");
+        stage.record.as_mut().unwrap().credential = Some(credential(2));
+    });
+    assert_eq!(stage.refresh().result, Ok(Gain::Refreshed));
+    assert_eq!(
+        stage.log[5..],
+        [
+            "spool 5 after 4",
+            "reread",
+            "spool 5 after 2",
+            "reread",
+            "unlock"
+        ]
+    );
+    let outcome = stage.run(Refresh::new(Task {
+        process: process(2),
+        ..task(2)
+    }));
+    assert_eq!(outcome.result, Ok(Gain::Adopted));
+    assert_eq!(stage.sent.len(), 1, "{:?}", stage.log);
+}
+
 /// F-06, I-2: while the store still refuses, the spool's version is served, and refreshed from once it has ended.
 #[test]
 fn a_refusing_store_is_served_from_the_spool() {

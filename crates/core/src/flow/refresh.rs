@@ -287,8 +287,8 @@ impl Refresh {
     }
 
     /// The store has gone back behind what memory holds, and nobody has looked since: what it holds now is spent, and never
-    /// sent (I-2). Memory brings its own back, with what it knows of it.
-    fn bring_back(&mut self, reading: &Reading) {
+    /// sent (I-2). Memory brings its own back, with what it knows of it; answers whether it has to.
+    fn bring_back(&mut self, reading: &Reading) -> bool {
         let stored = reading
             .record
             .as_ref()
@@ -298,14 +298,17 @@ impl Refresh {
             .memory
             .as_ref()
             .and_then(|known| Some((known, known.credential.as_ref()?)));
-        if let (Some((known, held)), Some(stored)) = (held, stored)
-            && held.is_ahead_of(stored)
-        {
-            let copy = Some(Box::new(held.clone()));
-            let known = known.clone();
-            self.task.unsaved = self.task.unsaved.take().or(copy);
-            self.task.remembered = self.task.remembered.take().or(Some(known));
+        let (Some((known, held)), Some(stored)) = (held, stored) else {
+            return false;
+        };
+        if !held.is_ahead_of(stored) {
+            return false;
         }
+        let copy = Some(Box::new(held.clone()));
+        let known = known.clone();
+        self.task.unsaved = self.task.unsaved.take().or(copy);
+        self.task.remembered = self.task.remembered.take().or(Some(known));
+        true
     }
 
     /// What this run has sent may be noted nowhere: a second look at the store must not forget it (I-3).
@@ -354,7 +357,7 @@ impl Flow for Refresh {
             (State::ExpectLease, Answer::Locked(Ok(fence))) => self.reread(fence, false),
             (State::ExpectLease, Answer::Locked(Err(error))) => Turn::Done(failed(error)),
             (State::ExpectRecord { fence, merged }, Answer::Read(Ok(reading))) => {
-                self.bring_back(&reading);
+                let merged = !self.bring_back(&reading) && merged;
                 self.decide(fence, *reading, merged, now)
             }
             (State::ExpectRecord { .. }, Answer::Read(Err(error))) => self.unlock(failed(error)),

@@ -157,6 +157,30 @@ fn a_run_takes_over_what_the_store_went_on_with() {
     assert_eq!(sent, [format!("rt-{}", generation.0)], "{:?}", stage.log);
 }
 
+/// I-2: it goes back once more, between the merge of what memory held and the look after it: that is brought back again, and
+/// what the store has gone back to is not sent.
+#[test]
+fn a_store_that_goes_back_behind_a_merge_is_brought_forward_again() {
+    let mut stage = due();
+    let memory = Record {
+        credential: Some(credential(5)),
+        ..Record::default()
+    };
+    stage.pass(secs(3700)).answer(tokens(6));
+    stage.before("commit", |stage| {
+        stage.before("reread", |stage| {
+            stage.record.as_mut().unwrap().credential = Some(credential(2));
+        });
+    });
+    let outcome = stage.run(Refresh::new(Task {
+        memory: Some(Box::new(memory)),
+        ..task(5)
+    }));
+    assert_eq!(outcome.result, Ok(Gain::Refreshed), "{:?}", stage.log);
+    let sent: Vec<_> = stage.sent.iter().map(|sent| sent.token.as_str()).collect();
+    assert_eq!(sent, ["rt-5"], "{:?}", stage.log);
+}
+
 /// I-2: it goes back in the middle of a run, between two looks: the same.
 #[test]
 fn a_store_that_goes_back_under_a_run_is_brought_forward() {

@@ -97,7 +97,7 @@ fn who_asks_too_soon_is_slowed_down() {
 fn it_is_granted_once() {
     let mut server = server();
     let (code, typed) = begin(&mut server);
-    assert_eq!(server.user_codes(), [typed.clone()]);
+    assert_eq!(server.user_codes(), std::slice::from_ref(&typed));
     assert!(server.decide_device(START, &typed, true));
     assert!(
         !server.decide_device(START, &typed, true),

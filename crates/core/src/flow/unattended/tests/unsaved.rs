@@ -54,15 +54,14 @@ fn a_full_disk_lifts_no_limit() {
     assert_eq!(stage.record().version(), Some(version(6)));
 }
 
+type Script = Box<dyn FnOnce(&crate::exchange::Exchange, &mut Stage) -> crate::exchange::Exchanged>;
+
 /// F-18: an issuer that never says how long its tokens live teaches it by the server's refusals, as it does with a refresh
 /// token; what it does say counts for more.
 #[test]
 fn a_lifetime_is_learned_from_refusals() {
     let silent = || reply(200, r#"{"access_token":"at-5","token_type":"Bearer"}"#);
-    let run = |accepted: bool,
-               answer: Box<
-        dyn FnOnce(&crate::exchange::Exchange, &mut Stage) -> crate::exchange::Exchanged,
-    >| {
+    let run = |accepted: bool, answer: Script| {
         let mut stage = Stage::with(Credential {
             lifetime: None,
             ..login(Kind::ClientCredentials)

@@ -18,6 +18,7 @@ use pilotlight_core::{
     flow::{CodePrompt, Prompt},
     issuer::Issuer,
     resource::clean,
+    scope::Scopes,
 };
 use tokio::sync::{Mutex, mpsc};
 
@@ -92,6 +93,14 @@ fn moved(former: &Issuer, issuer: &Issuer) -> String {
     )
 }
 
+fn permissions(scopes: &Scopes) -> String {
+    let scopes: Vec<&str> = scopes.iter().collect();
+    if scopes.is_empty() {
+        return String::new();
+    }
+    format!(" Permissions asked for: {}.", clean(&scopes.join(" ")))
+}
+
 impl Terminal {
     /// Shows URLs by `say`, which is given whole paragraphs without a final line break.
     #[must_use]
@@ -134,14 +143,7 @@ impl Terminal {
         if let Some(former) = &prompt.former_issuer {
             let _ = write!(text, "{}", moved(former, &prompt.issuer));
         }
-        let scopes: Vec<&str> = prompt.scopes.iter().collect();
-        if !scopes.is_empty() {
-            let _ = write!(
-                text,
-                " Permissions asked for: {}.",
-                clean(&scopes.join(" "))
-            );
-        }
+        text.push_str(&permissions(&prompt.scopes));
         if prompt.without_resource {
             let _ = write!(
                 text,

@@ -27,14 +27,7 @@ pub(super) fn explain(prompt: &CodePrompt) -> String {
     if let Some(former) = &prompt.former_issuer {
         let _ = write!(text, "{}", super::moved(former, &prompt.issuer));
     }
-    let scopes: Vec<&str> = prompt.scopes.iter().collect();
-    if !scopes.is_empty() {
-        let _ = write!(
-            text,
-            " Permissions asked for: {}.",
-            clean(&scopes.join(" "))
-        );
-    }
+    text.push_str(&super::permissions(&prompt.scopes));
     text
 }
 

@@ -312,17 +312,12 @@ impl Login {
             Ok(url) => url,
             Err(error) => return self.fail(error),
         };
-        let server = &request.discovered.server;
         let prompt = Prompt {
             url,
             state: request.state.clone(),
             issuer: request.issuer.clone(),
             former_issuer: self.former_issuer(&request.issuer),
-            token_host: server
-                .token_endpoint
-                .host_str()
-                .unwrap_or_default()
-                .to_owned(),
+            token_host: request.token_host(),
             resource: self.task.binding.key.url.to_string(),
             scopes: request.scopes.clone(),
             without_resource: self.without_resource(&request.issuer),
@@ -360,6 +355,12 @@ impl Login {
 }
 
 impl Request {
+    /// Where the tokens come from, as the person is told.
+    fn token_host(&self) -> String {
+        let endpoint = &self.discovered.server.token_endpoint;
+        endpoint.host_str().unwrap_or_default().to_owned()
+    }
+
     /// The authorization URL (RFC 6749 section 4.1.1), with what is said on top.
     fn url(&self, extra: &[(&'static str, &'static str)]) -> Result<Url, Error> {
         let invalid = |why| Error::MetadataInvalid {

@@ -123,8 +123,8 @@ pub struct Refresh {
     in_slot: bool,
     /// Whether the call comes before its time, because the issuer is back.
     early: bool,
-    /// Whether the issuer's metadata was asked for in this run: once is enough.
-    asked_issuer: bool,
+    /// Since when the issuer's metadata was asked for in this run: once is enough.
+    asked_issuer: Option<Now>,
     /// What is known of the calls of this run, and may have been noted nowhere.
     known: Option<Box<(Record, IssuerNotes)>>,
 }
@@ -211,7 +211,7 @@ struct Call {
     window_from: Now,
     /// When the latest call of this run left.
     left_at: Now,
-    /// When the first was decided: from then on the lease is held for calls.
+    /// When the first was decided, or the issuer's metadata asked for: from then on the lease is held for calls.
     begun_at: Now,
     /// Whether nobody had called before this run.
     is_first: bool,
@@ -237,7 +237,7 @@ impl Refresh {
             unnoted: false,
             in_slot: false,
             early: false,
-            asked_issuer: false,
+            asked_issuer: None,
             known: None,
         }
     }

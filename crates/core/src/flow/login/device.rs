@@ -17,7 +17,7 @@ use crate::{
     error::{Error, LoginCause},
     exchange::{Exchange, Exchanged, Leg, Reply},
     flow::{Act, Answer, CodePrompt, Device, Step, Turn, discover::Discovered, ways},
-    grant::{Grant, device_request, token_request},
+    grant::{Grant, device_request},
     issuer::Issuer,
     metadata::ServerMetadata,
     resource::{clean, is_loopback},
@@ -159,13 +159,7 @@ impl Login {
             expires_in: now.mono.until(ends_at),
             issuer: request.issuer.clone(),
             former_issuer: self.former_issuer(&request.issuer),
-            token_host: request
-                .discovered
-                .server
-                .token_endpoint
-                .host_str()
-                .unwrap_or_default()
-                .to_owned(),
+            token_host: request.token_host(),
             resource: self.task.binding.key.url.to_string(),
             scopes: request.scopes.clone(),
         };
@@ -195,19 +189,10 @@ impl Login {
     }
 
     fn ask(self, pending: Box<Pending>) -> Turn<Self> {
-        let request = &pending.request;
         let grant = Grant::Device {
             code: &pending.code,
         };
-        let form = token_request(
-            &grant,
-            &request.client,
-            &request.issuer,
-            request.discovered.resource_parameter.as_deref(),
-        );
-        let endpoint = request.discovered.server.token_endpoint.clone();
-        let mut exchange = Exchange::form(Leg::Token, endpoint, "token_endpoint", form);
-        exchange.orders.proof = self.proof_key(request);
+        let exchange = self.token_call(&pending.request, &grant);
         self.go(State::ExpectToken(pending), Act::Send(Box::new(exchange)))
     }
 

@@ -32,19 +32,25 @@ impl Login {
             redirect_uri: &request.redirect_uri,
             verifier: &request.pkce.verifier,
         };
+        let exchange = self.token_call(&request, &grant);
+        self.next(
+            State::ExpectToken(request, code, tries + 1),
+            Act::Send(Box::new(exchange)),
+        )
+    }
+
+    /// A request for tokens, as the client and with the proof of this login.
+    pub(super) fn token_call(&self, request: &Request, grant: &Grant<'_>) -> Exchange {
         let form = token_request(
-            &grant,
+            grant,
             &request.client,
             &request.issuer,
             request.discovered.resource_parameter.as_deref(),
         );
         let endpoint = request.discovered.server.token_endpoint.clone();
         let mut exchange = Exchange::form(Leg::Token, endpoint, "token_endpoint", form);
-        exchange.orders.proof = self.proof_key(&request);
-        self.next(
-            State::ExpectToken(request, code, tries + 1),
-            Act::Send(Box::new(exchange)),
-        )
+        exchange.orders.proof = self.proof_key(request);
+        exchange
     }
 
     /// The key to bind the tokens to, wherever the issuer can (EXT-30).

@@ -135,6 +135,7 @@ impl Refresh {
             sent_at: now,
         };
         let names_scopes = reading.notes.quirks.names_scopes(now.wall);
+        let begun_at = self.asked_issuer.unwrap_or(now);
         self.note(Call {
             names_scopes,
             asked_otherwise: false,
@@ -152,7 +153,7 @@ impl Refresh {
                 attempt.first_sent_at
             },
             left_at: now,
-            begun_at: now,
+            begun_at,
             is_first: found.is_none(),
             failed: None,
             acted: None,

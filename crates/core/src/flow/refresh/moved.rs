@@ -35,7 +35,7 @@ impl Refresh {
             let pause = record.backoff.as_ref();
             pause.is_some_and(|pause| pause.endpoint_is_gone(now))
         };
-        !self.asked_issuer
+        self.asked_issuer.is_none()
             && self.stored.is_none()
             && record.attempt.is_none()
             && record.suspicion.is_none()
@@ -43,7 +43,7 @@ impl Refresh {
     }
 
     pub(super) fn ask_issuer(mut self, fence: u64, mut reading: Reading, now: Now) -> Turn<Self> {
-        self.asked_issuer = true;
+        self.asked_issuer = Some(now);
         if let Some(record) = &mut reading.record {
             record.backoff = record.backoff.take().map(|pause| pause.metadata_asked());
         }

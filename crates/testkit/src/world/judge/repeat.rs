@@ -43,17 +43,13 @@ impl World {
             && !soon
             && replies <= ends
         {
-            let call = late;
-            let next = spender;
-            return self.given_up(
-                reuse.login,
-                &GivenUp {
-                    call,
-                    at,
-                    replies,
-                    next,
-                },
-            );
+            let given_up = GivenUp {
+                call: late,
+                at,
+                replies,
+                next: spender,
+            };
+            return self.given_up(reuse.login, &given_up);
         }
         // Once the token has ended nothing is left to wait for: that is no trial of the issuer's grace.
         let repeats = first.run == killer.run || first.label != Some(Label::Uncertain);

@@ -47,6 +47,34 @@ fn document(token_endpoint: &str) -> String {
     )
 }
 
+/// F-10: what the look took counts for the lease: others wait 75 s for it, whatever documents and repeats meet.
+#[test]
+fn a_slow_look_leaves_less_for_repeats() {
+    let mut stage = gone(5, HOUR, not_found);
+    for place in [WELL_KNOWN, OPENID] {
+        stage.page(place, |exchange: &Exchange, stage: &mut Stage| {
+            stage.pass(secs(5));
+            not_found(exchange, stage)
+        });
+    }
+    let began = stage.now;
+    stage.answer(|exchange: &Exchange, stage: &mut Stage| {
+        stage.pass(secs(8));
+        broken(exchange, stage)
+    });
+    stage.answer(tokens(5));
+    assert_eq!(
+        stage.refresh().result,
+        Ok(Gain::Refreshed),
+        "{:?}",
+        stage.log
+    );
+    assert_eq!(stage.sent.len(), 2);
+    let repeat = stage.exchanges.last().unwrap();
+    let until = stage.now.since(&began).unwrap() + repeat.within;
+    assert!(until <= secs(75), "{until:?}");
+}
+
 /// T-15: the pinned issuer itself says where on the same origin its endpoint is now: pinned in a new generation, with
 /// the tokens as they are and an event that names both places, before anything goes there. Then the refresh goes on.
 #[test]

@@ -74,8 +74,6 @@ fn configured(target: &Target) -> Result<Option<LoginRequest>, Failure> {
     let id = server.client_id.clone();
     request.client = Some(client(&server.grant, &unattended, id, secret.transpose()?)?);
     request.unattended = Some(unattended);
-    request.issuer.clone_from(&server.issuer);
-    request.exception.clone_from(&server.accept_issuer);
     Ok(Some(request))
 }
 

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use crate::{
     attempt::Label,
-    credential::{Credential, Lifetime},
+    credential::{Credential, Lifetime, Version},
     error::{Certainty, Error, LoginCause, Named, NetworkFault},
     event::{Happened, Reason},
     exchange::{Exchange, Leg},
     flow::{Act, Commit, Expects, Reading, Step, Turn},
-    freshness::refresh_point,
+    freshness::{Policy, refresh_point},
     grant::revocation_request,
     notes::Trial,
-    record::{Backoff, Fact, Failed, Record, Suspicion},
+    record::{Backoff, Fact, Failed, Forced, Record, Suspicion},
     time::{Mono, Now, Wall},
     token::{TokenAnswer, Verdict},
 };
@@ -82,28 +82,14 @@ impl Refresh {
         if silent {
             new.lifetime = learned_lifetime(old, &call.record, call.reason, now);
         }
-        let forced = match (&call.record.forced, call.reason) {
-            (forced, Reason::Refused) => Some(
-                forced
-                    .clone()
-                    .unwrap_or_default()
-                    .once_more(now.wall, new.version.generation),
-            ),
-            (forced, _) => forced.clone(),
-        };
-        let point = |received: Now, lifetime: Duration| {
-            received.wall + refresh_point(lifetime, old.spread(), self.task.policy)
-        };
+        let forced = forced_after(&call.record, call.reason, new.version, now);
         let happened = Happened::Refreshed {
             generation: new.version.generation,
             reason: call.reason,
             label: call.attempt.label,
             calls: call.attempt.number,
             sent_at: sent_at.wall,
-            previous_refresh_point: old
-                .received_at
-                .zip(old.lifetime)
-                .map(|(at, life)| point(at, life.span())),
+            previous_refresh_point: refresh_point_of(old, self.task.policy),
             lifetime: new.lifetime.map(Lifetime::span),
         };
         let event = self.event(now, happened);
@@ -565,6 +551,27 @@ fn probe_at(probes: u32, now: Now) -> Option<Wall> {
         .ok()
         .and_then(|i| PROBES.get(i))
         .map(|pause| now.wall + *pause)
+}
+
+/// What is remembered of forced refreshes after this one.
+pub(in crate::flow) fn forced_after(
+    record: &Record,
+    reason: Reason,
+    brings: Version,
+    now: Now,
+) -> Option<Forced> {
+    let known = record.forced.clone();
+    if reason != Reason::Refused {
+        return known;
+    }
+    let known = known.unwrap_or_default();
+    Some(known.once_more(now.wall, brings.generation))
+}
+
+/// When a token was due, as far as that is known.
+pub(in crate::flow) fn refresh_point_of(of: &Credential, policy: Policy) -> Option<Wall> {
+    let (received, life) = (of.received_at?, of.lifetime?);
+    Some(received.wall + refresh_point(life.span(), of.spread(), policy))
 }
 
 /// How long a token may live whose issuer does not say so: as long as the last one did before the server refused it, and

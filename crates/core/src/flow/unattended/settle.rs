@@ -3,12 +3,14 @@
 use crate::{
     credential::{Credential, Lifetime, Version},
     error::Error,
-    event::{Happened, Reason},
+    event::Happened,
     flow::{
         Act, Commit, Expects, Reading, Turn,
-        refresh::{Gain, Outcome, settle::learned_lifetime},
+        refresh::{
+            Gain, Outcome,
+            settle::{forced_after, learned_lifetime, refresh_point_of},
+        },
     },
-    freshness::refresh_point,
     notes::IssuerNotes,
     record::{Backoff, Fact, Failed, Forced, Record, Spooled},
     time::{Now, Wall},
@@ -29,26 +31,20 @@ impl Unattended {
         if silent {
             new.lifetime = learned_lifetime(old, &call.record, call.reason, now);
         }
-        let point = |received: Now, life| {
-            received.wall + refresh_point(life, old.spread(), self.task.policy)
-        };
         let happened = Happened::Refreshed {
             generation: new.version.generation,
             reason: call.reason,
             label: None,
             calls: 1,
             sent_at: sent_at.wall,
-            previous_refresh_point: old
-                .received_at
-                .zip(old.lifetime)
-                .map(|(at, life)| point(at, life.span())),
+            previous_refresh_point: refresh_point_of(old, self.task.policy),
             lifetime: new.lifetime.map(Lifetime::span),
         };
         let commit = Commit {
             credential: new.clone(),
             expects: Expects::Version(self.stored.unwrap_or(old.version)),
             binding: None,
-            forced: forced_after(&call, new.version, now),
+            forced: forced_after(&call.record, call.reason, new.version, now),
             event: self.event(now, happened),
         };
         self.next(
@@ -64,7 +60,7 @@ impl Unattended {
         held_by: HeldBy,
         now: Now,
     ) -> Turn<Self> {
-        let forced = forced_after(&call, new.version, now);
+        let forced = forced_after(&call.record, call.reason, new.version, now);
         let follows = Some(self.stored.unwrap_or(call.credential.version));
         let record = Record {
             credential: Some(new),
@@ -167,19 +163,6 @@ pub(super) enum HeldBy {
     Store,
     Spool,
     Memory,
-}
-
-/// What is remembered of forced renewals after this one.
-fn forced_after(call: &Call, new: Version, now: Now) -> Option<Forced> {
-    let forced = call.record.forced.clone();
-    if call.reason == Reason::Refused {
-        return Some(
-            forced
-                .unwrap_or_default()
-                .once_more(now.wall, new.generation),
-        );
-    }
-    forced
 }
 
 fn known(record: Record, notes: IssuerNotes, result: Result<Gain, Error>) -> Outcome {

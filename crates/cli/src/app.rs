@@ -11,6 +11,7 @@ use pilotlight::{
     core::{credential::Binding, time::Wall},
     http::HttpConfig,
     human::{Human, Refuse},
+    mcp_remote::Shared,
     store::{SqliteStore, SqliteStoreConfig, Store},
 };
 use pilotlight_core::{Error, error::LoginCause};
@@ -38,6 +39,8 @@ pub(crate) enum Stay {
     Brief,
     /// Many requests: the token is kept fresh meanwhile.
     Long,
+    /// Many requests of a program that does not ask twice: they may wait longer.
+    Bridge,
 }
 
 impl App {
@@ -62,13 +65,23 @@ impl App {
 
     /// The store, made where there is none.
     pub(crate) fn store(&self) -> Result<Arc<dyn Store>, Error> {
-        Ok(Arc::new(SqliteStore::open(&self.store_config())?))
+        Ok(Arc::new(self.shared()?))
+    }
+
+    /// The same, as what shares logins with mcp-remote.
+    pub(crate) fn shared(&self) -> Result<Shared, Error> {
+        Ok(self.sharing(SqliteStore::open(&self.store_config())?))
+    }
+
+    fn sharing(&self, store: SqliteStore) -> Shared {
+        let links = self.settings.store.value.join("mcp-remote");
+        Shared::over(Arc::new(store), links, self.clock.clone())
     }
 
     /// The store, where there is one: looking makes nothing.
     pub(crate) fn existing_store(&self) -> Result<Option<Arc<dyn Store>>, Error> {
         Ok(SqliteStore::open_existing(&self.store_config())?
-            .map(|store| Arc::new(store) as Arc<dyn Store>))
+            .map(|store| Arc::new(self.sharing(store)) as Arc<dyn Store>))
     }
 
     fn store_config(&self) -> SqliteStoreConfig {
@@ -92,10 +105,12 @@ impl App {
         human: Arc<dyn Human>,
     ) -> Result<Sessions, Error> {
         let mut limits = Limits::default();
-        if stay == Stay::Brief {
+        limits.caller_wait = match stay {
             // Nobody else waits on this process: one whole token call may be waited for.
-            limits.caller_wait = Duration::from_secs(70);
-        }
+            Stay::Brief => Duration::from_secs(70),
+            Stay::Long => limits.caller_wait,
+            Stay::Bridge => Duration::from_secs(90),
+        };
         let sessions = Sessions::builder(store)
             .human(human)
             .secrets(Arc::new(Referred(self.settings.environment.clone())))

@@ -50,17 +50,59 @@ pub(crate) fn human(app: &App, way: &Way) -> Arc<dyn Human> {
         Offer::Person { browser, paste } => {
             let mut terminal = Terminal::new(app.report.voice());
             if let Some(opener) = browser {
-                let browser = Browser::new().with_environment(settings.environment.all());
-                terminal = terminal.with_browser(match opener {
-                    Opener::Platform => browser,
-                    Opener::Program(program) => browser.with_command(program),
-                });
+                terminal = terminal.with_browser(opened(app, opener));
             }
             if paste {
                 terminal = terminal.with_lines(lines());
             }
             Arc::new(terminal)
         }
+    }
+}
+
+/// The person behind a host: stdin is the host's, so nothing can be pasted, and a URL that opens by nothing is still told to
+/// the host.
+pub(crate) fn bridged(app: &App, way: &Way) -> Arc<dyn Human> {
+    let settings = &app.settings;
+    let machine = behind(machine(app));
+    match offer(way, settings.browser_command.as_ref(), machine) {
+        Offer::Nobody => Arc::new(Refuse),
+        Offer::Person { browser, .. } => {
+            let mut terminal = Terminal::new(app.report.voice());
+            if let Some(opener) = browser {
+                terminal = terminal.with_browser(opened(app, opener));
+            }
+            Arc::new(terminal)
+        }
+    }
+}
+
+/// Whether a browser opens by itself.
+pub(crate) fn opens(app: &App, way: &Way) -> bool {
+    let command = app.settings.browser_command.as_ref();
+    matches!(
+        offer(way, command, behind(machine(app))),
+        Offer::Person {
+            browser: Some(_),
+            ..
+        }
+    )
+}
+
+/// The host is somebody who looks, unless nobody is to be asked.
+fn behind(machine: Machine) -> Machine {
+    Machine {
+        stdin_is_terminal: false,
+        stderr_is_terminal: true,
+        ..machine
+    }
+}
+
+fn opened(app: &App, opener: Opener) -> Browser {
+    let browser = Browser::new().with_environment(app.settings.environment.all());
+    match opener {
+        Opener::Platform => browser,
+        Opener::Program(program) => browser.with_command(program),
     }
 }
 

@@ -70,6 +70,13 @@ pub(crate) enum Command {
     Refresh(Refresh),
     /// End a login: revoke it at its issuer and forget it
     Logout(Logout),
+    /// Be the bridge between an MCP host on stdio and a server over HTTP; takes every flag of mcp-remote
+    #[command(
+        after_help = "pilotlight proxy URL [PORT] [FLAGS OF mcp-remote] replaces: mcp-remote URL [PORT] [FLAGS]"
+    )]
+    Proxy(Proxy),
+    /// Bring in the logins of another program, and share them with it
+    Import(Import),
     /// Tell the history of a login, and why it was lost
     Why(Why),
     /// Give a login another name
@@ -309,6 +316,36 @@ pub(crate) struct DemoWorker {
     /// Milliseconds between two calls
     #[arg(long, default_value_t = 200)]
     pub(crate) every_ms: u64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Proxy {
+    /// Called by that name
+    #[arg(long, hide = true)]
+    pub(crate) as_mcp_remote: bool,
+    /// The URL of the server, and mcp-remote's arguments and flags
+    #[arg(last = true, value_name = "URL", allow_hyphen_values = true)]
+    pub(crate) words: Vec<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Import {
+    /// The other program
+    #[arg(value_enum)]
+    pub(crate) tool: Tool,
+    /// The URLs of its servers, as its configuration has them; with --move, those that are shared already if none is named
+    #[arg(required_unless_present = "moves", value_name = "URL")]
+    pub(crate) urls: Vec<String>,
+    /// Delete them there: from then on they are ours alone, and the other program has to log in again
+    #[arg(long = "move", id = "moves")]
+    pub(crate) moves: bool,
+}
+
+/// A program whose logins can be brought in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tool {
+    /// The bridge of that name, 0.1 to 0.15
+    McpRemote,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -58,6 +58,14 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// Where logs are kept that nobody has named a place for.
+    ///
+    /// # Errors
+    /// `config.value` where no home folder is known.
+    pub(crate) fn log_folder(&self) -> Result<PathBuf, Error> {
+        Ok(self.environment.places()?.state.value.join("log"))
+    }
+
     /// Resolves everything.
     ///
     /// # Errors

@@ -2,6 +2,8 @@
 //!
 //! Only what `pilotlight` itself writes passes: other crates' lines may hold whole messages, and those hold tokens.
 
+mod kept;
+
 use std::{
     fmt::{self, Write as _},
     fs::{File, OpenOptions},
@@ -21,25 +23,64 @@ use tracing::{
     span,
 };
 
-use crate::{config::bad_value, report, report::words};
+use crate::{
+    config::{Origin, Setting, Settings, bad_value},
+    report,
+    report::words,
+};
+use kept::Kept;
 
 /// Starts the log, where one is wanted.
 ///
 /// # Errors
 /// `config.value` where the file cannot be written.
 pub(crate) fn start(file: Option<&Path>, verbose: u8) -> Result<(), Error> {
-    let on_stderr = match verbose {
+    let on_stderr = wanted(verbose);
+    let file = file
+        .map(|path| {
+            open(path)
+                .map(Sink::File)
+                .map_err(|error| bad_value(format!("log {}", path.display()), error.to_string()))
+        })
+        .transpose()?;
+    begin(file, on_stderr);
+    Ok(())
+}
+
+/// Starts the log of a program whose stderr nobody keeps: where no place is named, a file of its own that holds the newest
+/// (T-33). The settings then name it.
+///
+/// # Errors
+/// `config.value` where the named file cannot be written.
+pub(crate) fn keep(settings: &mut Settings, name: &str, verbose: u8) -> Result<(), Error> {
+    if let Some(log) = &settings.log {
+        return start(Some(&log.value), verbose);
+    }
+    let path = settings.log_folder()?.join(format!("{name}.log"));
+    match Kept::open(&path) {
+        Ok(kept) => {
+            begin(Some(Sink::Kept(kept)), wanted(verbose));
+            settings.log = Some(Setting {
+                value: path,
+                from: Origin::Default,
+            });
+            Ok(())
+        }
+        // A bridge works without its log.
+        Err(_) => start(None, verbose),
+    }
+}
+
+fn wanted(verbose: u8) -> Option<Level> {
+    match verbose {
         0 => None,
         1 => Some(Level::INFO),
         2 => Some(Level::DEBUG),
         _ => Some(Level::TRACE),
-    };
-    let file = file
-        .map(|path| {
-            open(path)
-                .map_err(|error| bad_value(format!("log {}", path.display()), error.to_string()))
-        })
-        .transpose()?;
+    }
+}
+
+fn begin(file: Option<Sink>, on_stderr: Option<Level>) {
     if file.is_some() || on_stderr.is_some() {
         let log = Log {
             on_stderr,
@@ -49,7 +90,6 @@ pub(crate) fn start(file: Option<&Path>, verbose: u8) -> Result<(), Error> {
         // Set once, here.
         drop(tracing::subscriber::set_global_default(log));
     }
-    Ok(())
 }
 
 fn open(path: &Path) -> std::io::Result<File> {
@@ -60,9 +100,15 @@ fn open(path: &Path) -> std::io::Result<File> {
     options.open(path)
 }
 
+/// Where lines go.
+enum Sink {
+    File(File),
+    Kept(Kept),
+}
+
 struct Log {
     on_stderr: Option<Level>,
-    file: Option<Mutex<File>>,
+    file: Option<Mutex<Sink>>,
     spans: AtomicU64,
 }
 
@@ -89,7 +135,10 @@ impl Subscriber for Log {
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
             // A log that cannot be written is no reason to stop.
-            drop(file.write_all(line.as_bytes()));
+            drop(match &mut *file {
+                Sink::File(file) => file.write_all(line.as_bytes()),
+                Sink::Kept(kept) => kept.write(line.as_bytes()),
+            });
         }
     }
 

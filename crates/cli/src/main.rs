@@ -9,6 +9,7 @@ mod demo;
 mod failure;
 mod log;
 mod mcp;
+mod mcp_remote;
 mod report;
 mod target;
 
@@ -27,7 +28,9 @@ use crate::{
 
 fn main() -> ExitCode {
     keep_memory_private();
-    let cli = match Cli::try_parse() {
+    let line: Vec<_> = std::env::args_os().collect();
+    let line = mcp_remote::rearranged(line.clone()).unwrap_or(line);
+    let cli = match Cli::try_parse_from(line) {
         Ok(cli) => cli,
         Err(error) => {
             let json = std::env::args_os().any(|argument| argument == "--json");
@@ -38,11 +41,14 @@ fn main() -> ExitCode {
     let report = Report::new(&cli.global, &environment);
     let done = Settings::resolve(&cli.global, environment)
         .map_err(Failure::from)
-        .and_then(|settings| {
-            log::start(
-                settings.log.as_ref().map(|log| log.value.as_path()),
-                cli.global.verbose,
-            )?;
+        .and_then(|mut settings| {
+            match commands::keeps_log(&cli.command) {
+                Some(name) => log::keep(&mut settings, &name, cli.global.verbose)?,
+                None => log::start(
+                    settings.log.as_ref().map(|log| log.value.as_path()),
+                    cli.global.verbose,
+                )?,
+            }
             run(&App::new(settings, report.clone()), cli.command)
         });
     match done {
@@ -59,6 +65,16 @@ fn run(app: &App, command: args::Command) -> Result<(), Failure> {
     let said = commands::when_interrupted(&command);
     let runtime = runtime(commands::is_busy(&command))?;
     let done = runtime.block_on(async {
+        if commands::ends_itself(&command) {
+            let done = Box::pin(commands::run(app, command)).await;
+            // A signal that came before was for the command.
+            let mut stop = Stop::new()?;
+            tokio::select! {
+                () = app.finish(WHOLE_TOKEN_CALL) => {}
+                _ = stop.asked() => {}
+            }
+            return done;
+        }
         let mut stop = Stop::new()?;
         tokio::select! {
             done = Box::pin(commands::run(app, command)) => {

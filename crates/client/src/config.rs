@@ -84,6 +84,9 @@ pub struct LoginRequest {
     /// Whether the person logs in on another device, with a code (RFC 8628). Its [`Human`](crate::human::Human) has to be able to
     /// show one.
     pub device: Device,
+    /// Further parameters of the authorization request, for an issuer that wants them (`audience` and the like); one that has the
+    /// name of a parameter of the flow is left out.
+    pub authorize_params: Vec<(String, String)>,
     /// How long the person has (default 10 min).
     pub timeout: Duration,
     /// Whether a request has asked for it, rather than a person.
@@ -110,6 +113,7 @@ impl LoginRequest {
             bearer: false,
             redirect: Redirect::default(),
             device: Device::default(),
+            authorize_params: Vec::new(),
             timeout: Duration::from_secs(600),
             step_up: false,
         }
@@ -191,4 +195,6 @@ pub enum Flag {
     Static,
     /// Its tokens are not limited to the server: a person has asked to leave `resource` out.
     NoResource,
+    /// mcp-remote uses it as well ([`mcp_remote::Shared`](crate::mcp_remote::Shared)).
+    WithMcpRemote,
 }

@@ -22,6 +22,7 @@ pub mod http;
 pub mod human;
 mod login;
 mod look;
+pub mod mcp_remote;
 pub mod secrets;
 mod session;
 mod sessions;

@@ -213,7 +213,11 @@ impl Sessions {
     }
 
     /// The binding to log in for: the one there is, or a new one with a name that nobody has.
-    async fn bind(&self, request: &LoginRequest, key: &BindingKey) -> Result<Binding, Error> {
+    pub(crate) async fn bind(
+        &self,
+        request: &LoginRequest,
+        key: &BindingKey,
+    ) -> Result<Binding, Error> {
         let store = &self.inner.store;
         let others = store.bindings().await?;
         let taken = |name: &str| {

@@ -33,6 +33,8 @@ pub struct Session {
     pub(crate) cell: Arc<Cell>,
     /// Whether requests go out without a token while there is no login.
     pub(crate) bare: bool,
+    /// One more URL that the token may go to.
+    pub(crate) endpoint: Option<Arc<http::Uri>>,
 }
 
 /// What an answer to a request means for the request.
@@ -127,6 +129,27 @@ impl Session {
         self.cell.binding().key.url
     }
 
+    /// A session for the endpoint that the server itself has named for its messages (HTTP+SSE of 2024-11-05), which need not
+    /// lie below its URL. The token goes to nobody else: the endpoint is of the same origin (AUTH-82, TR-52).
+    ///
+    /// # Errors
+    /// `config.url` for an endpoint of another origin, or with a user name in it.
+    pub fn at(&self, endpoint: &Url) -> Result<Self, Error> {
+        let own = &self.cell.url;
+        let same = endpoint.origin().is_tuple() && endpoint.origin() == own.url().origin();
+        let plain = endpoint.username().is_empty() && endpoint.password().is_none();
+        let uri: Option<http::Uri> = endpoint.as_str().parse().ok();
+        let Some(uri) = uri.filter(|_| same && plain) else {
+            let url = pilotlight_core::resource::clean(endpoint.as_str());
+            let why = "the server has named an endpoint of another origin";
+            return Err(Error::ConfigUrl { url, why });
+        };
+        Ok(Self {
+            endpoint: Some(Arc::new(uri)),
+            ..self.clone()
+        })
+    }
+
     /// Gives the value of an `Authorization` header. While the token is fresh no await point is hit.
     ///
     /// # Errors
@@ -191,7 +214,9 @@ impl Session {
     /// Those of [`Session::header`]; `config.url` for a request to another place (T-24).
     pub async fn authorize(&self, request: &mut Parts) -> Result<Sent, Error> {
         self.cell.in_use();
-        self.cell.covers(request)?;
+        if self.endpoint.as_deref() != Some(&request.uri) {
+            self.cell.covers(request)?;
+        }
         let slot = self.slot().await?;
         let mut proof = None;
         if let Some(slot) = &slot {

@@ -264,7 +264,11 @@ impl Sessions {
                 self.shared(id, cell)
             }
         };
-        Ok(Session { cell, bare: false })
+        Ok(Session {
+            cell,
+            bare: false,
+            endpoint: None,
+        })
     }
 
     /// Gives the session of a server, whether there is a login or not. Without one requests go out bare, for not every
@@ -290,7 +294,11 @@ impl Sessions {
                     without_resource_at: None,
                 };
                 let cell = self.shared(id, Arc::new(Cell::new(self.inner.clone(), unbound)));
-                Ok(Session { cell, bare: true })
+                Ok(Session {
+                    cell,
+                    bare: true,
+                    endpoint: None,
+                })
             }
             Err(error) => Err(error),
         }
@@ -558,16 +566,22 @@ impl Inner {
                 )
             })
         };
+        let shared = match credential {
+            Some(credential) => self.store.is_shared(&credential.key).await,
+            None => false,
+        };
         let issuer = credential.map(|c| &c.key.issuer);
         let without_resource = binding.without_resource_at.as_ref();
         let flags = [
-            (record.spooled.is_some(), Flag::Degraded),
+            // What mcp-remote has just refreshed lies in its file: that is where a shared login is kept, too.
+            (record.spooled.is_some() && !shared, Flag::Degraded),
             (binding.exception.is_some(), Flag::IssuerException),
             (credential.is_some_and(Credential::is_static), Flag::Static),
             (
                 issuer.is_some() && without_resource == issuer,
                 Flag::NoResource,
             ),
+            (shared, Flag::WithMcpRemote),
         ];
         let flags = flags
             .into_iter()

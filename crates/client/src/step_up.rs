@@ -201,6 +201,7 @@ impl Cell {
         if let Some(last) = self.inner.last_request(&key) {
             request.redirect = last.redirect;
             request.device = last.device;
+            request.authorize_params = last.authorize_params;
             request.timeout = last.timeout;
         }
         request.scopes = Some(credential.scopes_requested.union(wanted));

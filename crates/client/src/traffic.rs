@@ -3,6 +3,7 @@
 use std::{
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -64,6 +65,19 @@ impl Session {
     /// # Errors
     /// Those of [`Session::authorize`]; `login.scope`, `denied.by_resource`; `unavailable.*` where no answer came.
     pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, Error> {
+        self.send_within(request, None).await
+    }
+
+    /// Sends a request as [`Session::send`] does; the head of each answer has to come within `limit`, not counting what a token,
+    /// or a person, is waited for.
+    ///
+    /// # Errors
+    /// Those of [`Session::send`]; `unavailable.timeout` where the server did not answer in time: the request is not repeated.
+    pub async fn send_within(
+        &self,
+        request: Request<Bytes>,
+        limit: Option<Duration>,
+    ) -> Result<Response<Body>, Error> {
         let http = self.cell.http()?;
         let client = http.mcp()?;
         let (parts, body) = request.into_parts();
@@ -78,10 +92,19 @@ impl Session {
                 .map_err(|_| Error::Bug {
                     what: "traffic: a request that cannot be sent",
                 })?;
-            let answer = client
-                .execute(request)
-                .await
-                .map_err(|error| failed(&error))?;
+            let sending = client.execute(request);
+            let answer = match limit {
+                Some(limit) => {
+                    tokio::time::timeout(limit, sending)
+                        .await
+                        .map_err(|_| Error::Timeout {
+                            waited_for: Waited::Answer,
+                            limit,
+                        })?
+                }
+                None => sending.await,
+            };
+            let answer = answer.map_err(|error| failed(&error))?;
             match self
                 .answered(&sent, answer.status(), answer.headers())
                 .await
@@ -126,4 +149,4 @@ fn failed(error: &reqwest::Error) -> Error {
 }
 
 /// What the MCP client allows a connection to take.
-const CONNECT_LIMIT: std::time::Duration = std::time::Duration::from_secs(15);
+const CONNECT_LIMIT: Duration = Duration::from_secs(15);

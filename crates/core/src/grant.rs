@@ -213,8 +213,8 @@ pub struct AuthorizationRequest<'a> {
     pub challenge: &'a str,
     /// The resource, octet for octet (AUTH-70, AUTH-73).
     pub resource: Option<&'a str>,
-    /// What is said on top, for an issuer that is known to want it.
-    pub extra: &'a [(&'static str, &'static str)],
+    /// What is said on top, for an issuer that wants it; what has one of the names above is left out.
+    pub extra: &'a [(&'a str, &'a str)],
 }
 
 impl AuthorizationRequest<'_> {
@@ -237,8 +237,13 @@ impl AuthorizationRequest<'_> {
             ("code_challenge_method", Some(Pkce::METHOD)),
             ("resource", self.resource),
         ];
-        let extra = self.extra.iter().map(|(name, value)| (*name, Some(*value)));
-        let pairs: Vec<_> = pairs.into_iter().chain(extra).collect();
+        let mut pairs = Vec::from(pairs);
+        for (name, value) in self.extra {
+            // No parameter may come twice (RFC 6749 section 3.1), and ours are not to be set from outside (T-01).
+            if !pairs.iter().any(|(own, _)| own == name) {
+                pairs.push((name, Some(value)));
+            }
+        }
         let ours = |name: &str| pairs.iter().any(|(own, _)| *own == name);
         let mut url = self.endpoint.clone();
         if url.query_pairs().any(|(name, _)| ours(&name)) {

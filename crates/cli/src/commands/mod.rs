@@ -4,10 +4,12 @@ mod call;
 mod completions;
 mod demo;
 mod grant;
+mod import;
 mod list;
 mod login;
 mod logout;
 mod paths;
+mod proxy;
 mod refresh;
 mod rename;
 mod status;
@@ -37,9 +39,11 @@ pub(crate) async fn run(app: &App, command: Command) -> Result<(), Failure> {
         Command::Token(args) => Box::pin(token::run(app, args)).await,
         Command::Refresh(args) => Box::pin(refresh::run(app, args)).await,
         Command::Logout(args) => Box::pin(logout::run(app, args)).await,
+        Command::Import(args) => Box::pin(import::run(app, args)).await,
         Command::Why(args) => why::run(app, args).await,
         Command::Rename(args) => rename::run(app, args).await,
         Command::Paths => paths::run(app),
+        Command::Proxy(args) => Box::pin(proxy::run(app, args)).await,
         Command::Demo(args) => Box::pin(demo::run(app, args)).await,
         Command::Completions(args) => completions::run(app, args),
         Command::Version => version::run(app),
@@ -50,6 +54,19 @@ pub(crate) async fn run(app: &App, command: Command) -> Result<(), Failure> {
 /// Whether a command needs threads beside the main one.
 pub(crate) fn is_busy(command: &Command) -> bool {
     matches!(command, Command::Demo(_))
+}
+
+/// Whether a command hears signals itself, and ends in its own way.
+pub(crate) fn ends_itself(command: &Command) -> bool {
+    matches!(command, Command::Proxy(_))
+}
+
+/// What the log is called that a command keeps for itself, if it does.
+pub(crate) fn keeps_log(command: &Command) -> Option<String> {
+    match command {
+        Command::Proxy(args) => Some(proxy::log_name(args)),
+        _ => None,
+    }
 }
 
 /// What to say when a person stops the command.

@@ -224,6 +224,9 @@ fn opening(login: &Shown, now: Wall) -> String {
     if login.flags.contains(&Flag::NoResource) {
         text.push_str(" Its tokens are not limited to this server, as was asked for by hand.");
     }
+    if login.flags.contains(&Flag::WithMcpRemote) {
+        text.push_str(" It is shared with mcp-remote.");
+    }
     if let Some(grant) = login.grant {
         text.push_str(&format!(
             " It needs no person: the grant {grant} is made again before the token ends."

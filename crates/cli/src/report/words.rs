@@ -126,6 +126,7 @@ pub(crate) fn flag(flag: Flag) -> &'static str {
         Flag::IssuerException => "issuer exception",
         Flag::Static => "static",
         Flag::NoResource => "no_resource",
+        Flag::WithMcpRemote => "shared with mcp-remote",
         _ => "unknown",
     }
 }

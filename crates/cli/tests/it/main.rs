@@ -9,6 +9,7 @@
 )]
 #![allow(clippy::print_stderr, reason = "a test that did not run must say so")]
 
+mod bridged;
 mod cli;
 mod cli_by_hand;
 mod cli_device;
@@ -25,9 +26,12 @@ mod peers_logins;
 mod peers_logout;
 mod peers_loss;
 mod peers_refused;
+mod peers_shared;
 mod peers_steady;
 mod peers_ways;
 mod previous;
+mod proxy;
+mod storms;
 mod support;
 mod unattended;
 mod wire;

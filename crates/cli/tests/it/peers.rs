@@ -308,6 +308,6 @@ pub(crate) fn seconds(value: u64) -> Duration {
     Duration::from_secs(value)
 }
 
-fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../peers")
 }

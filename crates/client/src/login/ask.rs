@@ -153,6 +153,7 @@ impl Sessions {
             client_name: inner.client_name.clone(),
             redirect: request.redirect.clone(),
             device: request.device,
+            authorize_params: request.authorize_params.clone(),
             human_wait: request.timeout,
             process: inner.process,
             proof_key: match request.bearer {
@@ -220,6 +221,7 @@ impl Sessions {
             let as_asked = LoginRequest {
                 redirect: request.redirect,
                 device: request.device,
+                authorize_params: request.authorize_params,
                 timeout: request.timeout,
                 ..LoginRequest::new(request.url, request.account)
             };

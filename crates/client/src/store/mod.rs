@@ -166,6 +166,12 @@ pub trait Store: Send + Sync + Debug + 'static {
 
     /// A number that changes whenever any process has changed the store; cheap enough to ask once a second.
     async fn changes(&self) -> Result<u64, Error>;
+
+    /// Whether a login is shared with another program, beside this store ([`Shared`](crate::mcp_remote::Shared)).
+    async fn is_shared(&self, key: &CredentialKey) -> bool {
+        let _ = key;
+        false
+    }
 }
 
 /// What can be locked on a machine (or, with a database, in a fleet).

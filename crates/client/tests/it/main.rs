@@ -36,6 +36,8 @@ mod faults_support;
 mod hosted;
 #[cfg(feature = "sqlite")]
 mod issuers;
+#[cfg(unix)]
+mod mcp_remote;
 mod net_callback;
 mod net_departure;
 mod net_egress;

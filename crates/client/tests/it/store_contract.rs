@@ -30,6 +30,10 @@ macro_rules! contract {
             use super::*;
             $($(#[$doc])* #[tokio::test] async fn $name() { super::$name(&Memory::new()).await; })*
         }
+        mod shared {
+            use super::*;
+            $($(#[$doc])* #[tokio::test(flavor = "multi_thread")] async fn $name() { super::$name(&SharedMemory::new()).await; })*
+        }
         mod sqlite {
             use super::*;
             $($(#[$doc])* #[tokio::test(flavor = "multi_thread")] async fn $name() { super::$name(&Sqlite::new()).await; })*

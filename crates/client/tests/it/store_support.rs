@@ -69,6 +69,26 @@ impl World for Memory {
     }
 }
 
+/// A store in memory with sharing over it, where nothing is shared: each process has one of its own.
+pub(crate) struct SharedMemory(Memory, tempfile::TempDir);
+
+impl SharedMemory {
+    pub(crate) fn new() -> Self {
+        Self(Memory::new(), tempfile::tempdir().unwrap())
+    }
+}
+
+impl World for SharedMemory {
+    fn open(&self) -> Arc<dyn Store> {
+        let links = self.1.path().join("links");
+        Arc::new(pilotlight::mcp_remote::Shared::over(
+            self.0.open(),
+            links,
+            clock(),
+        ))
+    }
+}
+
 /// A folder for a store in a file.
 pub(crate) struct Sqlite {
     pub(crate) dir: tempfile::TempDir,

@@ -78,6 +78,8 @@ pub struct Task {
     pub redirect: Redirect,
     /// Whether the person logs in on another device.
     pub device: Device,
+    /// Further parameters of the authorization request, as a person has named them; none can stand in for one of the flow's own.
+    pub authorize_params: Vec<(String, String)>,
     /// How long the person has on another device; a redirect is waited for as long as the driver sees fit.
     pub human_wait: Duration,
     /// Which process this is.
@@ -308,7 +310,10 @@ impl Login {
     }
 
     fn prompt(self, request: Box<Request>) -> Turn<Self> {
-        let url = match request.url(self.lessons.insist.parameters()) {
+        let url = match request.url(
+            &self.task.authorize_params,
+            self.lessons.insist.parameters(),
+        ) {
             Ok(url) => url,
             Err(error) => return self.fail(error),
         };
@@ -362,7 +367,11 @@ impl Request {
     }
 
     /// The authorization URL (RFC 6749 section 4.1.1), with what is said on top.
-    fn url(&self, extra: &[(&'static str, &'static str)]) -> Result<Url, Error> {
+    fn url(
+        &self,
+        asked: &[(String, String)],
+        learned: &[(&'static str, &'static str)],
+    ) -> Result<Url, Error> {
         let invalid = |why| Error::MetadataInvalid {
             document: "authorization server metadata",
             field: "authorization_endpoint",
@@ -373,6 +382,8 @@ impl Request {
         if endpoint.scheme() != "https" && !is_loopback(endpoint) {
             return Err(invalid("it is no https URL"));
         }
+        let asked = asked.iter().map(|(name, value)| (&**name, &**value));
+        let extra: Vec<(&str, &str)> = asked.chain(learned.iter().copied()).collect();
         Ok(AuthorizationRequest {
             endpoint,
             client_id: &self.client.id,
@@ -381,7 +392,7 @@ impl Request {
             state: &self.state,
             challenge: &self.pkce.challenge,
             resource: self.discovered.resource_parameter.as_deref(),
-            extra,
+            extra: &extra,
         }
         .url())
     }

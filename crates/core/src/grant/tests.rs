@@ -207,6 +207,32 @@ fn an_authorization_request_is_complete() {
     );
 }
 
+/// T-01: what a person adds to the request is in it, once, and never in the place of a parameter of the flow.
+#[test]
+fn added_parameters_stand_in_for_none() {
+    let endpoint = Url::parse("https://as.example/a").unwrap();
+    let state = StateParameter::new("st".into()).unwrap();
+    let request = AuthorizationRequest {
+        endpoint: &endpoint,
+        client_id: "c",
+        redirect_uri: "http://127.0.0.1:1/",
+        scopes: &Scopes::default(),
+        state: &state,
+        challenge: "ch",
+        resource: None,
+        extra: &[
+            ("audience", "https://api.example"),
+            ("state", "evil"),
+            ("scope", "evil"),
+            ("audience", "evil"),
+        ],
+    };
+    let url = request.url();
+    let all: Vec<_> = url.query_pairs().collect();
+    assert!(!url.as_str().contains("evil"), "{url}");
+    assert_eq!(all.iter().filter(|(name, _)| name == "audience").count(), 1);
+}
+
 /// AUTH-67, T-01: a parameter that the endpoint's query brings along cannot stand in for ours.
 #[test]
 fn an_endpoint_cannot_set_our_parameters() {

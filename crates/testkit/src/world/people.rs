@@ -82,6 +82,7 @@ impl World {
             client_name: "Pilotlight".into(),
             redirect: Redirect::default(),
             device: Device::Never,
+            authorize_params: Vec::new(),
             human_wait: Duration::from_secs(600),
             process: self.process_id(process),
             proof_key: None,

@@ -78,7 +78,10 @@ impl Login {
             &verifier,
             &state,
         );
-        let url = match request.url(self.lessons.insist.parameters()) {
+        let url = match request.url(
+            &self.task.authorize_params,
+            self.lessons.insist.parameters(),
+        ) {
             Ok(url) => url,
             Err(error) => return self.fail(error),
         };

@@ -62,6 +62,7 @@ fn task() -> Task {
         client_name: "Pilotlight".into(),
         redirect: Redirect::default(),
         device: Device::Never,
+        authorize_params: Vec::new(),
         human_wait: Duration::from_secs(600),
         process: process(1),
         proof_key: None,

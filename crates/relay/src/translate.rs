@@ -1,0 +1,449 @@
+//! Where host and server are not both of the old era: a machine of [`era`](crate::era) decides, and this does what it says.
+//!
+//! ```text
+//!   host ── Input::Host ──> machine ── Output::Post ──> a task each ── Input::Answer, Refused, Ended ──> machine
+//!                              └──── Output::ToHost ──> stdout
+//! ```
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::HeaderMap;
+use tokio::{sync::OwnedSemaphorePermit, task::AbortHandle};
+
+use crate::{
+    answer::{Assembly, Came, Message as Arrived, Stream, piece},
+    bridge::Core,
+    era::{
+        Failure, Identity, Input, NEW, NewHost, OldHost, Output, Post, Stateless, Ticket,
+        detect::{self, Asked, Discovery, Verdict},
+    },
+    message::{Id as MessageId, Message},
+    refusal::Fault,
+    scan::{Id, Kind, Scan},
+    table::Ask,
+    tools::Tools,
+    upstream::{Place, Stage, is_events, refused},
+};
+
+/// Whoever decides what is said.
+pub(crate) trait Machine: Send + std::fmt::Debug {
+    fn step(&mut self, input: Input) -> Vec<Output>;
+}
+
+impl Machine for Stateless {
+    fn step(&mut self, input: Input) -> Vec<Output> {
+        Self::step(self, input)
+    }
+}
+
+impl Machine for OldHost {
+    fn step(&mut self, input: Input) -> Vec<Output> {
+        Self::step(self, input)
+    }
+}
+
+impl Machine for NewHost {
+    fn step(&mut self, input: Input) -> Vec<Output> {
+        Self::step(self, input)
+    }
+}
+
+/// The machine at work, and its requests under way.
+#[derive(Debug, Default)]
+pub(crate) struct Translation {
+    mode: Mutex<Mode>,
+    machine: tokio::sync::Mutex<Option<Box<dyn Machine>>>,
+    posts: Mutex<HashMap<Ticket, AbortHandle>>,
+}
+
+type Permit = Arc<OwnedSemaphorePermit>;
+
+/// Who speaks what.
+#[derive(Debug, Default)]
+enum Mode {
+    /// The host has said nothing that tells.
+    #[default]
+    Undecided,
+    /// The server is being asked; what the host says meanwhile waits.
+    Asking(Vec<(Bytes, Permit)>),
+    /// Both old: the bytes pass.
+    Passing,
+    /// The machine decides.
+    Translating,
+}
+
+/// What is to become of a message of the host.
+pub(crate) enum Route {
+    /// It passes.
+    Pass,
+    /// The machine gets it.
+    Translate,
+    /// The server is to be asked what it speaks; the message waits.
+    Ask,
+    /// It waits with others.
+    Wait,
+}
+
+impl Translation {
+    fn mode(&self) -> MutexGuard<'_, Mode> {
+        self.mode.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn posts(&self) -> MutexGuard<'_, HashMap<Ticket, AbortHandle>> {
+        self.posts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        matches!(*self.mode(), Mode::Translating)
+    }
+
+    /// Says what is to become of a message, and keeps one that waits.
+    pub(crate) fn route(&self, message: &Bytes, kind: Kind, permit: &Permit) -> Route {
+        let mut mode = self.mode();
+        match &mut *mode {
+            Mode::Passing => Route::Pass,
+            Mode::Translating => Route::Translate,
+            Mode::Asking(waiting) => {
+                waiting.push((message.clone(), permit.clone()));
+                Route::Wait
+            }
+            Mode::Undecided if kind == Kind::Batch => Route::Pass,
+            Mode::Undecided => {
+                let era = Message::read(message.clone())
+                    .ok()
+                    .and_then(|message| crate::era::host_era(&message));
+                match era {
+                    None => Route::Pass,
+                    Some(crate::era::Era::Old) => {
+                        *mode = Mode::Passing;
+                        Route::Pass
+                    }
+                    Some(crate::era::Era::New) => {
+                        *mode = Mode::Asking(vec![(message.clone(), permit.clone())]);
+                        Route::Ask
+                    }
+                }
+            }
+        }
+    }
+
+    /// Nothing is under way any more.
+    pub(crate) fn stop(&self) {
+        for (_, post) in self.posts().drain() {
+            post.abort();
+        }
+    }
+}
+
+impl Core {
+    fn new_tools(&self) -> Tools {
+        Tools::new(&self.config.ignored_tools)
+    }
+
+    /// Asks the server what it speaks, for a host of the new era, and begins with what the host has said meanwhile.
+    pub(crate) async fn ask_era(self: &Arc<Self>, first: Bytes) {
+        let old = match self.asked_era(&first).await {
+            Verdict::Legacy => true,
+            Verdict::TrySse => self.begin_sse().await.is_ok(),
+            // What cannot be told now, the host's own request will.
+            _ => false,
+        };
+        let machine: Box<dyn Machine> = match old {
+            true => Box::new(NewHost::new(identity(), self.new_tools())),
+            false => Box::new(Stateless::new(self.new_tools())),
+        };
+        self.put_to_work(machine).await;
+    }
+
+    /// Begins to translate for a host of the old era; tells whether the server is one of the new.
+    pub(crate) async fn translated(
+        self: &Arc<Self>,
+        initialize: &Bytes,
+        status: u16,
+        body: &Bytes,
+        permit: &Permit,
+    ) -> bool {
+        let known = match detect::detect(Asked::Initialize, status, body) {
+            Verdict::Modern(known) => known,
+            Verdict::Retry(_) => None,
+            _ => return false,
+        };
+        self.translate_for_old(initialize, known, permit).await;
+        true
+    }
+
+    /// The same, where the refusal of `initialize` does not tell: the server is asked.
+    pub(crate) async fn translated_if_asked(
+        self: &Arc<Self>,
+        initialize: &Bytes,
+        permit: &Permit,
+    ) -> bool {
+        let Verdict::Modern(known) = self.asked_era(initialize).await else {
+            return false;
+        };
+        self.translate_for_old(initialize, known, permit).await;
+        true
+    }
+
+    async fn translate_for_old(
+        self: &Arc<Self>,
+        initialize: &Bytes,
+        known: Option<Discovery>,
+        permit: &Permit,
+    ) {
+        tracing::info!("the server knows no sessions; the host is translated for");
+        let machine = OldHost::new(identity(), self.new_tools(), known);
+        *self.translation.mode() = Mode::Asking(vec![(initialize.clone(), permit.clone())]);
+        self.put_to_work(Box::new(machine)).await;
+    }
+
+    async fn asked_era(self: &Arc<Self>, first: &Bytes) -> Verdict {
+        let message = Message::read(first.clone()).ok();
+        let id = MessageId::of_text("pilotlight-probe");
+        let probe = detect::probe(&id, message.as_ref(), &identity());
+        let read = Message::read(probe.clone()).ok();
+        let wanted = read.and_then(|read| crate::headers::of(&read, NEW, &[]).ok());
+        let mut fields = HeaderMap::new();
+        fields.extend(wanted.unwrap_or_default());
+        let response = match Box::pin(self.post(&probe, &fields, Place::Alone)).await {
+            Ok(response) => response,
+            Err(fault) => {
+                tracing::info!(
+                    code = fault.code(),
+                    "the server could not be asked what it speaks"
+                );
+                return Verdict::Unavailable;
+            }
+        };
+        let status = response.status().as_u16();
+        let body = match response.status().is_success() {
+            true => Box::pin(self.own_answer(response))
+                .await
+                .unwrap_or_default(),
+            false => match refused(response).await {
+                Fault::Status { error, .. } => error.unwrap_or_default(),
+                _ => Bytes::new(),
+            },
+        };
+        detect::detect(Asked::New, status, &body)
+    }
+
+    /// Puts a machine to work, with what waits for it.
+    async fn put_to_work(self: &Arc<Self>, machine: Box<dyn Machine>) {
+        *self.translation.machine.lock().await = Some(machine);
+        loop {
+            let waiting = {
+                let mut mode = self.translation.mode();
+                match &mut *mode {
+                    Mode::Asking(waiting) if !waiting.is_empty() => std::mem::take(waiting),
+                    _ => {
+                        *mode = Mode::Translating;
+                        return;
+                    }
+                }
+            };
+            for (message, permit) in waiting {
+                self.feed(Input::Host(message), Some(permit)).await;
+            }
+        }
+    }
+
+    /// Tells the machine what happened, and does what it says. Boxed, since what is done may tell it more.
+    pub(crate) fn feed(
+        self: &Arc<Self>,
+        input: Input,
+        permit: Option<Permit>,
+    ) -> BoxFuture<'static, ()> {
+        let core = self.clone();
+        Box::pin(async move { core.fed(input, permit).await })
+    }
+
+    async fn fed(self: &Arc<Self>, input: Input, permit: Option<Permit>) {
+        let mut machine = self.translation.machine.lock().await;
+        let Some(deciding) = machine.as_mut() else {
+            return;
+        };
+        for output in deciding.step(input) {
+            match output {
+                // A host that has gone is noticed elsewhere.
+                Output::ToHost(message) => drop(self.out.message(&message).await),
+                Output::Post(post) => self.begin_post(post, permit.clone()),
+                Output::CloseStream(ticket) => {
+                    if let Some(post) = self.translation.posts().remove(&ticket) {
+                        post.abort();
+                    }
+                }
+                Output::Fail(Failure::HostEra(message)) => {
+                    // The host gave up on its first try and begins as an old one does.
+                    self.translation.stop();
+                    *machine = None;
+                    *self.translation.mode() = Mode::Passing;
+                    let Some(permit) = permit else { return };
+                    let core = self.clone();
+                    let task = tokio::spawn(async move {
+                        core.begin_again(message, permit).await;
+                        core.translation.posts().remove(&AGAIN);
+                    });
+                    self.translation.posts().insert(AGAIN, task.abort_handle());
+                    return;
+                }
+                Output::Fail(failure) => {
+                    tracing::warn!(%failure, "a message could not be translated")
+                }
+                Output::Note(note) => tracing::info!(?note, "translated"),
+            }
+        }
+    }
+
+    async fn begin_again(self: &Arc<Self>, message: Bytes, permit: Permit) {
+        let peek = Scan::of(&message);
+        if let (Kind::Request, Some(id)) = (peek.kind, peek.id) {
+            let ask = Arc::new(Ask::new(id, &peek.method, false));
+            self.table.add(&ask);
+            self.request(&ask, message, permit).await;
+        }
+    }
+
+    fn begin_post(self: &Arc<Self>, post: Post, permit: Option<Permit>) {
+        let (core, ticket) = (self.clone(), post.ticket);
+        let before = self.opening.before();
+        let opens = Scan::of(&post.raw).method;
+        let turn = matches!(opens.as_str(), "initialize" | "notifications/initialized")
+            .then(|| self.opening.take());
+        // It is noted before it can end: both run on one thread, or the lock keeps the order.
+        let mut posts = self.translation.posts();
+        let task = tokio::spawn(async move {
+            if let Some(before) = before {
+                before.done().await;
+            }
+            Box::pin(core.carry(post, &opens, permit)).await;
+            drop(turn);
+            core.translation.posts().remove(&ticket);
+        });
+        posts.insert(ticket, task.abort_handle());
+    }
+
+    /// Carries one message of the machine, and tells it what comes of that.
+    async fn carry(self: &Arc<Self>, post: Post, method: &str, permit: Option<Permit>) {
+        let (to, answered) = (post.ticket, post.answered);
+        if !post.after.is_zero() {
+            tokio::time::sleep(post.after).await;
+        }
+        let opens = method == "initialize";
+        if opens {
+            self.wire.keep_initialize(&post.raw);
+        } else if method == "notifications/initialized" {
+            self.wire.keep_initialized(&post.raw);
+        }
+        let done = Box::pin(self.carried(&post, opens, permit)).await;
+        if method == "notifications/initialized" {
+            self.wire.listen();
+        }
+        if !answered {
+            return;
+        }
+        if let Err(fault) = done {
+            match &fault {
+                Fault::Status { status, error } => {
+                    let body = error.clone().unwrap_or_default();
+                    let refused = Input::Refused {
+                        to,
+                        status: *status,
+                        body,
+                    };
+                    return self.feed(refused, None).await;
+                }
+                // It may be resumed, or is told as lost, as the machine sees fit.
+                Fault::NoAnswer => {}
+                fault => {
+                    // An error of ours is the answer.
+                    tracing::info!(method, code = fault.code(), "a request failed");
+                    let id = Scan::of(&post.raw).id;
+                    let raw = fault.answer(id.as_ref(), &self.config.login_command).into();
+                    self.feed(Input::Answer { to, raw }, None).await;
+                }
+            }
+        }
+        self.feed(Input::Ended { to }, None).await;
+    }
+
+    async fn carried(
+        self: &Arc<Self>,
+        post: &Post,
+        opens: bool,
+        permit: Option<Permit>,
+    ) -> Result<(), Fault> {
+        let to = post.ticket;
+        let mut fields = HeaderMap::new();
+        fields.extend(post.headers.iter().cloned());
+        let place = if opens {
+            Place::Alone
+        } else {
+            Place::InSession
+        };
+        let ask = Scan::of(&post.raw).id.map(|id| {
+            let mut ask = Ask::new(Id::new(id.as_str()), "", true);
+            ask.ticket = Some(to);
+            Arc::new(ask)
+        });
+        let sse = self.wire.stage() == Stage::Sse;
+        if let Some(ask) = ask.as_ref().filter(|_| sse) {
+            self.table.add(ask);
+        }
+        let response = self.post(&post.raw, &fields, place).await?;
+        drop(permit);
+        if !response.status().is_success() {
+            return Err(refused(response).await);
+        }
+        if let Some(ask) = ask.filter(|_| sse && post.answered) {
+            ask.settled().await;
+            self.table.remove(&ask);
+            return Ok(());
+        }
+        if opens {
+            self.wire.begin(response.headers());
+        }
+        let assembly = Assembly::new(&self.out, self.config.limits, true);
+        if is_events(response.headers()) {
+            let mut stream = Stream::new(response.into_body(), assembly, self.config.body_timeout);
+            while let Some(came) = stream.next().await? {
+                if let Came::Message(Arrived::Held(raw, _)) = came {
+                    self.told(to, raw, opens).await;
+                }
+            }
+            return Ok(());
+        }
+        let (mut body, mut assembly) = (response.into_body(), assembly);
+        while let Some(bytes) = piece(&mut body, self.config.body_timeout).await? {
+            assembly.piece(bytes).await?;
+        }
+        if let Some(Arrived::Held(raw, _)) = assembly.end().await? {
+            self.told(to, raw, opens).await;
+        }
+        Ok(())
+    }
+
+    async fn told(self: &Arc<Self>, to: Ticket, raw: Bytes, opens: bool) {
+        for raw in crate::exchange::parts(raw) {
+            if opens && Scan::of(&raw).kind == Kind::Response {
+                self.wire.agree(&raw);
+            }
+            self.feed(Input::Answer { to, raw }, None).await;
+        }
+    }
+}
+
+/// Names what is no POST of a machine: the beginning of an old host that tried the new era first.
+const AGAIN: Ticket = Ticket(u64::MAX);
+
+fn identity() -> Identity {
+    Identity {
+        name: "pilotlight".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}

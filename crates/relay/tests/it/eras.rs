@@ -1,0 +1,235 @@
+//! Hosts and servers of different eras, over real sockets.
+
+use std::sync::Arc;
+
+use pilotlight::{
+    LoginRequest, Sessions,
+    clock::SystemClock,
+    core::{credential::Account, resource::Resource},
+    human::Refuse,
+    store::{MemoryStore, Store},
+};
+use pilotlight_testkit::{
+    Lab, LabConfig, ScriptedHuman,
+    mcp_server::{Answers, Wires},
+};
+use serde_json::{Value, json};
+
+use crate::support::{Clicks, Host, INITIALIZE, INITIALIZED, Script};
+
+async fn lab(wires: Wires, answers: Answers) -> (Lab, Arc<dyn Store>) {
+    let config = LabConfig::default().with(|lab| {
+        lab.mcp_server.wires = wires;
+        lab.mcp_server.answers = answers;
+    });
+    let lab = Lab::start(config).await.unwrap();
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
+    let human = Clicks::of(ScriptedHuman::allows());
+    let sessions = Sessions::builder(store.clone())
+        .human(human)
+        .open()
+        .unwrap();
+    let url = Resource::parse(lab.resource_url()).unwrap();
+    sessions
+        .login(LoginRequest::new(url, Account::default()))
+        .await
+        .unwrap();
+    (lab, store)
+}
+
+fn new(id: &str, method: &str, params: &Value) -> String {
+    let mut params = params.clone();
+    params["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": { "name": "h", "version": "1" },
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string()
+}
+
+fn old(id: &str, method: &str, params: &Value) -> String {
+    json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string()
+}
+
+async fn answer(host: &mut Host) -> Value {
+    serde_json::from_str(&host.hear().await).unwrap()
+}
+
+/// TR-01 to TR-05, TR-10: a new host and a new server: headers are added, nothing is asked twice; each request of a revoked
+/// token is answered.
+#[tokio::test]
+async fn a_new_host_before_a_new_server() {
+    for answers in [Answers::Json, Answers::EventStream] {
+        let (lab, store) = lab(Wires::Modern, answers).await;
+        let mut host = Host::on(store, lab.resource_url(), Arc::new(Refuse), |_| {}).await;
+        host.say(&new("d", "server/discover", &json!({}))).await;
+        let discovered = answer(&mut host).await;
+        assert_eq!(discovered["id"], "d");
+        assert!(
+            discovered["result"]["supportedVersions"][0] == "2026-07-28",
+            "{discovered}"
+        );
+        lab.with_issuer(|issuer| issuer.revoke_access());
+        let call = json!({ "name": "echo", "arguments": { "text": "hi" } });
+        host.say(&new("c", "tools/call", &call)).await;
+        let called = answer(&mut host).await;
+        assert_eq!(called["result"]["content"][0]["text"], "hi", "{called}");
+        lab.with_mcp(|server| assert_eq!(server.stats().initialize, 0));
+    }
+}
+
+/// TR-16 to TR-18: an old host before a server that knows no sessions: the handshake is answered, and every request gets what
+/// the new era wants.
+#[tokio::test]
+async fn an_old_host_before_a_new_server() {
+    let (lab, store) = lab(Wires::Modern, Answers::EventStream).await;
+    let mut host = Host::on(store, lab.resource_url(), Arc::new(Refuse), |_| {}).await;
+    host.say(INITIALIZE).await;
+    let welcome = answer(&mut host).await;
+    assert_eq!(
+        (&welcome["id"], &welcome["result"]["protocolVersion"]),
+        (&json!(0), &json!("2025-06-18"))
+    );
+    host.say(INITIALIZED).await;
+    host.say(&old("p", "ping", &json!({}))).await;
+    assert_eq!(answer(&mut host).await["id"], "p");
+    host.say(&old("l", "tools/list", &json!({}))).await;
+    let listed = answer(&mut host).await;
+    assert_eq!(listed["result"]["tools"][0]["name"], "echo", "{listed}");
+    let call = json!({ "name": "echo", "arguments": { "text": "hi" } });
+    host.say(&old("c", "tools/call", &call)).await;
+    assert_eq!(
+        answer(&mut host).await["result"]["content"][0]["text"],
+        "hi"
+    );
+}
+
+/// TR-15: a new host before a server of 2025: it is asked once what it speaks, and then spoken to with sessions.
+#[tokio::test]
+async fn a_new_host_before_an_old_server() {
+    let (lab, store) = lab(Wires::Legacy, Answers::Json).await;
+    let mut host = Host::on(store, lab.resource_url(), Arc::new(Refuse), |_| {}).await;
+    host.say(&new("d", "server/discover", &json!({}))).await;
+    let discovered = answer(&mut host).await;
+    assert_eq!(
+        discovered["result"]["supportedVersions"][0], "2026-07-28",
+        "{discovered}"
+    );
+    let call = json!({ "name": "echo", "arguments": { "text": "hi" } });
+    for id in ["1", "2"] {
+        host.say(&new(id, "tools/call", &call)).await;
+        let called = answer(&mut host).await;
+        assert_eq!(called["id"], id);
+        assert_eq!(called["result"]["content"][0]["text"], "hi", "{called}");
+    }
+    // TR-31: a restart of the server is not seen.
+    lab.with_mcp(|server| server.forget_sessions());
+    host.say(&new("3", "tools/call", &call)).await;
+    assert_eq!(
+        answer(&mut host).await["result"]["content"][0]["text"],
+        "hi"
+    );
+    lab.with_mcp(|server| assert_eq!(server.stats().initialize, 2));
+}
+
+/// TR-18: an old host before a server of both eras: the bytes pass.
+#[tokio::test]
+async fn an_old_host_before_a_server_of_both_eras() {
+    let (lab, store) = lab(Wires::Both, Answers::Json).await;
+    let mut host = Host::on(store, lab.resource_url(), Arc::new(Refuse), |_| {}).await;
+    host.shake_hands().await;
+    let call = json!({ "name": "echo", "arguments": { "text": "hi" } });
+    host.say(&old("c", "tools/call", &call)).await;
+    assert_eq!(
+        answer(&mut host).await["result"]["content"][0]["text"],
+        "hi"
+    );
+    lab.with_mcp(|server| {
+        assert_eq!((server.stats().initialize, server.stats().discover), (1, 0));
+    });
+}
+
+/// TR-16: a host that tries the new era first and falls back is followed.
+#[tokio::test]
+async fn a_host_that_falls_back_is_followed() {
+    let (lab, store) = lab(Wires::Legacy, Answers::Json).await;
+    let mut host = Host::on(store, lab.resource_url(), Arc::new(Refuse), |_| {}).await;
+    host.say(&new("d", "server/discover", &json!({}))).await;
+    answer(&mut host).await;
+    host.say(INITIALIZE).await;
+    let welcome = answer(&mut host).await;
+    assert_eq!(
+        welcome["result"]["protocolVersion"], "2025-06-18",
+        "{welcome}"
+    );
+    host.say(INITIALIZED).await;
+    host.say(&old("l", "tools/list", &json!({}))).await;
+    assert_eq!(
+        answer(&mut host).await["result"]["tools"][0]["name"],
+        "echo"
+    );
+}
+
+/// TR-11: on the stateless wire cancelling closes the stream, and no notification is sent.
+#[tokio::test]
+async fn cancelling_a_stateless_request_hangs_up() {
+    let hung_up = Arc::new(tokio::sync::Notify::new());
+    let told = hung_up.clone();
+    let server = Script::start(move |request, reply| {
+        let told = told.clone();
+        async move {
+            if request.is("server/discover") {
+                let id = r#""pilotlight-probe""#;
+                let result = r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{}}"#;
+                return reply.json(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)).await;
+            }
+            let mut reply = reply.stream().await;
+            reply.hung_up().await;
+            told.notify_one();
+            reply
+        }
+    })
+    .await;
+    let mut host = Host::start(&server.url).await;
+    host.say(&new("c", "tools/call", &json!({ "name": "x" })))
+        .await;
+    server.until(1, |one| one.is("tools/call")).await;
+    let call = server
+        .seen()
+        .into_iter()
+        .find(|one| one.is("tools/call"))
+        .unwrap();
+    assert_eq!(call.header("mcp-method"), Some("tools/call"));
+    assert_eq!(call.header("mcp-name"), Some("x"));
+    assert_eq!(call.header("mcp-protocol-version"), Some("2026-07-28"));
+    host.say(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"c"}}"#)
+        .await;
+    tokio::time::timeout(crate::support::PATIENCE, hung_up.notified())
+        .await
+        .expect("in time");
+    assert_eq!(server.count(|one| one.is("notifications/cancelled")), 0);
+}
+
+/// `--ignore-tool`: a hidden tool is in no list and cannot be called; what is left of the list stays as it is written.
+#[tokio::test]
+async fn hidden_tools_are_not_seen_nor_called() {
+    const TOOLS: &str =
+        r#"{"id":1,"result":{ "tools":[{"name":"keep","x":1.0} , {"name":"Drop_it"}],"z":0.10}}"#;
+    let server = Script::start(|_, reply| async { reply.json(TOOLS).await }).await;
+    let hide = |config: &mut pilotlight_relay::Config| config.ignored_tools = vec!["drop*".into()];
+    let mut host = Host::with(&server.url, Arc::new(Refuse), hide).await;
+    host.say(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#)
+        .await;
+    assert_eq!(
+        host.hear().await,
+        r#"{"id":1,"result":{ "tools":[{"name":"keep","x":1.0}],"z":0.10}}"#
+    );
+    host.say(&old("2", "tools/call", &json!({ "name": "DROP_IT" })))
+        .await;
+    let refused = answer(&mut host).await;
+    assert_eq!(
+        (&refused["id"], &refused["error"]["code"]),
+        (&json!("2"), &json!(-32603))
+    );
+    assert_eq!(server.seen().len(), 1);
+}

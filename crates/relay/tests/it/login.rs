@@ -1,0 +1,196 @@
+//! Tokens and logins behind the host's back.
+
+use std::sync::Arc;
+
+use pilotlight::{
+    LoginRequest, Sessions,
+    clock::SystemClock,
+    core::{credential::Account, resource::Resource},
+    human::Refuse,
+    store::{MemoryStore, Store},
+};
+use pilotlight_testkit::{Lab, LabConfig, ScriptedHuman, authorization_server::Approval};
+
+use crate::support::{Clicks, Host};
+
+const CALL: &str = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo","arguments":{"text":"hi"}}}"#;
+
+fn store() -> Arc<dyn Store> {
+    Arc::new(MemoryStore::new(Arc::new(SystemClock)))
+}
+
+/// A lab, and a store with a login to it.
+async fn logged_in() -> (Lab, Arc<dyn Store>) {
+    let (lab, store) = (Lab::start(LabConfig::default()).await.unwrap(), store());
+    let human = Clicks::of(ScriptedHuman::allows());
+    let sessions = Sessions::builder(store.clone())
+        .human(human)
+        .open()
+        .unwrap();
+    let url = Resource::parse(lab.resource_url()).unwrap();
+    sessions
+        .login(LoginRequest::new(url, Account::default()))
+        .await
+        .unwrap();
+    (lab, store)
+}
+
+/// Case (c) of the storm, in one process: 64 calls meet a token that was revoked; all are answered, with one refresh.
+#[tokio::test]
+async fn calls_that_meet_a_401_wait_and_are_answered() {
+    let (lab, store) = logged_in().await;
+    let mut host = Host::on(store, lab.resource_url(), Arc::new(Refuse), |_| {}).await;
+    host.shake_hands().await;
+    host.say(CALL).await;
+    host.hear().await;
+    lab.with_issuer(|issuer| issuer.revoke_access());
+    for id in 100..164 {
+        host.say(&CALL.replace("\"id\":7", &format!("\"id\":{id}")))
+            .await;
+    }
+    for _ in 100..164 {
+        let answer = host.hear().await;
+        assert!(answer.contains(r#""text":"hi""#), "{answer}");
+    }
+    lab.with_issuer(|issuer| {
+        assert_eq!(issuer.stats().refresh_ok, 1);
+        assert_eq!(issuer.stats().spent_presented, 0);
+    });
+}
+
+/// Without a login the person is asked, once, however many requests want one; they are answered when it is there.
+#[tokio::test]
+async fn a_login_is_asked_for_once() {
+    let lab = Lab::start(LabConfig::default()).await.unwrap();
+    let person = Clicks::of(ScriptedHuman::allows());
+    let mut host = Host::on(store(), lab.resource_url(), person.clone(), |_| {}).await;
+    let welcome = host.shake_hands().await;
+    assert!(welcome.contains("protocolVersion"), "{welcome}");
+    host.say(CALL).await;
+    assert!(host.hear().await.contains(r#""text":"hi""#));
+    assert_eq!(person.shown(), 1);
+}
+
+/// A person who says no is not asked again: the request is answered with an error that says what to run.
+#[tokio::test]
+async fn a_refusal_is_respected() {
+    let asks = LabConfig::default().with(|lab| lab.authorization_server.approval = Approval::Page);
+    let lab = Lab::start(asks).await.unwrap();
+    let person = Clicks::of(ScriptedHuman::denies());
+    let mut host = Host::on(store(), lab.resource_url(), person.clone(), |_| {}).await;
+    for _ in 0..3 {
+        host.say(crate::support::INITIALIZE).await;
+        let error: serde_json::Value = serde_json::from_str(&host.hear().await).unwrap();
+        assert_eq!(error["error"]["code"], -32001, "{error}");
+    }
+    assert_eq!(
+        person.shown(),
+        1,
+        "within five minutes of a refusal nobody is asked"
+    );
+}
+
+/// Where nobody can be asked, the error says what to run; nothing waits.
+#[tokio::test]
+async fn where_nobody_can_be_asked_the_error_says_what_to_run() {
+    let lab = Lab::start(LabConfig::default()).await.unwrap();
+    let mut host = Host::on(store(), lab.resource_url(), Arc::new(Refuse), |_| {}).await;
+    host.say(crate::support::INITIALIZE).await;
+    let error: serde_json::Value = serde_json::from_str(&host.hear().await).unwrap();
+    assert_eq!(error["error"]["data"]["code"], "login.never");
+    let run = error["error"]["data"]["run"].as_str().unwrap();
+    assert_eq!(run, format!("pilotlight login {}", lab.resource_url()));
+}
+
+/// A host that shows URLs is asked to show this one, and told when it is done; no browser opens.
+#[tokio::test]
+async fn a_host_that_shows_urls_shows_the_login() {
+    let (lab, store) = logged_in().await;
+    let person = Clicks::of(ScriptedHuman::allows());
+    let mut host = Host::on(store, lab.resource_url(), person.clone(), |_| {}).await;
+    let able = crate::support::INITIALIZE.replace(
+        r#""capabilities":{}"#,
+        r#""capabilities":{"elicitation":{"url":{}}}"#,
+    );
+    host.say(&able).await;
+    host.hear().await;
+    host.say(crate::support::INITIALIZED).await;
+    lab.with_issuer(|issuer| issuer.revoke_all());
+    host.say(CALL).await;
+    let question: serde_json::Value = serde_json::from_str(&host.hear().await).unwrap();
+    assert_eq!(question["method"], "elicitation/create");
+    assert_eq!(question["params"]["mode"], "url");
+    host.say(&format!(
+        r#"{{"jsonrpc":"2.0","id":{},"result":{{"action":"accept"}}}}"#,
+        question["id"]
+    ))
+    .await;
+    let url = question["params"]["url"].as_str().unwrap().to_owned();
+    tokio::spawn(async move { ScriptedHuman::allows().visit(&url).await });
+    let done: serde_json::Value = serde_json::from_str(&host.hear().await).unwrap();
+    assert_eq!(done["method"], "notifications/elicitation/complete");
+    assert!(host.hear().await.contains(r#""text":"hi""#));
+    assert_eq!(person.shown(), 0);
+}
+
+/// AUTH-54 to AUTH-58: a call that needs more than the login has waits for one consent, and is answered; the calls beside it go on.
+#[tokio::test]
+async fn a_call_that_needs_more_waits_for_one_consent() {
+    let (lab, store) = logged_in().await;
+    let person = Clicks::of(ScriptedHuman::allows());
+    let mut host = Host::on(store, lab.resource_url(), person.clone(), |_| {}).await;
+    host.shake_hands().await;
+    let admin = r#"{"jsonrpc":"2.0","id":"admin-1","method":"tools/call","params":{"name":"admin","arguments":{}}}"#;
+    host.say(admin).await;
+    host.say(&admin.replace("admin-1", "admin-2")).await;
+    host.say(CALL).await;
+    let mut heard = vec![host.hear().await, host.hear().await, host.hear().await];
+    heard.sort();
+    assert!(
+        heard.iter().all(|answer| answer.contains(r#""result""#)),
+        "{heard:?}"
+    );
+    assert_eq!(
+        heard
+            .iter()
+            .filter(|answer| answer.contains("admin ok"))
+            .count(),
+        2,
+        "{heard:?}"
+    );
+    assert_eq!(person.shown(), 1);
+}
+
+/// T-33: nothing that the host hears, in errors or else, holds a secret; an issuer that is away is a typed error.
+#[tokio::test]
+async fn an_issuer_that_is_away_is_a_typed_error() {
+    let (lab, store) = logged_in().await;
+    let person = Clicks::of(ScriptedHuman::allows());
+    let mut host = Host::on(store, lab.resource_url(), person.clone(), |_| {}).await;
+    host.shake_hands().await;
+    lab.with_issuer(|issuer| {
+        issuer.revoke_access();
+        let away = pilotlight_testkit::Fault::Status {
+            status: 400,
+            retry_after: None,
+            body: Some(issuer.issued_secrets().join(" ")),
+        };
+        issuer.set_standing_fault(pilotlight_testkit::faults::Endpoint::Token, Some(away));
+    });
+    host.say(CALL).await;
+    let answer = host.hear().await;
+    assert!(answer.contains(r#""code":-32001"#), "{answer}");
+    lab.with_issuer(|issuer| {
+        for secret in issuer.issued_secrets() {
+            assert!(
+                !answer.contains(secret.as_str()),
+                "a secret reached the host"
+            );
+        }
+    });
+    assert_eq!(
+        person.shown(),
+        0,
+        "an answer that nobody understands opens no browser"
+    );
+}

@@ -129,7 +129,7 @@ impl Memory {
             self.standing = Standing::default();
         } else if let Some(read) = &mut record {
             if read.suspicion.is_none() {
-                read.attempt = read.attempt.or(self.standing.attempt);
+                read.attempt = Attempt::of_both(read.attempt, self.standing.attempt, boot);
             }
             let known = &self.standing.suspicion;
             read.suspicion = later(read.suspicion.take(), known, |doubt| doubt.at, boot);

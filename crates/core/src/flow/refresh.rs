@@ -481,13 +481,14 @@ impl Flow for Refresh {
             (State::ExpectReread(call, named), Answer::Read(read)) => {
                 let stored = read.as_ref().ok().and_then(|r| version_of(&r.record));
                 // What only memory holds is newer than what it follows in the store.
-                let expected = self.stored.unwrap_or(call.credential.version);
+                let own = call.credential.version;
+                let expected = self.stored.unwrap_or(own);
+                let known = |stored: Version| {
+                    stored == own || stored == expected || expected.succeeds(&stored)
+                };
                 match read {
                     // Somebody newer: adopt it.
-                    Ok(reading)
-                        if stored != Some(expected)
-                            && !stored.is_some_and(|stored| expected.succeeds(&stored)) =>
-                    {
+                    Ok(reading) if !stored.is_some_and(known) => {
                         let gain = stored
                             .map(|_| Gain::Adopted)
                             .ok_or(Error::login(LoginCause::Never));

@@ -451,7 +451,9 @@ impl World {
             let incarnation = version.map(|version| version.incarnation);
             let before = std::mem::replace(&mut own.cells[login].incarnation, incarnation);
             if before.is_some() && before != incarnation {
-                self.judge.past.takes_over(life, login, self.now);
+                self.judge
+                    .past
+                    .takes_over(life, login, self.now, incarnation);
             }
         }
         if self.memory(process, login).waits_for_store() {

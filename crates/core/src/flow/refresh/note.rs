@@ -42,8 +42,9 @@ impl Refresh {
         now: Now,
     ) -> Turn<Self> {
         match noted {
+            // It holds this version, whatever it said of it before: only the answer was lost.
             Ok(true) => {
-                self.in_slot = false;
+                (self.in_slot, self.stored) = (false, None);
                 self.depart(call, now)
             }
             // What spool or memory hold is never beside its facts in the store. A store that was asked twice to take it and

@@ -53,7 +53,9 @@ impl World {
         }
         // Once the token has ended nothing is left to wait for: that is no trial of the issuer's grace.
         let repeats = first.run == killer.run || first.label != Some(Label::Uncertain);
-        let class = if dead && soon && repeats {
+        // Nor is it one where the sender is dead: without a repeat, what the late call brings would have reached nobody.
+        let lives = after(self.died(killer.process, killer.epoch));
+        let class = if dead && soon && repeats && lives {
             LossClass::UnknownGrace
         } else {
             LossClass::Inherent

@@ -242,6 +242,29 @@ fn a_commit_from_memory_expects_what_is_stored() {
     assert_eq!((stage.count("commit 6 over 4"), stage.generation()), (1, 6));
 }
 
+/// F-06, F-17, I-9: the store had taken what memory held, and only its answer was lost: a refusal of that version is one, and
+/// stands. Nobody newer is there to adopt.
+#[test]
+fn a_refusal_of_what_the_store_had_taken_after_all_stands() {
+    let mut stage = due();
+    stage.fail("commit").fail("spool").pass(secs(3800));
+    stage.answer(oauth_error("invalid_grant"));
+    stage.before("note attempt", |stage| {
+        stage.heal().record.as_mut().unwrap().credential = Some(five());
+    });
+    let outcome = stage.run(Refresh::new(Task {
+        unsaved: Some(Box::new(five())),
+        ..task(5)
+    }));
+    assert!(
+        matches!(outcome.result, Err(Error::LoginRequired { .. })),
+        "{:?}",
+        outcome.result
+    );
+    assert!(stage.record.as_ref().unwrap().suspicion.is_some());
+    assert!(stage.record.as_ref().unwrap().attempt.is_none());
+}
+
 /// F-31: what memory kept of a login that was logged out is revoked, and never comes back.
 #[test]
 fn what_memory_kept_of_a_logged_out_login_is_revoked() {

@@ -132,6 +132,12 @@ impl World {
                     "call {call} met a dead path, and its repeat another fault"
                 ));
             }
+            let died = self.died(repeat.process, repeat.epoch);
+            if repeat.answered_at.is_none() && died.is_some_and(|died| died <= then.sent_at) {
+                return inherent(format!(
+                    "call {call} met a dead path, and the sender of its repeat died before the answer"
+                ));
+            }
             // An issuer may rotate at the one and not at the other.
             if repeat.processed_at < lost.processed_at {
                 let story = format!("call {call}, given up, reached the issuer after its repeat");

@@ -276,10 +276,13 @@ mod tests {
         assert_eq!(holders(&past, span(0, 601)), [(2, 1), (1, 1)]);
         assert!(holders(&past, span(700, 900)).is_empty());
         assert!(past.holders(1, span(0, 900)).next().is_none());
-        past.takes_over((1, 1), 0, 300);
-        let took = |life, login, since| past.took_over(life, login, since);
-        assert!(took((1, 1), 0, 299) && !took((1, 1), 0, 300));
-        assert!(!took((1, 2), 0, 0) && !took((1, 1), 1, 0));
+        let login = |byte| Incarnation([byte; 16]);
+        past.takes_over((1, 1), 0, 300, Some(login(2)));
+        let other = |life, of, since, own| past.held_other(life, of, since, login(own));
+        // What was sent for the login before is forgotten with it, also where that leaves after it was replaced.
+        assert!(other((1, 1), 0, 299, 1) && other((1, 1), 0, 300, 1) && other((1, 1), 0, 900, 1));
+        assert!(!other((1, 1), 0, 300, 2) && other((1, 1), 0, 299, 2));
+        assert!(!other((1, 2), 0, 0, 1) && !other((1, 1), 1, 0, 1));
     }
 
     /// F-06: a note that the slot took instead of the store is no excuse.

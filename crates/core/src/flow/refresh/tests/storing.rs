@@ -104,6 +104,34 @@ fn a_refusing_store_is_served_from_the_spool() {
     );
 }
 
+/// I-3, F-06: a login lies in the slot of a full disk, and while it is refreshed the slot goes back to what it held before
+/// the login. The new entry follows what the store holds, so it is found, and the token spent before that does not leave.
+#[test]
+fn a_slot_that_goes_back_behind_a_login_costs_no_login() {
+    let mut stage = due();
+    let login = other_login("client-1");
+    let (base, refreshed) = (login.version, login.version.next());
+    stage.spool = Some((vec![Some(version(5)), Some(version(4))], login));
+    stage.fail("commit").fail("note");
+    stage.pass(secs(7000)).answer(tokens(7));
+    stage.before("send token", |stage| {
+        stage.spool = Some((vec![Some(version(4))], five()));
+    });
+    let outcome = stage.run(Refresh::new(Task {
+        held: Some(base),
+        ..task(4)
+    }));
+    assert_eq!(outcome.result, Ok(Gain::Refreshed), "{:?}", stage.log);
+    stage.heal();
+    let outcome = stage.run(Refresh::new(Task {
+        held: Some(refreshed),
+        ..task(4)
+    }));
+    assert_eq!(outcome.result, Ok(Gain::Nothing));
+    assert_eq!(stage.record().version(), Some(refreshed));
+    assert_eq!(stage.sent.len(), 1, "{:?}", stage.log);
+}
+
 /// F-06, I-4: where neither takes it, it is served from memory and said to be unsaved; the next flow saves it first.
 #[test]
 fn what_nothing_takes_is_unsaved_and_saved_later() {
@@ -454,4 +482,23 @@ fn a_refresh_does_not_displace_a_login_in_the_slot() {
     let login = other_login("client-1").version;
     assert_eq!(outcome.record.unwrap().version(), Some(login));
     assert_eq!(stage.read().record.unwrap().version(), Some(login));
+}
+
+/// F-06: a login that only the spool had is merged by a refresh: what it has replaced is handed to whoever runs that, once, so
+/// that its issuer is told. What follows the same login replaces none.
+#[test]
+fn a_merged_login_hands_out_what_it_replaced() {
+    let mut stage = due();
+    stage.spool = Some((vec![Some(version(4))], other_login("client-2")));
+    let outcome = stage.refresh();
+    assert_eq!(outcome.result, Ok(Gain::Adopted));
+    assert_eq!(outcome.superseded.as_deref(), Some(&credential(4)));
+    assert_eq!(stage.refresh().superseded, None);
+    let mut stage = due();
+    stage.spool = Some((vec![Some(version(4))], five()));
+    let outcome = stage.refresh();
+    assert_eq!(
+        (outcome.result, outcome.superseded),
+        (Ok(Gain::Adopted), None)
+    );
 }

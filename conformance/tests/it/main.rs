@@ -38,6 +38,34 @@ fn the_client_is_small() {
     assert!(CLIENT.lines().count() <= 200);
 }
 
+/// The wrapper leaves no name of a scenario where the client could read it, and runs nothing where it does not know how to take
+/// it out.
+#[test]
+fn the_wrapper_hides_the_name_or_refuses() {
+    let hidden = |context: &str| {
+        let hide = concat!(env!("CARGO_MANIFEST_DIR"), "/hide");
+        let mut command = std::process::Command::new(hide);
+        command.args(["sh", "-c", "env; exit 7", "http://127.0.0.1/mcp"]);
+        command.env("MCP_CONFORMANCE_SCENARIO", "auth/some-name");
+        let output = command
+            .env("MCP_CONFORMANCE_CONTEXT", context)
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
+    };
+    let (code, seen) = hidden(r#"{"name":"auth/some-name","tool":{"name":"add"}}"#);
+    assert_eq!(code, Some(7));
+    assert!(
+        !seen.contains("some-name") && seen.contains(r#""tool":{"name":"add"}"#),
+        "{seen}"
+    );
+    let (code, seen) = hidden(r#"{ "name": "auth/some-name" }"#);
+    assert_eq!((code, seen.as_str()), (Some(3), ""));
+}
+
 /// Whatever is red has a reason, and a row of its own.
 #[test]
 fn what_is_red_has_a_reason() {

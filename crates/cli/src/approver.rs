@@ -106,18 +106,27 @@ fn opened(app: &App, opener: Opener) -> Browser {
     }
 }
 
-/// Whether the person is to log in on another device.
-pub(crate) fn device(app: &App, way: &Way) -> Device {
-    another_device(way, app.settings.browser_command.as_ref(), machine(app))
+/// Whether the person is to log in on another device; `configured` is what the file says of this server.
+pub(crate) fn device(app: &App, way: &Way, configured: Option<bool>) -> Device {
+    let command = app.settings.browser_command.as_ref();
+    another_device(way, configured, command, machine(app))
 }
 
-/// Another device is first where no browser here is likely to be seen, unless some other way was chosen.
-fn another_device(way: &Way, command: Option<&Setting<PathBuf>>, machine: Machine) -> Device {
-    let browser = way.browser || way.browser_command.is_some() || command.is_some();
-    match () {
-        () if way.device => Device::Only,
-        () if browser || way.paste || machine.browser_is_likely => Device::Never,
-        () => Device::Prefer,
+/// A flag decides, then what is configured for the server, which knows more than a `BROWSER` for everything. Else another
+/// device is first where no browser here is likely to be seen.
+fn another_device(
+    way: &Way,
+    configured: Option<bool>,
+    command: Option<&Setting<PathBuf>>,
+    machine: Machine,
+) -> Device {
+    match (way.device, configured) {
+        (true, _) => Device::Only,
+        _ if way.browser || way.browser_command.is_some() || way.paste => Device::Never,
+        (_, Some(true)) => Device::Only,
+        (_, Some(false)) => Device::Never,
+        _ if command.is_some() || machine.browser_is_likely => Device::Never,
+        _ => Device::Prefer,
     }
 }
 
@@ -292,13 +301,19 @@ mod tests {
                 ..DESKTOP
             },
         );
-        assert_eq!(another_device(&none, None, DESKTOP), Device::Never);
-        assert_eq!(another_device(&none, None, ssh), Device::Prefer);
+        assert_eq!(another_device(&none, None, None, DESKTOP), Device::Never);
+        assert_eq!(another_device(&none, None, None, ssh), Device::Prefer);
         let command = Setting {
             value: PathBuf::from("/b"),
             from: Origin::Variable("BROWSER"),
         };
-        assert_eq!(another_device(&none, Some(&command), ssh), Device::Never);
+        assert_eq!(
+            another_device(&none, None, Some(&command), ssh),
+            Device::Never
+        );
+        let configured = |says| another_device(&none, Some(says), Some(&command), ssh);
+        assert_eq!(configured(true), Device::Only);
+        assert_eq!(configured(false), Device::Never);
         let chosen = [
             Way {
                 browser: true,
@@ -314,7 +329,9 @@ mod tests {
             },
         ];
         for way in chosen {
-            assert_eq!(another_device(&way, None, ssh), Device::Never, "{way:?}");
+            assert_eq!(another_device(&way, None, None, ssh), Device::Never);
+            let configured = another_device(&way, Some(true), None, ssh);
+            assert_eq!(configured, Device::Never, "a flag counts for more: {way:?}");
         }
         let asked = Way {
             device: true,
@@ -322,7 +339,7 @@ mod tests {
         };
         for machine in [DESKTOP, ssh, CI] {
             assert_eq!(
-                another_device(&asked, Some(&command), machine),
+                another_device(&asked, Some(false), Some(&command), machine),
                 Device::Only
             );
             assert_eq!(offer(&asked, Some(&command), machine), person(None, false));

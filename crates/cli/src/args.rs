@@ -15,29 +15,44 @@ pub(crate) use issuer::IssuerFlags;
 
 /// Log in once, stay connected: keeps the OAuth sessions of MCP clients alive.
 #[derive(Debug, Parser)]
-#[command(name = "pilotlight", version, max_term_width = 100, arg_required_else_help = true, after_help = EXIT_CODES)]
+#[command(
+    name = "pilotlight",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true,
+    disable_help_flag = true,
+    disable_version_flag = true,
+    after_help = EXIT_CODES
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
+    /// Print the version
+    #[arg(long, short = 'V', action = ArgAction::Version)]
+    version: (),
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-/// Flags of every command.
+/// Flags of every command; where they are set otherwise, `pilotlight paths` says so.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Every command")]
 pub(crate) struct Global {
-    /// Print one JSON object on stdout, and errors as one JSON line on stderr
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
     /// Which of several logins to the same server
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) account: Option<String>,
+    /// Print one JSON object on stdout, and errors as one JSON line on stderr
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
     /// Say nothing but results and errors
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
     /// Say more; twice or three times for still more
     #[arg(long, short, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
     pub(crate) verbose: u8,
+    /// A private network that servers may lead to, as 10.0.0.0/8; may be repeated
+    #[arg(long, global = true, value_name = "CIDR")]
+    pub(crate) allow_private: Vec<String>,
     /// The configuration file to read
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,
@@ -47,9 +62,9 @@ pub(crate) struct Global {
     /// The file with the store's key
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) key_file: Option<PathBuf>,
-    /// A private network that servers may lead to, as 10.0.0.0/8; may be repeated
-    #[arg(long, global = true, value_name = "CIDR")]
-    pub(crate) allow_private: Vec<String>,
+    /// Print help
+    #[arg(long, short, global = true, action = ArgAction::Help)]
+    pub(crate) help: Option<bool>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -95,16 +110,66 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, Clone, Default, Args)]
+#[command(after_help = LOGINS)]
 pub(crate) struct Login {
-    /// Names or URLs of servers
+    /// URLs or names of servers
     #[arg(required_unless_present_any = ["all", "print_client_metadata"], value_name = "TARGET")]
     pub(crate) targets: Vec<String>,
-    /// Every login that needs a person
-    #[arg(long, conflicts_with = "targets")]
-    pub(crate) all: bool,
-    /// The local name of the login
+    /// The local name of the login; by default it comes from the server's host
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
+    /// A scope to ask for, instead of those that the server names; may be repeated
+    #[arg(long, value_name = "SCOPE")]
+    pub(crate) scope: Vec<String>,
+    /// Every login that needs a person, instead of a TARGET
+    #[arg(long, conflicts_with = "targets")]
+    pub(crate) all: bool,
+    /// How long the person has
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10m")]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) way: Way,
+    #[command(flatten)]
+    pub(crate) own: OwnClient,
+    #[command(flatten)]
+    pub(crate) grant: GrantFlags,
+    #[command(flatten)]
+    pub(crate) by_hand: ByHand,
+    #[command(flatten)]
+    pub(crate) issuers: IssuerFlags,
+}
+
+/// How the person is reached; each flag only narrows what is tried.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = HOW)]
+pub(crate) struct Way {
+    /// Open the browser, wherever this runs
+    #[arg(long, conflicts_with_all = ["paste", "no_interactive"])]
+    pub(crate) browser: bool,
+    /// The program that opens a URL
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["paste", "no_interactive"], value_hint = ValueHint::ExecutablePath)]
+    pub(crate) browser_command: Option<PathBuf>,
+    /// Show a code to type in on another device, where a browser is
+    #[arg(long, conflicts_with_all = ["browser", "browser_command", "paste", "no_interactive", "callback_port", "callback_host"])]
+    pub(crate) device: bool,
+    /// Only print the URL, and read the redirect from the terminal
+    #[arg(long, conflicts_with = "no_interactive")]
+    pub(crate) paste: bool,
+    /// The port that the redirect arrives at, as for `ssh -L`
+    #[arg(long, value_name = "PORT")]
+    pub(crate) callback_port: Option<u16>,
+    /// The host in the redirect: 127.0.0.1, [::1] or localhost
+    #[arg(long, value_name = "HOST", value_parser = ["127.0.0.1", "[::1]", "localhost"], hide_possible_values = true)]
+    pub(crate) callback_host: Option<String>,
+    /// Ask nobody: fail where a person would be needed
+    #[arg(long)]
+    pub(crate) no_interactive: bool,
+}
+
+/// A client that a person has made at the authorization server, or describes in a document.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = OWN)]
+pub(crate) struct OwnClient {
     /// The ID of a client that was registered by hand
     #[arg(long, value_name = "ID")]
     pub(crate) client_id: Option<String>,
@@ -117,46 +182,6 @@ pub(crate) struct Login {
     /// The URL of a hosted client ID metadata document
     #[arg(long, value_name = "URL")]
     pub(crate) client_metadata_url: Option<Url>,
-    /// A scope to ask for, instead of those that the server names; may be repeated
-    #[arg(long, value_name = "SCOPE")]
-    pub(crate) scope: Vec<String>,
-    /// The port that the redirect arrives at
-    #[arg(long, value_name = "PORT")]
-    pub(crate) callback_port: Option<u16>,
-    /// The host name in the redirect
-    #[arg(long, value_name = "HOST", value_parser = ["127.0.0.1", "[::1]", "localhost"])]
-    pub(crate) callback_host: Option<String>,
-    /// How long the person has
-    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10m")]
-    pub(crate) timeout: Duration,
-    #[command(flatten)]
-    pub(crate) way: Way,
-    #[command(flatten)]
-    pub(crate) grant: GrantFlags,
-    #[command(flatten)]
-    pub(crate) by_hand: ByHand,
-    #[command(flatten)]
-    pub(crate) issuers: IssuerFlags,
-}
-
-/// How the person is reached; each flag only narrows what is tried.
-#[derive(Debug, Clone, Default, Args)]
-pub(crate) struct Way {
-    /// Open the browser, wherever this runs
-    #[arg(long, conflicts_with_all = ["paste", "no_interactive"])]
-    pub(crate) browser: bool,
-    /// The program that opens a URL
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["paste", "no_interactive"], value_hint = ValueHint::ExecutablePath)]
-    pub(crate) browser_command: Option<PathBuf>,
-    /// Only print the URL, and read the redirect from the terminal
-    #[arg(long, conflicts_with = "no_interactive")]
-    pub(crate) paste: bool,
-    /// Show a code to type in on another device, where a browser is
-    #[arg(long, conflicts_with_all = ["browser", "browser_command", "paste", "no_interactive", "callback_port", "callback_host"])]
-    pub(crate) device: bool,
-    /// Ask nobody
-    #[arg(long)]
-    pub(crate) no_interactive: bool,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -172,15 +197,23 @@ pub(crate) struct Status {
 pub(crate) struct Tools {
     /// A name or URL
     pub(crate) target: String,
-    /// The revision of MCP to speak
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) wire: Wire,
+    #[command(flatten)]
+    pub(crate) request: RequestFlags,
+}
+
+/// How a request is made.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RequestFlags {
     /// How long to wait for an answer
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
+    /// The revision of MCP to speak: auto, modern (2026-07-28) or legacy (2025-11-25 and before)
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+    pub(crate) wire: Wire,
 }
 
 #[derive(Debug, Clone, Args)]
+#[command(after_help = CALLS)]
 pub(crate) struct Call {
     /// A name or URL
     pub(crate) target: String,
@@ -188,21 +221,17 @@ pub(crate) struct Call {
     pub(crate) tool: Option<String>,
     /// One JSON object, or key=value (key:=JSON for what is no text), or @FILE
     pub(crate) arguments: Vec<String>,
+    #[command(flatten)]
+    pub(crate) request: RequestFlags,
     /// Call again and again, this often
-    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "during")]
+    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "during", help_heading = LOOP)]
     pub(crate) every: Option<Duration>,
     /// For this long
-    #[arg(long = "for", id = "during", value_name = "DURATION", value_parser = duration, requires = "every")]
+    #[arg(long = "for", id = "during", value_name = "DURATION", value_parser = duration, requires = "every", help_heading = LOOP)]
     pub(crate) during: Option<Duration>,
     /// This many at once
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256), help_heading = LOOP)]
     pub(crate) parallel: Option<u16>,
-    /// The revision of MCP to speak
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) wire: Wire,
-    /// How long to wait for an answer
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub(crate) timeout: Option<Duration>,
 }
 
 /// Which revision of MCP is spoken.
@@ -218,26 +247,31 @@ pub(crate) enum Wire {
 }
 
 #[derive(Debug, Clone, Args)]
+#[command(after_help = TOKENS)]
 pub(crate) struct Token {
     /// A name or URL
     pub(crate) target: String,
-    /// How to print it
-    #[arg(long, value_enum)]
+    /// How to print it: bare, header (the whole line), headers (a JSON object, for programs that run a command for it) or
+    /// json (with when it ends)
+    #[arg(long, value_enum, hide_possible_values = true)]
     pub(crate) format: Option<TokenFormat>,
     /// How long it must be valid at least
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) min_valid: Option<Duration>,
-    /// The URL of the one request that the headers are for: a token that is bound to a key needs a proof for each
-    #[arg(long = "for", id = "for_url", value_name = "URL")]
-    pub(crate) for_url: Option<Url>,
-    /// The method of that request
+    /// The URL of that request; the format is headers
     #[arg(
-        long,
-        value_name = "METHOD",
-        default_value = "POST",
-        requires = "for_url"
+        long = "for",
+        id = "for_url",
+        value_name = "URL",
+        help_heading = ONE_REQUEST
     )]
+    pub(crate) for_url: Option<Url>,
+    /// Its method
+    #[arg(long, value_name = "METHOD", default_value = "POST", requires = "for_url", help_heading = ONE_REQUEST)]
     pub(crate) method: http::Method,
+    /// What the server's last answer had in its DPoP-Nonce field: one that wants a nonce refuses (401) what has none
+    #[arg(long, value_name = "NONCE", requires = "for_url", help_heading = ONE_REQUEST)]
+    pub(crate) dpop_nonce: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -356,7 +390,7 @@ pub(crate) struct Completions {
 
 /// Reads `200ms`, `75s`, `5m`, `1h30m`, `7d`; a bare number counts seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("{text:?} is no duration; write 200ms, 75s, 5m, 1h30m or 2d");
+    let bad = || "write a duration as 200ms, 75s, 5m, 1h30m or 2d".to_owned();
     let mut rest = text.trim();
     if rest.is_empty() {
         return Err(bad());
@@ -388,11 +422,42 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Ok(whole)
 }
 
-const EXIT_CODES: &str = "\
-TARGET is a name, a URL, or the beginning of one that fits a single login; NAME@ACCOUNT where there are several.
+const HOW: &str = "How to log in";
+const OWN: &str = "A client of your own";
+const LOOP: &str = "A loop";
+const ONE_REQUEST: &str =
+    "The headers of one request (needed where tokens are bound to a key, DPoP)";
 
-Exit codes: 0 done, 1 the answer is no, 2 fix the command or its settings, 3 a person must log in, 4 refused,
-5 the server is at fault, 6 the store is damaged, 70 a bug, 75 try again later, 130 interrupted (nothing is lost).";
+const EXIT_CODES: &str = "\
+TARGET is a name, a URL, or the beginning of one that fits a single login; NAME@ACCOUNT where there
+are several.
+
+Exit codes:
+  0  done                              4   refused
+  1  the answer is no                  5   the server is at fault
+  2  fix the command or its settings   6   the store is damaged
+  3  a person must log in              75  try again later; nothing is lost
+  70 a bug                             130 interrupted; nothing is lost";
+
+const LOGINS: &str = "\
+Examples:
+  pilotlight login https://mcp.example.com/mcp                        a browser opens
+  pilotlight login https://mcp.example.com/mcp --device               a code, for another device
+  pilotlight login https://mcp.example.com/mcp --with-token <key.txt  a key that you have already
+  pilotlight login example                                            once more, by its name
+
+REF is file:PATH, env:NAME or fd:NUMBER: where a secret lies, never the secret itself.";
+
+const CALLS: &str = "\
+Examples:
+  pilotlight call example                                  what tools there are
+  pilotlight call example search query=rust limit:=5
+  pilotlight call example search '{\"query\": \"rust\"}'";
+
+const TOKENS: &str = "\
+Examples:
+  curl -H \"$(pilotlight token example --format header)\" https://mcp.example.com/mcp ...
+  pilotlight token example --for https://mcp.example.com/mcp --method POST";
 
 #[cfg(test)]
 mod tests {

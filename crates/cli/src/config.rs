@@ -18,7 +18,7 @@ use crate::args::Global;
 pub(crate) use environment::Environment;
 pub(crate) use file::Server;
 pub(crate) use grant::{Grant, Kind, secret_file};
-pub(crate) use reference::{Referred, read_secret};
+pub(crate) use reference::{Referred, read_secret, secret_in, secret_on_stdin};
 
 /// A value, and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]

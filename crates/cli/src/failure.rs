@@ -119,7 +119,23 @@ impl Failure {
             hint: hint(error, Some(&target.typed())),
             ..Told::from(error)
         };
-        if matches!(error, Error::ConfigValue { what, .. } if what == WHICH_ISSUER) {
+        let offline = matches!(
+            error,
+            Error::Network { .. } | Error::Timeout { .. } | Error::ServerError { .. }
+        );
+        if offline && target.binding.is_none() {
+            // There is no login yet that could be looked at.
+            told.hint = None;
+        }
+        if matches!(error, Error::NoOauth { status: 404 | 405 }) {
+            told.hint = Some(NO_SERVER.to_owned());
+        }
+        // What the configuration names was made at the issuer that it names: that goes to no other one.
+        let named = target
+            .server
+            .as_ref()
+            .is_some_and(|server| server.issuer.is_some());
+        if matches!(error, Error::ConfigValue { what, .. } if what == WHICH_ISSUER) && !named {
             let typed = quoted(&target.typed());
             told.hint = Some(format!("pilotlight login {typed} --issuer ISSUER"));
         }
@@ -132,6 +148,16 @@ impl Failure {
                 "pilotlight login {} --client-id ID --issuer {}, with a client that was made there",
                 quoted(&target.typed()),
                 quoted(issuer)
+            ));
+        }
+        if let Error::LoginRequired {
+            cause: LoginCause::EndpointMoved,
+        } = error
+        {
+            // A person's login moves with the person; without one the pins stay until somebody takes them away.
+            told.hint = Some(format!(
+                "pilotlight logout {}   (if you expect that; then log in again the same way)",
+                quoted(&target.typed())
             ));
         }
         if let Error::LoginRequired {
@@ -231,6 +257,7 @@ fn hint(error: &Error, typed: Option<&str>) -> Option<String> {
             );
             login(&format!(" --accept-issuer {}", quoted(&accepted)))
         }
+        Error::ScopeRefused { .. } => login(" --scope SCOPE"),
         Error::LoginRequired { .. }
         | Error::DeniedByHuman
         | Error::DeniedByIssuer { .. }
@@ -277,6 +304,9 @@ fn hint(error: &Error, typed: Option<&str>) -> Option<String> {
     })
 }
 
+/// What a URL that leads nowhere mostly lacks.
+const NO_SERVER: &str = "see whether that is the whole URL of the MCP server; many end in /mcp";
+
 /// What a client with a key can look at first.
 const CLOCK: &str = "date -u   (an issuer refuses a signature whose time is more than a minute off; else it does not know the key)";
 
@@ -305,7 +335,7 @@ pub(crate) fn quoted(word: &str) -> String {
 mod tests {
     use pilotlight_core::{
         credential::{Account, BindingKey},
-        error::{Certainty, Holder},
+        error::{Certainty, Holder, NetworkFault},
         resource::Resource,
     };
 
@@ -371,6 +401,25 @@ mod tests {
         assert_eq!(
             hint_of(Error::KeyMissing { path: "/k".into() }),
             Some("pilotlight paths".into())
+        );
+    }
+
+    /// A hint helps on, or there is none: a login that never was has no status to look at.
+    #[test]
+    fn a_first_login_that_fails_is_answered_for_what_it_is() {
+        let hint = |error: Error| Failure::of_login(&error, &target()).hint.clone();
+        let nowhere = Error::Network {
+            host: "x".into(),
+            why: NetworkFault::Dns,
+        };
+        assert_eq!(hint(nowhere.clone()), None);
+        assert!(hint_of(nowhere).is_some(), "of a login that is there");
+        assert!(hint(Error::NoOauth { status: 404 }).is_some_and(|hint| hint.contains("/mcp")));
+        assert_eq!(hint(Error::NoOauth { status: 200 }), None);
+        let moved = hint(Error::login(LoginCause::EndpointMoved)).unwrap();
+        assert!(
+            moved.starts_with("pilotlight logout https://mcp.linear.app/mcp "),
+            "{moved}"
         );
     }
 

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let json = std::env::args_os().any(|argument| argument == "--json");
-            return ExitCode::from(report::usage(&error, json));
+            return ExitCode::from(report::usage::usage(error, json));
         }
     };
     let environment = Environment::of_this_process();

@@ -4,6 +4,7 @@ pub(crate) mod events;
 pub(crate) mod shown;
 pub(crate) mod story;
 pub(crate) mod table;
+pub(crate) mod usage;
 pub(crate) mod words;
 
 use std::{
@@ -133,9 +134,7 @@ impl Report {
         }
         let spinner = self.spinner();
         spinner.set_message(what.to_owned());
-        let done = work.await;
-        spinner.finish_and_clear();
-        done
+        work.await
     }
 
     /// The same while others write on the screen too: one plain line, once.
@@ -154,9 +153,9 @@ impl Report {
     }
 
     /// A line on stderr that can be drawn again and again; hidden where nobody looks.
-    pub(crate) fn spinner(&self) -> ProgressBar {
+    pub(crate) fn spinner(&self) -> Spinner {
         if self.quiet || !self.stderr_is_terminal {
-            return ProgressBar::hidden();
+            return Spinner(ProgressBar::hidden());
         }
         let spinner = ProgressBar::new_spinner();
         let template = if self.no_color {
@@ -168,7 +167,7 @@ impl Report {
             spinner.set_style(style);
         }
         spinner.enable_steady_tick(Duration::from_millis(120));
-        spinner
+        Spinner(spinner)
     }
 
     /// A function that shows a person a paragraph, for roles of the library.
@@ -177,26 +176,20 @@ impl Report {
     }
 }
 
-/// A usage error that was found before anything else was known.
-pub(crate) fn usage(error: &clap::Error, json: bool) -> u8 {
-    let exit = u8::try_from(error.exit_code()).unwrap_or(2);
-    if json && error.use_stderr() {
-        let rendered = error.render().to_string();
-        let message = rendered
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .trim_start_matches("error: ")
-            .to_owned();
-        let failure = Failure::usage(message, exit);
-        err(&format!(
-            "{}\n",
-            json!({ "version": 1, "error": failure.to_json() })
-        ));
-    } else {
-        drop(error.print());
+/// A line that is drawn again and again, and is gone when this is: after Ctrl-C, too.
+#[derive(Debug)]
+pub(crate) struct Spinner(ProgressBar);
+
+impl Spinner {
+    pub(crate) fn set_message(&self, message: String) {
+        self.0.set_message(message);
     }
-    exit
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
 }
 
 /// A line of the log.

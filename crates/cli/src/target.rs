@@ -276,6 +276,7 @@ mod tests {
             created_at: Wall(0),
             exception: None,
             without_resource_at: None,
+            former: Vec::new(),
         }
     }
 
@@ -390,6 +391,7 @@ mod tests {
             client_secret: None,
             client_metadata_url: None,
             callback_port: None,
+            device: None,
             issuer: None,
             accept_issuer: None,
             grant: crate::config::Grant::default(),

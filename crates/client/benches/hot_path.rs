@@ -108,6 +108,7 @@ async fn seed(store: &MemoryStore, url: &Resource) {
         created_at: now.wall,
         exception: None,
         without_resource_at: None,
+        former: Vec::new(),
     };
     let credential = Credential {
         key,
@@ -119,6 +120,7 @@ async fn seed(store: &MemoryStore, url: &Resource) {
             resource_parameter: None,
             token_endpoint,
             revocation_endpoint: None,
+            called: None,
         },
         client: Client {
             id: "client".into(),

@@ -8,11 +8,14 @@ use std::{
     time::Duration,
 };
 
+mod saving;
+
 use http::{HeaderMap, header::WWW_AUTHENTICATE, request::Parts};
 use pilotlight_core::{
     Error,
-    credential::{Binding, Credential, Version},
+    credential::{Binding, Credential, Incarnation, Version},
     error::LoginCause,
+    event::{Event, Happened},
     freshness::Freshness,
     memory::{Installed, Memory, Want},
     record::{Fact, Record},
@@ -24,10 +27,12 @@ use crate::flight::{Flight, Look};
 use crate::{
     drive::Held,
     http::HttpClient,
+    look::Found,
     sessions::{Changed, Inner},
     slot::{Slot, SlotCell},
     step_up::Asked,
 };
+use saving::Saving;
 
 /// What the clones of a session share.
 #[derive(Debug)]
@@ -46,10 +51,12 @@ pub(crate) struct Cell {
     unanswered: Mutex<Option<Unanswered>>,
     /// What people were asked for, as far as the store does not tell.
     pub(crate) asked: Mutex<Asked>,
+    /// What the last look at the server has found, and of which login.
+    pub(crate) found: Mutex<Option<(Incarnation, Found)>>,
     /// Until when, on the coarse clock, an acceptance of the token in the slot needs no noting.
     pub(crate) accepted_until: AtomicU64,
-    /// When the next try to save may be, and how long the last one waited.
-    pub(crate) saving: Mutex<(Mono, Duration)>,
+    /// When the next try to save may be.
+    pub(crate) saving: Mutex<Saving>,
     /// Set by each use, cleared by the ticker: an idle session costs no look at the store.
     pub(crate) used: AtomicBool,
     /// When the ticker last found it used, on the coarse clock.
@@ -93,11 +100,12 @@ impl Cell {
             looking: Mutex::default(),
             unanswered: Mutex::default(),
             asked: Mutex::default(),
+            found: Mutex::default(),
             accepted_until: AtomicU64::new(0),
             slot: SlotCell::default(),
             live: Mutex::default(),
             http: Mutex::default(),
-            saving: Mutex::new((Mono(0), Duration::ZERO)),
+            saving: Mutex::default(),
             used: AtomicBool::new(false),
             used_at: AtomicU64::new(0),
         }
@@ -195,6 +203,9 @@ impl Cell {
                 let key = &self.binding().key;
                 self.inner.changed(key, live.memory.record.as_ref());
             }
+            Installed::Same if live.memory.doubts_key() => {
+                self.accepted_until.store(0, Ordering::Relaxed);
+            }
             Installed::Same => {}
         }
         self.show(live, self.inner.clock.now());
@@ -250,7 +261,23 @@ impl Cell {
             return;
         }
         let now = self.inner.clock.now().wall;
-        let Some((key, acceptance)) = lock(&self.live).memory.accepted(version, now) else {
+        let (healed, accepted) = {
+            let memory = &mut lock(&self.live).memory;
+            (memory.key_accepted(version), memory.accepted(version, now))
+        };
+        let mut facts = Vec::new();
+        if let Some((_, acceptance)) = &accepted {
+            facts.push(Fact::Acceptance(Some(*acceptance)));
+        }
+        let happened = healed.as_ref().map(|_| {
+            facts.push(Fact::Suspicion(None));
+            Event {
+                at: now,
+                process: self.inner.process,
+                happened: Happened::Healed,
+            }
+        });
+        let Some(key) = healed.or(accepted.map(|(key, _)| key)) else {
             return;
         };
         if self.inner.ticking() {
@@ -259,10 +286,7 @@ impl Cell {
         }
         let store = self.inner.store.clone();
         drop(self.inner.spawn(async move {
-            if let Err(error) = store
-                .note(&key, version, &[Fact::Acceptance(Some(acceptance))], None)
-                .await
-            {
+            if let Err(error) = store.note(&key, version, &facts, happened.as_ref()).await {
                 tracing::debug!(code = error.code(), "an acceptance was not noted");
             }
         }));
@@ -296,19 +320,15 @@ impl Cell {
         }
     }
 
-    /// Brings to the store what only memory or the spool holds, if anything: at once, and while the store refuses with
-    /// doubling pauses, since every process of the machine does the same.
+    /// Brings to the store what only memory or the spool holds, if anything, when it is time for that.
     pub(crate) fn save(self: &Arc<Self>) {
         let mut saving = lock(&self.saving);
-        if !lock(&self.live).memory.waits_for_store() {
-            *saving = (Mono(0), Duration::ZERO);
-            return;
-        }
-        let (next, pause) = *saving;
-        let now = self.inner.coarse.now();
-        if now >= next {
-            let pause = (2 * pause).clamp(Duration::from_secs(1), SAVED_AT_LEAST_EVERY);
-            *saving = (now + pause, pause);
+        let live = lock(&self.live);
+        let (waits, calling) = (live.memory.waits_for_store(), live.is_calling());
+        drop(live);
+        if !waits {
+            saving.rest();
+        } else if saving.turn(calling, self.inner.coarse.now()) {
             drop(self.flight(Want::default()));
         }
     }
@@ -319,8 +339,6 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The longest pause between two tries to save.
-const SAVED_AT_LEAST_EVERY: Duration = Duration::from_secs(32);
 /// How long a due token is handed out before the next look.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// For so long a session that was used sees what other processes do.

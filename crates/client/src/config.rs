@@ -81,6 +81,10 @@ pub struct LoginRequest {
     pub bearer: bool,
     /// Where the redirect arrives.
     pub redirect: Redirect,
+    /// Whose login it is, where the redirect comes to a page that more than one person can open: what
+    /// [`deliver_for`](crate::Sessions::deliver_for) has to be told. The name by which the program knows the browser's own session,
+    /// not its cookie; it stays in the process (default: nobody's in particular).
+    pub owner: Option<String>,
     /// Whether the person logs in on another device, with a code (RFC 8628). Its [`Human`](crate::human::Human) has to be able to
     /// show one.
     pub device: Device,
@@ -112,6 +116,7 @@ impl LoginRequest {
             exception: None,
             bearer: false,
             redirect: Redirect::default(),
+            owner: None,
             device: Device::default(),
             authorize_params: Vec::new(),
             timeout: Duration::from_secs(600),

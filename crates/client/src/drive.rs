@@ -46,6 +46,8 @@ pub(crate) struct Driver {
     pub(crate) human: Arc<dyn Human>,
     /// The redirects that the embedding program hands in.
     pub(crate) deliveries: Arc<Deliveries>,
+    /// Whose login it is, where a redirect is handed in.
+    pub(crate) owner: Option<String>,
     pub(crate) secrets: Arc<dyn Secrets>,
     pub(crate) peers: Peers,
     pub(crate) clock: Arc<dyn Clock>,
@@ -281,7 +283,7 @@ impl Driver {
                 None => std::future::pending().await,
             }
         };
-        let mut delivered = self.deliveries.expect(&prompt.state);
+        let mut delivered = self.deliveries.expect(&prompt.state, self.owner.as_deref());
         tokio::select! {
             redirect = listened => redirect,
             redirect = delivered.wait() => Ok(redirect),

@@ -20,7 +20,7 @@ use pilotlight_core::{
 };
 
 use crate::{
-    cell::{Cell, lock},
+    cell::{Cell, Live, lock},
     session::Next,
 };
 use crate::{crypto, slot::Slot};
@@ -76,6 +76,13 @@ fn under_way<T: Clone>(
     begun: Option<&Shared<BoxFuture<'static, T>>>,
 ) -> Option<Shared<BoxFuture<'static, T>>> {
     begun.filter(|work| work.peek().is_none()).cloned()
+}
+
+impl Live {
+    /// Whether a refresh is under way; one that panicked is not.
+    pub(crate) fn is_calling(&self) -> bool {
+        under_way(self.flight.as_ref()).is_some()
+    }
 }
 
 impl Cell {
@@ -304,8 +311,13 @@ impl Cell {
                 let flow = Unattended::new(task).after_login(self.refused_at_login().await);
                 Box::pin(driver.run_with(flow, &mut held)).await
             }
-            _ => Box::pin(driver.run_with(Refresh::new(task), &mut held)).await,
+            _ => {
+                let flow = Refresh::new(task).under(self.binding().exception);
+                Box::pin(driver.run_with(flow, &mut held)).await
+            }
         };
+        let mut outcome = outcome;
+        let superseded = outcome.superseded.take();
         let result = {
             let mut live = lock(&self.live);
             live.held = held;
@@ -313,6 +325,10 @@ impl Cell {
             self.installed(&live, installed);
             result
         };
+        // What came out of the spool was a login, and this process the first to see it stored.
+        if let (Some(old), Ok(new)) = (superseded, self.credential()) {
+            self.inner.retire(*old, &new);
+        }
         match &result {
             Ok(gain) => tracing::debug!(?gain, generation, "refresh ended"),
             Err(error) => tracing::warn!(code = error.code(), generation, "refresh ended"),

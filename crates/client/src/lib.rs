@@ -21,6 +21,7 @@ mod flight;
 pub mod http;
 pub mod human;
 mod login;
+mod logout;
 mod look;
 pub mod mcp_remote;
 pub mod secrets;

@@ -16,12 +16,8 @@ use std::{
 
 use pilotlight_core::{
     Error,
-    credential::{Binding, BindingId, BindingKey, Credential, Version},
+    credential::{Binding, BindingId, BindingKey, Version},
     error::{LoginCause, Waited},
-    flow::{
-        logout::{self, Logout},
-        refresh::Gain,
-    },
     time::Now,
 };
 
@@ -154,6 +150,13 @@ impl Sessions {
                 "denied.by_issuer" if while_waiting => Err(Error::DeniedByIssuer {
                     error: "as another process was just told".into(),
                 }),
+                "denied.scope" if while_waiting => {
+                    let asked = outcome.authorizations.last();
+                    let scopes = asked.map(|asked| asked.scopes.iter().map(str::to_owned));
+                    Err(Error::ScopeRefused {
+                        scopes: scopes.into_iter().flatten().collect(),
+                    })
+                }
                 _ => Ok(None),
             };
         }
@@ -170,11 +173,12 @@ impl Sessions {
         let Some(credential_key) = &binding.credential else {
             return Ok(None);
         };
-        let Some(credential) = store
-            .read(credential_key)
-            .await?
-            .and_then(|record| record.credential)
-        else {
+        let record = match store.read(credential_key).await {
+            // What nobody can read is no answer to anybody: a login takes its place.
+            Err(Error::StoreCorrupt { .. }) => None,
+            read => read?,
+        };
+        let Some(credential) = record.and_then(|record| record.credential) else {
             return Ok(None);
         };
         let covered = request
@@ -239,12 +243,19 @@ impl Sessions {
             if let Some(exception) = &request.exception {
                 binding.exception = Some(exception.clone()).filter(|one| !one.is_none());
             }
-            if let Some(held) = &binding.credential
-                && let Some(record) = store.read(held).await?
-                && record.credential.is_some_and(|held| held.is_static())
+            let held = match &binding.credential {
+                Some(key) => match store.read(key).await {
+                    Err(Error::StoreCorrupt { .. }) => None,
+                    read => read?,
+                },
+                None => None,
+            };
+            if held
+                .and_then(|record| record.credential)
+                .is_some_and(|held| held.is_static())
             {
                 // A key is nobody's login: what comes now is the first.
-                binding.credential = None;
+                binding = binding.unbound();
             }
             return Ok(binding);
         }
@@ -265,27 +276,8 @@ impl Sessions {
             created_at: self.inner.clock.now().wall,
             exception: request.exception.clone().filter(|one| !one.is_none()),
             without_resource_at: None,
+            former: Vec::new(),
         })
-    }
-
-    /// Revokes a superseded login in the background, where the issuer surely keeps it apart from the new one: issuers that
-    /// hold one grant for each user and client would end the new login with the old.
-    fn retire(&self, old: Credential, new: &Credential) {
-        if old.client.id == new.client.id {
-            return;
-        }
-        let inner = self.inner.clone();
-        drop(self.inner.spawn(async move {
-            let task = logout::Task {
-                key: old.key.clone(),
-                local: false,
-                process: inner.process,
-            };
-            let driver = inner.driver(inner.http_for(&old.key.resource)?);
-            Box::pin(driver.run(Logout::queued(task, old, None)))
-                .await
-                .map(|_| Gain::Nothing)
-        }));
     }
 }
 

@@ -1,7 +1,7 @@
 //! When a login has ended: a look at whom its server trusts now, at most once an hour for all processes.
 //!
 //! ```text
-//!  login-ending error -> looked within the hour? what was found
+//!  login-ending error -> known in memory? that; else looked within the hour? what was found
 //!      -> the login lock, without waiting: noted that somebody looks -> metadata, read-only -> what was found is noted
 //! ```
 //!
@@ -13,15 +13,16 @@ use std::{sync::Arc, time::Duration};
 use http::HeaderMap;
 use pilotlight_core::{
     Error,
-    credential::{Binding, Credential},
+    credential::{Binding, Credential, Incarnation},
     error::{Certainty, LoginCause, Waited},
     flow::look::{self, Look},
     issuer::Issuer,
     state::State,
+    time::Wall,
 };
 
 use crate::{
-    cell::Cell,
+    cell::{Cell, lock},
     flight::Deadline,
     sessions::Inner,
     store::{LockName, Locked, LookedAt},
@@ -40,11 +41,18 @@ impl Cell {
             return error;
         };
         let issuer = credential.key.issuer;
+        let login = credential.version.incarnation;
+        if let Some(named) = self.found(login) {
+            return named.map_or(error, |named| changed(&issuer, &named));
+        }
         let (cell, former, challenge) = (Arc::clone(self), issuer.clone(), answer.cloned());
         // It ends although its caller goes away: it is the only one for an hour.
-        let work = self
-            .inner
-            .spawn_aside(async move { Box::pin(cell.named_instead_of(former, challenge)).await });
+        let work = self.inner.spawn_aside(async move {
+            let found = Box::pin(cell.named_instead_of(former, challenge)).await?;
+            let named = found.named.clone();
+            *lock(&cell.found) = Some((login, found));
+            Ok(named)
+        });
         let named = by.limit(Waited::Answer, async {
             work.await.unwrap_or(Err(Error::ConfigRuntime))
         });
@@ -58,11 +66,20 @@ impl Cell {
         }
     }
 
+    /// What is known without the store: who goes on to be refused does not ask it each time (T-45).
+    fn found(&self, login: Incarnation) -> Option<Option<Issuer>> {
+        let now = self.inner.clock.now().wall;
+        let found = lock(&self.found);
+        let (of, found) = found.as_ref()?;
+        let holds = *of == login && found.since <= now && found.since.until(now) < found.lasts;
+        holds.then(|| found.named.clone())
+    }
+
     async fn named_instead_of(
         &self,
         issuer: Issuer,
         challenge: Option<HeaderMap>,
-    ) -> Result<Option<Issuer>, Error> {
+    ) -> Result<Found, Error> {
         let binding = self.binding();
         let store = &self.inner.store;
         let id = store.binding_id(&binding.key);
@@ -72,15 +89,15 @@ impl Cell {
         };
         let outcome = store.login_outcome(id).await?.unwrap_or_default();
         if let Some(looked) = outcome.looked.filter(lately) {
-            return Ok(looked.named);
+            return Ok(Found::by_another(looked, now));
         }
         // Whoever logs in finds out anyway.
         let Locked::Got(lease) = store.try_lock(LockName::Login(id)).await? else {
-            return Ok(None);
+            return Ok(Found::by_another(LookedAt::new(now, issuer), now));
         };
         let mut outcome = store.login_outcome(id).await?.unwrap_or_default();
         if let Some(looked) = outcome.looked.filter(lately) {
-            return Ok(looked.named);
+            return Ok(Found::by_another(looked, now));
         }
         outcome.looked = Some(LookedAt::new(now, issuer.clone()));
         store.put_login_outcome(id, &outcome).await?;
@@ -93,8 +110,14 @@ impl Cell {
             challenge,
         };
         let driver = self.inner.driver(self.http()?);
-        let Some(named) = Box::pin(driver.run(Look::new(task))).await? else {
-            return Ok(None);
+        let named = Box::pin(driver.run(Look::new(task))).await?;
+        let found = Found {
+            named,
+            since: now,
+            lasts: AN_HOUR,
+        };
+        let Some(named) = found.named.clone() else {
+            return Ok(found);
         };
         if let Locked::Got(_lease) = store.try_lock(LockName::Login(id)).await? {
             let mut outcome = store.login_outcome(id).await?.unwrap_or_default();
@@ -103,7 +126,31 @@ impl Cell {
                 store.put_login_outcome(id, &outcome).await?;
             }
         }
-        Ok(Some(named))
+        Ok(found)
+    }
+}
+
+/// What a look has found, and how long that is taken for known.
+#[derive(Debug)]
+pub(crate) struct Found {
+    named: Option<Issuer>,
+    since: Wall,
+    lasts: Duration,
+}
+
+impl Found {
+    /// Somebody else looked, or is about to: where they have found nothing they may just not be done.
+    fn by_another(looked: LookedAt, now: Wall) -> Self {
+        let LookedAt { at, named, .. } = looked;
+        let (since, lasts) = match named {
+            Some(_) => (at, AN_HOUR),
+            None => (now, A_MOMENT),
+        };
+        Self {
+            named,
+            since,
+            lasts,
+        }
     }
 }
 
@@ -163,4 +210,6 @@ fn cause(former: &Issuer, named: &Issuer) -> LoginCause {
     }
 }
 
+/// For so long nobody asks again whether a look has ended.
+const A_MOMENT: Duration = Duration::from_secs(5);
 const AN_HOUR: Duration = Duration::from_secs(3600);

@@ -1,12 +1,10 @@
 //! Secrets that lie elsewhere: read when a request departs that needs one, and never kept.
 
 use std::{
-    collections::HashMap,
     fmt,
     fs::File,
     io::Read,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -18,7 +16,6 @@ use pilotlight_core::{
     grant::{put_assertion, put_secret},
     secret::ClientSecret,
     time::Wall,
-    unattended::{Unattended, digest},
 };
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 
@@ -26,7 +23,7 @@ pub use crate::sign::public_key;
 pub use pilotlight_core::reference::SecretRef;
 pub use zeroize::Zeroizing;
 
-use crate::{cell::lock, config::LoginRequest, crypto, sign::SigningKey};
+use crate::{crypto, sign::SigningKey};
 
 /// Whoever knows what a reference to a secret stands for. A role, so that hosts bring their own: a vault, an agent.
 #[async_trait]
@@ -104,42 +101,6 @@ fn admit(stat: &Stat, own: u32) -> Result<(), &'static str> {
         return Err("other users can write to it; chmod go-w it");
     }
     Ok(())
-}
-
-/// Secrets as somebody else has them, and what the last of each was: a login that ends with a refusal has to know what it has
-/// shown.
-#[derive(Debug)]
-pub(crate) struct Witness {
-    secrets: Arc<dyn Secrets>,
-    seen: Mutex<HashMap<SecretRef, [u8; 32]>>,
-}
-
-impl Witness {
-    pub(crate) fn new(secrets: Arc<dyn Secrets>) -> Self {
-        Self {
-            secrets,
-            seen: Mutex::default(),
-        }
-    }
-
-    /// What was shown of the assertion that a login without a person lives by, if it has one.
-    pub(crate) fn last(&self, request: &LoginRequest) -> Option<[u8; 32]> {
-        let Unattended::Workload { token } = request.unattended.as_ref()? else {
-            return None;
-        };
-        lock(&self.seen).get(token).copied()
-    }
-}
-
-#[async_trait]
-impl Secrets for Witness {
-    async fn read(&self, reference: &SecretRef) -> Result<Zeroizing<Vec<u8>>, Error> {
-        let secret = self.secrets.read(reference).await?;
-        if let Ok(line) = std::str::from_utf8(secret.trim_ascii_end()) {
-            lock(&self.seen).insert(reference.clone(), digest(line));
-        }
-        Ok(secret)
-    }
 }
 
 /// Reads a secret, or gives up: whoever has it may hang, and a refresh holds its lock meanwhile.

@@ -15,8 +15,7 @@ use pilotlight_core::{
     attempt::ProcessId,
     credential::{Account, Binding, BindingId, BindingKey, Credential, Version},
     error::LoginCause,
-    event::{Event, Revocation},
-    flow::logout::{self, Logout},
+    event::Event,
     freshness::refresh_point,
     memory::Want,
     notes::ReuseGrace,
@@ -292,6 +291,7 @@ impl Sessions {
                     created_at: self.inner.clock.now().wall,
                     exception: None,
                     without_resource_at: None,
+                    former: Vec::new(),
                 };
                 let cell = self.shared(id, Arc::new(Cell::new(self.inner.clone(), unbound)));
                 Ok(Session {
@@ -317,68 +317,20 @@ impl Sessions {
     /// Hands in a redirect that came to the program itself ([`Redirect::Hosted`](crate::core::flow::Redirect::Hosted)); tells
     /// whether a login of this process waited for it, which its `state` says. Any other is nothing to us, and ends no login
     /// (T-04): so a program may hand in whatever it is opened with.
+    ///
+    /// That is enough where the system opens the program of the person at the desk. A page on the web is opened by whichever
+    /// browser was sent there: a program with more than one person needs [`deliver_for`](Self::deliver_for) (T-10).
     #[must_use]
     pub fn deliver(&self, redirect: &str) -> bool {
-        self.inner.deliveries.deliver(redirect)
+        self.inner.deliveries.deliver(redirect, None)
     }
 
-    /// Logs out: a tombstone here, a revocation at the issuer (RFC 7009) unless `local`.
-    ///
-    /// # Errors
-    /// `login.never` where nobody is logged in; `unavailable.store`.
-    pub async fn logout(&self, key: &BindingKey, local: bool) -> Result<Revocation, Error> {
-        let inner = &self.inner;
-        let binding = inner
-            .store
-            .binding(key)
-            .await?
-            .ok_or(Error::login(LoginCause::Never))?;
-        let credential = binding.credential.ok_or(Error::login(LoginCause::Never))?;
-        let task = logout::Task {
-            key: credential,
-            local,
-            process: inner.process,
-        };
-        let driver = inner.driver(inner.http_for(&key.url)?);
-        let done = Box::pin(driver.run(Logout::new(task))).await?;
-        let id = inner.store.binding_id(key);
-        lock(&inner.requests).remove(&id);
-        let cell = lock(&inner.cells).get(&id).and_then(Weak::upgrade);
-        if let Some(cell) = cell {
-            // A tombstone is what it finds: the session in memory ends too.
-            drop(cell.load().await);
-        }
-        Ok(done)
-    }
-
-    /// Works off the revocations that an earlier logout could not deliver; answers how many the issuers took.
-    ///
-    /// # Errors
-    /// `unavailable.store`.
-    pub async fn retry_revocations(&self) -> Result<usize, Error> {
-        let inner = &self.inner;
-        let mut done = 0;
-        for waiting in inner.store.revocations().await? {
-            let key = waiting.credential.key.clone();
-            let incarnation = waiting.credential.version.incarnation;
-            let management = waiting
-                .unshared
-                .and_then(|registration| registration.management);
-            if waiting.queued_at.until(inner.clock.now().wall) > GIVEN_UP_AFTER {
-                inner.store.revoked(&key, incarnation).await?;
-                continue;
-            }
-            let task = logout::Task {
-                key: key.clone(),
-                local: false,
-                process: inner.process,
-            };
-            let driver = inner.driver(inner.http_for(&key.resource)?);
-            let ended =
-                Box::pin(driver.run(Logout::queued(task, waiting.credential, management))).await?;
-            done += usize::from(ended != Revocation::Queued);
-        }
-        Ok(done)
+    /// The same, for a login with this [`owner`](LoginRequest::owner): what comes with another's browser is nothing to it, and
+    /// neither ends it nor uses it up. Else somebody could begin a login, have another person approve it, and be logged in as
+    /// them (T-10).
+    #[must_use]
+    pub fn deliver_for(&self, redirect: &str, owner: &str) -> bool {
+        self.inner.deliveries.deliver(redirect, Some(owner))
     }
 
     /// Says where every login stands, in the order in which they were made.
@@ -508,6 +460,7 @@ impl Inner {
             http,
             human: self.human.clone(),
             deliveries: self.deliveries.clone(),
+            owner: None,
             peers: self.peers.clone(),
             secrets: self.secrets.clone(),
             clock: self.clock.clone(),
@@ -666,4 +619,3 @@ async fn watch(inner: Weak<Inner>) {
 const SAVED_AT_THE_END_EVERY: Duration = Duration::from_millis(50);
 const TICK: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_secs(1);
-const GIVEN_UP_AFTER: Duration = Duration::from_secs(7 * 86_400);

@@ -200,6 +200,7 @@ impl Cell {
         }
         if let Some(last) = self.inner.last_request(&key) {
             request.redirect = last.redirect;
+            request.owner = last.owner;
             request.device = last.device;
             request.authorize_params = last.authorize_params;
             request.timeout = last.timeout;

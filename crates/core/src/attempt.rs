@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     credential::Generation,
     notes::ReuseGrace,
-    time::{Now, Stamp},
+    time::{BootId, Now, Stamp},
 };
 
 /// Why a token call that may repeat an earlier one is made all the same (I-1, I-3).
@@ -80,6 +80,38 @@ impl Attempt {
             _ => Ruling::Uncertain,
         }
     }
+
+    /// Of what the store says of a generation and what memory says: both calls may have reached the issuer, so the window
+    /// counts from the earlier, and the label is the one after which less is allowed (I-1). They differ where the store went
+    /// back, and somebody has gone on from what it said. `boot` is this machine's.
+    pub(crate) fn of_both(stored: Option<Self>, known: Option<Self>, boot: BootId) -> Option<Self> {
+        let (Some(stored), Some(known)) = (stored, known) else {
+            return stored.or(known);
+        };
+        if stored.generation != known.generation {
+            return Some(stored);
+        }
+        let (at, own) = (stored.first_sent_at, known.first_sent_at);
+        let is_earlier = match at.boot == own.boot {
+            true => own.mono < at.mono,
+            false => at.boot == boot,
+        };
+        let allows = |attempt: &Self| match attempt.label {
+            None => 3,
+            Some(Label::RetryAmbiguous) => 2,
+            Some(Label::AfterCrash) => 1,
+            Some(_) => 0,
+        };
+        Some(Self {
+            number: stored.number.max(known.number),
+            label: match allows(&known) < allows(&stored) {
+                true => known.label,
+                false => stored.label,
+            },
+            first_sent_at: if is_earlier { own } else { at },
+            ..stored
+        })
+    }
 }
 
 /// Until when after the first call a repeat is safe enough; `None` for an issuer known to have no grace.
@@ -102,7 +134,7 @@ pub const DEAD_PATH_FOUND: Duration = Duration::from_secs(10);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::{BootId, Mono, Wall};
+    use crate::time::{Mono, Wall};
 
     fn attempt(label: Option<Label>) -> Attempt {
         let sent = Stamp {
@@ -158,6 +190,41 @@ mod tests {
         );
         let refused = ReuseGrace::Below { span: seconds(10) };
         assert_eq!(repeat_window(refused, limit), Some(seconds(5)));
+    }
+
+    /// I-1, F-03: a store that went back shows another's first call; what memory has sent of the same token counts with it.
+    /// Its window is closed, and its repeat after a crash was the only one.
+    #[test]
+    fn what_memory_has_sent_counts_beside_what_the_store_shows() {
+        let boot = BootId([1; 16]);
+        let stored = Attempt {
+            first_sent_at: at(60),
+            sent_at: at(60),
+            ..attempt(None)
+        };
+        let known = Attempt {
+            number: 2,
+            ..attempt(Some(Label::AfterCrash))
+        };
+        let both = Attempt::of_both(Some(stored), Some(known), boot);
+        assert_eq!(both.map(|both| both.number), Some(2));
+        let ruling = both.map(|both| both.ruling(at(63), WINDOW));
+        assert_eq!(ruling, Some(Ruling::Uncertain));
+        let known = Attempt {
+            label: None,
+            ..known
+        };
+        let both = Attempt::of_both(Some(stored), Some(known), boot);
+        assert_eq!(both.map(|both| both.first_sent_at), Some(at(0)));
+        let another = Attempt {
+            generation: Generation(2),
+            ..known
+        };
+        assert_eq!(
+            Attempt::of_both(Some(stored), Some(another), boot),
+            Some(stored)
+        );
+        assert_eq!(Attempt::of_both(None, Some(known), boot), Some(known));
     }
 
     const WINDOW: Option<Duration> = Some(Duration::from_secs(12));

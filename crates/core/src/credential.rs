@@ -12,6 +12,7 @@ use url::Url;
 use crate::{
     dpop::ProofKey,
     error::Error,
+    event::Happened,
     issuer::{Issuer, IssuerException},
     registration::{Client, ClientSource},
     resource::{Resource, clean},
@@ -140,6 +141,32 @@ pub struct Binding {
     /// The issuer at which a person has asked to leave `resource` out for this server: its tokens are not limited to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub without_resource_at: Option<Issuer>,
+    /// The credentials that were in force before, of other issuers or none: they lie where they were, and a logout ends them,
+    /// too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<CredentialKey>,
+}
+
+impl Binding {
+    /// The binding with this credential in force. The one before it is remembered where it is another.
+    #[must_use]
+    pub fn moved_to(&self, credential: CredentialKey) -> Self {
+        let mut binding = self.clone().unbound();
+        binding.former.retain(|former| *former != credential);
+        binding.credential = Some(credential);
+        binding
+    }
+
+    /// The binding with no credential in force; the one that was is remembered.
+    #[must_use]
+    pub fn unbound(mut self) -> Self {
+        if let Some(held) = self.credential.take()
+            && !self.former.contains(&held)
+        {
+            self.former.push(held);
+        }
+        self
+    }
 }
 
 /// One login's random name: 128 bits, new at each login.
@@ -195,6 +222,9 @@ pub struct Pins {
     pub token_endpoint: Url,
     /// The revocation endpoint (RFC 7009).
     pub revocation_endpoint: Option<Url>,
+    /// What the issuer calls itself, where a person has accepted that this is not its own name (T-17).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub called: Option<Issuer>,
 }
 
 /// One version of one login: what is sealed.
@@ -290,6 +320,12 @@ impl Credential {
         self.client.source == ClientSource::Static
     }
 
+    /// The name that its issuer goes by: what is signed for it is made out to that.
+    #[must_use]
+    pub fn audience(&self) -> &Issuer {
+        self.pins.called.as_ref().unwrap_or(&self.key.issuer)
+    }
+
     /// Whether the login ends with its access token.
     #[must_use]
     pub fn is_final(&self) -> bool {
@@ -316,6 +352,14 @@ impl Credential {
             scopes_granted: answer.scopes.unwrap_or_else(|| self.scopes_granted.clone()),
             ..self.clone()
         }
+    }
+
+    /// The event of a renewal that has changed how the token is presented: whoever relies on tokens that are bound to a key is
+    /// to learn that they no longer are.
+    #[must_use]
+    pub fn presented_otherwise(&self, renewed: &Self) -> Option<Happened> {
+        let (from, to) = (self.token_type, renewed.token_type);
+        (from != to).then_some(Happened::TokenTypeChanged { from, to })
     }
 
     /// Whether a store that holds `stored` has gone back behind this one. Where the store's was received later it has gone

@@ -30,6 +30,17 @@ pub enum Error {
         /// The `error` value, as sent.
         error: String,
     },
+    /// The issuer grants none of the scopes asked for, or not all (`invalid_scope`, RFC 6749 section 5.2): a person asks for
+    /// others, or has the client's allowed at the issuer.
+    #[error(
+        "the authorization server does not grant the permissions that were asked for{}{}: ask for others, or have these allowed for this client there",
+        if .scopes.is_empty() { "" } else { ", " },
+        clean(&.scopes.join(" "))
+    )]
+    ScopeRefused {
+        /// What was asked for.
+        scopes: Vec<String>,
+    },
     /// The server refuses a token that its issuer has just given out.
     #[error("the server refuses fresh tokens from its own authorization server")]
     DeniedByResource,
@@ -102,7 +113,7 @@ pub enum Error {
     /// What lies where an issuer has its metadata names another issuer (RFC 8414 section 3.3); a person may accept just that
     /// for one server (T-17).
     #[error(
-        "the metadata of {} names another issuer: expected {}, got {}",
+        "the metadata of {} names another issuer: expected {}, got {}; that is to be accepted only where whoever runs it confirms it",
         clean(.published), clean(.expected), clean(.got)
     )]
     MetadataMismatch {
@@ -481,6 +492,7 @@ impl Error {
             Self::LoginRequired { cause } => cause.code(),
             Self::DeniedByHuman => "denied.by_human",
             Self::DeniedByIssuer { .. } => "denied.by_issuer",
+            Self::ScopeRefused { .. } => "denied.scope",
             Self::DeniedByResource => "denied.by_resource",
             Self::Network { .. } => "unavailable.network",
             Self::Timeout { .. } => "unavailable.timeout",

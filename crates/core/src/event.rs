@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     attempt::{Label, ProcessId},
-    credential::Generation,
+    credential::{Generation, TokenType},
     error::LoginCause,
     quirks::Quirk,
     scope::Scopes,
@@ -80,6 +80,15 @@ pub enum Happened {
         /// The new access token's life.
         lifetime: Option<Duration>,
     },
+    /// A refresh has brought a token of another kind: bound to a key where it was not, or the other way round.
+    TokenTypeChanged {
+        /// How tokens were presented so far.
+        from: TokenType,
+        /// How this one is.
+        to: TokenType,
+    },
+    /// What was stored of the login could not be read any more: a login or a logout has taken its place.
+    Damaged,
     /// Something was learned about the issuer, and is minded from now on.
     Learned {
         /// What, and so why.
@@ -169,4 +178,6 @@ pub enum Revocation {
     Queued,
     /// The person asked for a local logout only.
     Local,
+    /// What was stored could not be read any more, so there was nothing to show the issuer.
+    Unreadable,
 }

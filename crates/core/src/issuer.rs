@@ -86,12 +86,13 @@ impl Issuer {
 
 /// An issuer whose metadata names another, and that a person has accepted as it is, for one server (T-17).
 ///
-/// From then on exactly this is required: the server names `published`, and what lies there says `metadata`.
+/// From then on exactly this is required: the server names `published`, and what lies there says `metadata`. Whoever is
+/// there may be another than the one whose name that is, and is taken for another: nothing of the one goes to the other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IssuerException {
-    /// The issuer that the server names: its metadata is looked for there.
+    /// The issuer that the server names: its metadata is looked for there, and what it gives out is kept as its own (T-20).
     pub published: Issuer,
-    /// The issuer that this metadata names: it counts as the identity everywhere else.
+    /// The issuer that this metadata names: redirects carry it, and assertions are made out to it. It counts for nothing else.
     pub metadata: Issuer,
 }
 

@@ -73,9 +73,14 @@ pub enum Installed {
 
 impl Standing {
     fn of(record: &Record) -> Self {
+        // What a server said of a key that a person has brought ends in any process where it takes it again.
+        let key = record
+            .credential
+            .as_ref()
+            .is_some_and(Credential::is_static);
         Self {
             attempt: record.attempt,
-            suspicion: record.suspicion.clone(),
+            suspicion: record.suspicion.clone().filter(|_| !key),
         }
     }
 
@@ -129,7 +134,7 @@ impl Memory {
             self.standing = Standing::default();
         } else if let Some(read) = &mut record {
             if read.suspicion.is_none() {
-                read.attempt = read.attempt.or(self.standing.attempt);
+                read.attempt = Attempt::of_both(read.attempt, self.standing.attempt, boot);
             }
             let known = &self.standing.suspicion;
             read.suspicion = later(read.suspicion.take(), known, |doubt| doubt.at, boot);
@@ -273,6 +278,8 @@ impl Memory {
             result,
             unsaved,
             unnoted,
+            // Whoever runs the refresh has taken it.
+            superseded: _,
         } = outcome;
         let mut installed = Installed::Same;
         if record.is_some() {
@@ -285,6 +292,26 @@ impl Memory {
             }
         }
         (installed, result)
+    }
+
+    /// Whether the server has lately refused a key that a person has brought: the next time that it takes it is to be noted.
+    #[must_use]
+    pub fn doubts_key(&self) -> bool {
+        self.record.as_ref().is_some_and(|record| {
+            let key = record
+                .credential
+                .as_ref()
+                .is_some_and(Credential::is_static);
+            key && record.suspicion.is_some()
+        })
+    }
+
+    /// Takes note that the server has taken a key that it had refused; answers whose, where that is to be written beside it.
+    pub fn key_accepted(&mut self, version: Version) -> Option<CredentialKey> {
+        let doubted = self.doubts_key() && self.version() == Some(version);
+        let record = self.record.as_mut().filter(|_| doubted)?;
+        record.suspicion = None;
+        record.credential.as_ref().map(|held| held.key.clone())
     }
 
     /// Takes note that the server accepted a token: what to write beside the login, at once for each generation and at

@@ -97,8 +97,10 @@ impl ResourceMetadata {
 /// What an authorization server says about itself (RFC 8414 section 2), as far as it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerMetadata {
-    /// The issuer, octet for octet.
+    /// The issuer, octet for octet: the one whose document this is.
     pub issuer: Issuer,
+    /// What the document calls it, where a person has accepted that this is not `issuer` (T-17).
+    pub called: Option<Issuer>,
     /// Where a person approves; absent from servers without such a grant.
     pub authorization_endpoint: Option<Url>,
     /// Where a grant becomes a token.
@@ -136,6 +138,14 @@ impl ServerMetadata {
     /// [`Error::IssuerMismatch`] unless its `issuer` is `expected` byte for byte (RFC 8414 section 3.3, AUTH-23);
     /// [`Error::MetadataInvalid`], naming the field, for a URL that must not be visited (AUTH-25, T-02).
     pub fn parse(body: &[u8], expected: &Issuer) -> Result<Self, Error> {
+        Self::parse_of(body, expected, expected)
+    }
+
+    /// Reads a document of `issuer` that has to name `expected`: another only where a person has accepted exactly that.
+    ///
+    /// # Errors
+    /// As [`ServerMetadata::parse`].
+    pub fn parse_of(body: &[u8], issuer: &Issuer, expected: &Issuer) -> Result<Self, Error> {
         let document = Document::read(SERVER_DOCUMENT, body)?;
         let got = document
             .present("issuer")
@@ -147,7 +157,7 @@ impl ServerMetadata {
                 got: got.to_owned(),
             });
         }
-        let local = expected.url().is_some_and(|url| is_loopback(&url));
+        let local = issuer.url().is_some_and(|url| is_loopback(&url));
         for field in UNUSED_ENDPOINTS {
             document.endpoint(field, local)?;
         }
@@ -156,7 +166,8 @@ impl ServerMetadata {
         }
         let token_endpoint = "token_endpoint";
         Ok(Self {
-            issuer: expected.clone(),
+            issuer: issuer.clone(),
+            called: (expected != issuer).then(|| expected.clone()),
             authorization_endpoint: document.endpoint("authorization_endpoint", local)?,
             token_endpoint: document
                 .endpoint(token_endpoint, local)?
@@ -185,6 +196,7 @@ impl ServerMetadata {
         Self {
             issuer: Issuer::parse(&origin)
                 .expect("a resource's origin is https or loopback http, without a query"),
+            called: None,
             authorization_endpoint: Some(origin_url(server, "/authorize")),
             token_endpoint: origin_url(server, "/token"),
             registration_endpoint: Some(origin_url(server, "/register")),
@@ -200,6 +212,12 @@ impl ServerMetadata {
             client_id_metadata_document: false,
             legacy: true,
         }
+    }
+
+    /// The name that the issuer goes by, in its redirects (RFC 9207) and as the audience of what is made out to it.
+    #[must_use]
+    pub fn name(&self) -> &Issuer {
+        self.called.as_ref().unwrap_or(&self.issuer)
     }
 
     /// Refuses a server that does not offer PKCE with S256 (AUTH-24, T-08); only a server without any metadata, which

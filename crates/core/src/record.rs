@@ -54,7 +54,7 @@ impl Record {
     /// refusal (I-1, I-9). `boot` is this machine's.
     pub fn remember(&mut self, known: &Self, boot: BootId) {
         if known.version() == self.version() {
-            self.attempt = self.attempt.or(known.attempt);
+            self.attempt = Attempt::of_both(self.attempt, known.attempt, boot);
             self.backoff = later(self.backoff.take(), &known.backoff, |pause| pause.at, boot);
             self.suspicion = later(
                 self.suspicion.take(),
@@ -195,14 +195,14 @@ impl Forced {
             .max(self.broken_until.unwrap_or_default())
     }
 
-    /// Notes one more forced refresh.
+    /// Notes one more forced refresh. What lies in the future, since the clock was set back, counts no longer.
     #[must_use]
     pub fn once_more(&self, now: Wall, brings: Generation) -> Self {
         let mut at: Vec<Wall> = self
             .at
             .iter()
             .copied()
-            .filter(|t| t.until(now) < Duration::from_secs(60))
+            .filter(|t| *t <= now && t.until(now) < Duration::from_secs(60))
             .collect();
         at.push(now);
         Self {
@@ -240,6 +240,22 @@ mod tests {
                 .allowed_at(Some(Duration::from_secs(3600))),
             start + FORCED_SPACING
         );
+    }
+
+    /// I-12, F-19: a clock that was set back leaves forced refreshes in the future: they hold nobody back.
+    #[test]
+    fn a_clock_that_is_set_back_leaves_no_pause() {
+        let start = Wall::from_unix_seconds(1_000_000);
+        let later = start + Duration::from_secs(900);
+        let forced = Forced::default().once_more(later, Generation(1));
+        let mut now = start;
+        let mut forced = forced.once_more(now, Generation(2));
+        for brings in 3..5 {
+            now = now + Duration::from_secs(31);
+            forced = forced.once_more(now, Generation(brings));
+        }
+        let pause = now.until(forced.allowed_at(None));
+        assert!(pause <= Duration::from_secs(60), "{pause:?}");
     }
 
     /// I-9, I-1: the store has an older back-off and an older refusal than the ones it could not note: the later ones count.

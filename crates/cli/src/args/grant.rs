@@ -6,24 +6,26 @@ use clap::Args;
 use pilotlight::core::reference::SecretRef;
 use url::Url;
 
+use super::OWN;
 use crate::config::{Grant, Kind};
 
 /// Whatever is given here counts for more than what `config.toml` says.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Without a person")]
 pub(crate) struct GrantFlags {
-    /// The grant to make
-    #[arg(long, value_enum, value_name = "GRANT")]
-    pub(crate) grant: Option<Kind>,
-    /// Where the client's private key lies: file:PATH, env:NAME or fd:NUMBER
-    #[arg(long, value_name = "REF")]
+    /// Where the client's private key lies (private_key_jwt)
+    #[arg(long, value_name = "REF", help_heading = OWN)]
     pub(crate) client_key: Option<Reference>,
     /// How the key signs: ES256, RS256 or EdDSA
-    #[arg(long, value_name = "ALG", requires = "client_key")]
+    #[arg(long, value_name = "ALG", requires = "client_key", help_heading = OWN)]
     pub(crate) client_key_algorithm: Option<String>,
     /// The kid by which the issuer knows the key
-    #[arg(long, value_name = "KID", requires = "client_key")]
+    #[arg(long, value_name = "KID", requires = "client_key", help_heading = OWN)]
     pub(crate) client_key_id: Option<String>,
+    /// The grant: client_credentials (with a secret or a key), workload (with a token that the platform signs) or enterprise
+    /// (an identity provider vouches for a person)
+    #[arg(long, value_enum, value_name = "GRANT", hide_possible_values = true)]
+    pub(crate) grant: Option<Kind>,
     /// Where the platform puts this workload's token
     #[arg(long, value_name = "REF")]
     pub(crate) workload_token: Option<Reference>,

@@ -5,6 +5,7 @@ use pilotlight::core::issuer::{Issuer, IssuerException};
 
 /// Beside what the server says.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Exceptions")]
 pub(crate) struct IssuerFlags {
     /// The authorization server to log in at, where the server names several or a client was made at this one
     #[arg(long, value_name = "ISSUER", value_parser = issuer)]

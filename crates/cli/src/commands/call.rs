@@ -19,8 +19,7 @@ pub(crate) async fn run(app: &App, args: Call) -> Result<(), Failure> {
     let Some(tool) = &args.tool else {
         let tools = Tools {
             target: args.target,
-            wire: args.wire,
-            timeout: args.timeout,
+            request: args.request,
         };
         return Box::pin(super::tools::run(app, tools)).await;
     };
@@ -28,7 +27,7 @@ pub(crate) async fn run(app: &App, args: Call) -> Result<(), Failure> {
     let looping = args.every.is_some();
     let stay = if looping { Stay::Long } else { Stay::Brief };
     let (session, target) = super::grant::session(app, &args.target, stay).await?;
-    let client = Client::new(session, target, args.wire, args.timeout);
+    let client = Client::new(session, target, args.request.wire, args.request.timeout);
 
     let done = if looping || args.parallel.is_some() {
         let task = pace::Task {

@@ -22,7 +22,7 @@ use crate::{
     app::{App, Stay},
     approver,
     args::{Login, Quirk},
-    config::{Grant, bad_value, read_secret, secret_file},
+    config::{Grant, bad_value, read_secret, secret_file, secret_in, secret_on_stdin},
     failure::Failure,
     report::shown::Shown,
     target::{Target, check_name, default_name},
@@ -37,6 +37,11 @@ pub(crate) async fn run(app: &App, args: Login) -> Result<(), Failure> {
         if args.targets.len() != 1 {
             return Err(bad_value("--name", "it names one login; give one TARGET").into());
         }
+    }
+    if args.own.client_secret_stdin && args.targets.len() != 1 {
+        // It may have been typed: then it is the TARGET too many, and is not repeated.
+        let why = "the secret is one client's, and is read from stdin; give one TARGET";
+        return Err(bad_value("--client-secret-stdin", why).into());
     }
     if args.by_hand.with_token {
         return with_token::run(app, &args).await;
@@ -109,11 +114,16 @@ fn request(app: &App, args: &Login, target: &Target) -> Result<LoginRequest, Fai
     let usual = server.map(|server| server.grant.clone());
     let grant = args.grant.settings()?.or(usual.unwrap_or_default());
     request.unattended = grant.unattended()?;
+    if request.unattended.is_some() && args.by_hand.quirk.is_some() {
+        let why = "it is for logins that a person makes, and this server has a grant in the configuration";
+        return Err(bad_value("--quirk", why).into());
+    }
     request.client = match &request.unattended {
         Some(unattended) => Some(service(args, target, &grant, unattended)?),
         None => client(app, args, target, &grant)?,
     };
     request.client_metadata_url = args
+        .own
         .client_metadata_url
         .clone()
         .or_else(|| server?.client_metadata_url.clone());
@@ -127,20 +137,22 @@ fn request(app: &App, args: &Login, target: &Target) -> Result<LoginRequest, Fai
     request.issuer = chosen.or_else(|| server?.issuer.clone());
     let accepted = args.issuers.accept_issuer.clone();
     request.exception = accepted.or_else(|| server?.accept_issuer.clone());
-    let port = args
-        .callback_port
-        .or_else(|| server?.callback_port)
-        .filter(|port| *port != 0);
+    let way = &args.way;
+    let port = way.callback_port.or_else(|| server?.callback_port);
+    // 0 is any port, whatever is configured.
+    let port = port.filter(|port| *port != 0);
     let usual = Callback::default();
     request.redirect = Redirect::Loopback(Callback {
-        host: args.callback_host.clone().unwrap_or(usual.host),
+        host: way.callback_host.clone().unwrap_or(usual.host),
         port,
         path: usual.path,
     });
     // Who names the place that the redirect arrives at, over SSH too, wants it there.
-    let named = port.is_some() || args.callback_host.is_some();
-    request.device = match approver::device(app, &args.way) {
-        Device::Prefer if named => Device::Never,
+    let by_flag = way.callback_port.is_some_and(|port| port != 0) || way.callback_host.is_some();
+    let configured = server.and_then(|server| server.device);
+    request.device = match approver::device(app, way, configured) {
+        Device::Prefer if by_flag || port.is_some() => Device::Never,
+        Device::Only if by_flag => Device::Never,
         device => device,
     };
     request.timeout = args.timeout;
@@ -155,25 +167,30 @@ fn client(
     grant: &Grant,
 ) -> Result<Option<Client>, Failure> {
     let server = target.server.as_ref();
-    let from_flags = args.client_id.is_some();
+    let from_flags = args.own.client_id.is_some();
     let chosen = args.issuers.issuer.as_ref();
     if !from_flags && chosen.is_some() && chosen != server.and_then(|server| server.issuer.as_ref())
     {
         // The client in the configuration was made at the issuer in the configuration.
         return Ok(None);
     }
-    let Some(id) = args.client_id.clone().or_else(|| server?.client_id.clone()) else {
+    let Some(id) = args
+        .own
+        .client_id
+        .clone()
+        .or_else(|| server?.client_id.clone())
+    else {
         return Ok(None);
     };
-    let reference = match (&args.client_secret_file, args.client_secret_stdin) {
-        (Some(file), _) => Some(format!("file:{}", file.display())),
-        (None, true) => Some("stdin:".to_owned()),
+    let configured = server.and_then(|server| server.client_secret.as_deref());
+    let secret = match (&args.own.client_secret_file, args.own.client_secret_stdin) {
+        (Some(file), _) => Some(secret_in(file)?),
+        (None, true) => Some(secret_on_stdin()?),
         (None, false) if from_flags => None,
-        (None, false) => server.and_then(|server| server.client_secret.clone()),
+        (None, false) => configured
+            .map(|reference| read_secret(reference, &app.settings.environment))
+            .transpose()?,
     };
-    let secret = reference
-        .map(|reference| read_secret(&reference, &app.settings.environment))
-        .transpose()?;
     // What the issuer offers decides in the end.
     let authentication = if secret.is_some() {
         ClientAuthentication::Basic
@@ -198,21 +215,28 @@ fn service(
     grant: &Grant,
     unattended: &Unattended,
 ) -> Result<Client, Failure> {
-    if args.client_secret_stdin {
+    if args.own.client_secret_stdin {
         let why =
             "a login without a person reads the secret at each renewal; give --client-secret-file";
         return Err(bad_value("--client-secret-stdin", why).into());
     }
     let server = target.server.as_ref();
-    let secret = match &args.client_secret_file {
+    let named = server.and_then(|server| server.issuer.as_ref());
+    let chosen = args.issuers.issuer.as_ref().filter(|_| named.is_some());
+    if args.own.client_id.is_none() && chosen.is_some() && chosen != named {
+        // What the configuration holds was made at the issuer that it names, and goes to no other one.
+        let why = "the configuration names another one, where its client was made: change it there, or give --client-id";
+        return Err(bad_value("--issuer", why).into());
+    }
+    let secret = match &args.own.client_secret_file {
         Some(file) => Some(secret_file(file)?),
-        None if args.client_id.is_some() => None,
+        None if args.own.client_id.is_some() => None,
         None => server
             .and_then(|server| server.client_secret.as_deref())
             .map(SecretRef::parse)
             .transpose()?,
     };
-    let id = args.client_id.clone();
+    let id = args.own.client_id.clone();
     let id = id.or_else(|| server?.client_id.clone());
     Ok(super::grant::client(grant, unattended, id, secret)?)
 }

@@ -1,7 +1,13 @@
 //! `token`: an access token that is valid now.
 
-use http::{HeaderMap, Request, request::Parts};
-use pilotlight::{Error, Session, Token as Given, core::credential::TokenType};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header::WWW_AUTHENTICATE, request::Parts};
+use pilotlight::{
+    Error, Next, Session, Token as Given,
+    core::{
+        credential::TokenType,
+        dpop::{NONCE_FIELD, PROOF_FIELD},
+    },
+};
 use serde_json::{Map, Value, json};
 use url::Url;
 
@@ -42,7 +48,8 @@ pub(crate) async fn run(app: &App, args: Token) -> Result<(), Failure> {
     }
     let made = match &args.for_url {
         Some(url) => {
-            let made = for_request(&session, url, &args.method).await;
+            let nonce = args.dpop_nonce.as_deref();
+            let made = for_request(&session, url, &args.method, nonce).await;
             Some(made.map_err(|error| Failure::of(&error, &target))?)
         }
         None => None,
@@ -69,15 +76,36 @@ async fn for_request(
     session: &Session,
     url: &Url,
     method: &http::Method,
+    nonce: Option<&str>,
 ) -> Result<Map<String, Value>, Error> {
     let request = Request::builder().method(method).uri(url.as_str());
     let (mut parts, ()): (Parts, ()) = request
         .body(())
         .map_err(|_| bad_value("--for", "no request can be made to it"))?
         .into_parts();
-    session.authorize(&mut parts).await?;
+    let sent = session.authorize(&mut parts).await?;
+    // Without a proof the answer would be about the token.
+    if let Some(nonce) = nonce.filter(|_| parts.headers.contains_key(PROOF_FIELD)) {
+        // Nonces live in the process that was told them: this one is told now, as if its own request had been refused.
+        let mut answer = HeaderMap::new();
+        let unfit = |_| bad_value("--dpop-nonce", "it holds what no header can");
+        answer.insert(NONCE_FIELD, nonce.parse().map_err(unfit)?);
+        answer.insert(WWW_AUTHENTICATE, WANTS_NONCE);
+        let next = session.answered(&sent, StatusCode::UNAUTHORIZED, &answer);
+        match Box::pin(next).await {
+            Next::Retry => session.authorize(&mut parts).await?,
+            _ => {
+                return Err(bad_value(
+                    "--dpop-nonce",
+                    "it is no nonce that a proof can hold",
+                ));
+            }
+        };
+    }
     Ok(shown(&parts.headers))
 }
+
+const WANTS_NONCE: HeaderValue = HeaderValue::from_static("DPoP error=\"use_dpop_nonce\"");
 
 fn shown(headers: &HeaderMap) -> Map<String, Value> {
     let named = |name: &str| match name {

@@ -13,7 +13,7 @@ use crate::{
 
 pub(crate) async fn run(app: &App, args: Tools) -> Result<(), Failure> {
     let (session, target) = super::grant::session(app, &args.target, Stay::Brief).await?;
-    let client = Client::new(session, target, args.wire, args.timeout);
+    let client = Client::new(session, target, args.request.wire, args.request.timeout);
     let tools = app
         .report
         .wait("asking the server for its tools", Box::pin(client.tools()))

@@ -51,6 +51,8 @@ pub(crate) struct Server {
     pub(crate) client_secret: Option<String>,
     pub(crate) client_metadata_url: Option<Url>,
     pub(crate) callback_port: Option<u16>,
+    /// Whether a person logs in on another device: yes, or not even where no browser is likely.
+    pub(crate) device: Option<bool>,
     /// The issuer to log in at, where the server names several: that of the client, where there is one.
     pub(crate) issuer: Option<Issuer>,
     /// An issuer whose metadata names another, accepted as it is.
@@ -122,6 +124,12 @@ fn server(shown: &str, folder: Option<&Path>, name: &str, table: &Table) -> Resu
         let what = format!("{}: client_secret", keys.place);
         grant::admitted(&what, SecretRef::parse(text).ok(), folder)
     });
+    let (callback_port, device) = (keys.port("callback_port")?, keys.switch("device")?);
+    let grant = Grant::from_file(&keys.place, folder, |key| keys.text(key))?;
+    if device == Some(true) && (callback_port.is_some() || grant.asks_nobody()) {
+        let why = "a code for another device needs neither callback_port nor a grant";
+        return Err(bad_value(format!("{}: device", keys.place), why));
+    }
     let metadata = keys.text("client_metadata_url")?;
     let metadata = metadata.map(Url::parse).transpose();
     Ok(Server {
@@ -137,10 +145,11 @@ fn server(shown: &str, folder: Option<&Path>, name: &str, table: &Table) -> Resu
                 "it is not a URL",
             )
         })?,
-        callback_port: keys.port("callback_port")?,
+        callback_port,
+        device,
         issuer: keys.issuer("issuer", Issuer::parse)?,
         accept_issuer: keys.issuer("accept_issuer", IssuerException::parse)?,
-        grant: Grant::from_file(&keys.place, folder, |key| keys.text(key))?,
+        grant,
     })
 }
 
@@ -258,7 +267,7 @@ const TOP: [&str; 9] = [
     "allow_private",
     "servers",
 ];
-const SERVER: [&str; 9] = [
+const SERVER: [&str; 10] = [
     "url",
     "account",
     "scopes",
@@ -266,6 +275,7 @@ const SERVER: [&str; 9] = [
     "client_secret",
     "client_metadata_url",
     "callback_port",
+    "device",
     "issuer",
     "accept_issuer",
 ];
@@ -304,6 +314,26 @@ mod tests {
             (server.client_id.as_deref(), server.callback_port),
             (Some("abc"), Some(8085))
         );
+    }
+
+    /// RFC 8628: whoever logs in to a server on another device says so once; it goes with no other way.
+    #[test]
+    fn another_device_is_a_servers_choice() {
+        let with = |more: &str| format!("[servers.x]\nurl = \"https://x.example\"\n{more}\n");
+        let device =
+            |more: &str| parse(&with(more), "config.toml", None).unwrap().servers[0].device;
+        assert_eq!(device(""), None);
+        assert_eq!(device("device = true"), Some(true));
+        assert_eq!(device("device = false\ncallback_port = 8085"), Some(false));
+        let wrong = refused(&with("device = \"yes\""));
+        assert!(
+            wrong.ends_with("device: it must be true or false"),
+            "{wrong}"
+        );
+        for other in ["callback_port = 8085", "grant = \"client_credentials\""] {
+            let wrong = refused(&with(&format!("device = true\n{other}")));
+            assert!(wrong.contains("[servers.x]: device: "), "{wrong}");
+        }
     }
 
     #[test]

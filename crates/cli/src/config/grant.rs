@@ -17,7 +17,7 @@ use pilotlight::core::{
 use pilotlight_core::Error;
 use url::Url;
 
-use super::bad_value;
+use super::{bad_value, reference::is_variable};
 use crate::args::{GrantFlags, Reference};
 
 /// Which grant.
@@ -161,6 +161,11 @@ impl Grant {
         }
     }
 
+    /// Whether a login is made without a person.
+    pub(super) fn asks_nobody(&self) -> bool {
+        !matches!(self.unattended(), Ok(None))
+    }
+
     /// The client's private key, if one is named: good for logins of people, too (AUTH-34).
     pub(crate) fn key(&self) -> Option<ClientKey> {
         let mut key = ClientKey::new(self.client_key.clone()?);
@@ -227,8 +232,11 @@ impl Grant {
     }
 }
 
-/// The reference to a file that a flag names.
+/// The reference to a file that a flag names, and that can be opened: else its name, which may be the secret, would be kept
+/// and repeated.
 pub(crate) fn secret_file(path: &Path) -> Result<SecretRef, Error> {
+    std::fs::File::open(path)
+        .map_err(|error| bad_value("--client-secret-file", error.to_string()))?;
     let reference = path.to_str().and_then(|path| SecretRef::file(path).ok());
     admitted("--client-secret-file", reference, None)
 }
@@ -245,7 +253,7 @@ pub(super) fn admitted(
             let path = absolute(path).map_err(|error| bad_value(what, error.to_string()))?;
             path.to_str().map(SecretRef::file).transpose()?
         }
-        Some(one) if one.scheme() == "env" => reference,
+        Some(one) if one.scheme() == "env" && is_variable(one.rest()) => reference,
         Some(one) if one.scheme() == "fd" && one.rest().parse::<u32>().is_ok() => reference,
         _ => None,
     };

@@ -26,16 +26,39 @@ pub(crate) fn read_secret(
             reference,
             open(reference, &Path::new("/dev/fd").join(number))?,
         ),
-        Some(("env", name)) => match environment.value(name) {
+        Some(("env", name)) if is_variable(name) => match environment.value(name) {
             Some(value) => secret(reference, value.as_bytes()),
             None => Err(bad_value(reference, "the variable is not set")),
         },
-        Some(("stdin", "")) => secret("--client-secret-stdin", std::io::stdin().lock()),
         _ => Err(bad_value(
             "client_secret",
             "write file:PATH, fd:NUMBER or env:NAME",
         )),
     }
+}
+
+/// Reads the secret in the file that `--client-secret-file` names. Its name is not repeated: it may be the secret.
+///
+/// # Errors
+/// `config.value`, with neither.
+pub(crate) fn secret_in(file: &Path) -> Result<ClientSecret, Error> {
+    const FLAG: &str = "--client-secret-file";
+    let file = std::fs::File::open(file).map_err(|error| bad_value(FLAG, error.to_string()))?;
+    secret(FLAG, file)
+}
+
+/// Reads the secret that comes on stdin.
+///
+/// # Errors
+/// `config.value`, without the secret.
+pub(crate) fn secret_on_stdin() -> Result<ClientSecret, Error> {
+    secret("--client-secret-stdin", std::io::stdin().lock())
+}
+
+/// Whether this can be a variable. `env:$TOKEN`, written in haste, is the token itself: that is not repeated.
+pub(super) fn is_variable(name: &str) -> bool {
+    !name.starts_with(|first: char| first.is_ascii_digit())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 /// Whoever reads what the references of logins stand for, at each use and in each process anew.

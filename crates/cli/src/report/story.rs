@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 use pilotlight::Flag;
 use pilotlight_core::{
     attempt::Label,
+    credential::TokenType,
     event::{Event, Happened, Reason, Revocation},
     resource::clean,
     state::State,
@@ -86,6 +87,13 @@ pub(crate) fn line(event: &Event) -> String {
             clean(from),
             clean(to)
         ),
+        Happened::TokenTypeChanged { to: TokenType::Bearer, .. } => {
+            "the token is no longer bound to a key: the authorization server gave out a bearer token".to_owned()
+        }
+        Happened::TokenTypeChanged { .. } => "the token is bound to a key from now on".to_owned(),
+        Happened::Damaged => {
+            "what was stored of the login could not be read any more; it was replaced".to_owned()
+        }
         Happened::Learned { quirk } => {
             format!("learned about the authorization server: {quirk}")
         }
@@ -159,6 +167,9 @@ pub(crate) fn line(event: &Event) -> String {
         Happened::Revocation { outcome } => match outcome {
             Revocation::Revoked => "the authorization server has revoked the login".to_owned(),
             Revocation::Local => "nobody had to be told: it was a key, not a login".to_owned(),
+            Revocation::Unreadable => {
+                "nobody could be told: what was stored could not be read any more".to_owned()
+            }
             _ => {
                 "the authorization server offers no way to revoke a login; it ends there by itself"
                     .to_owned()
@@ -193,6 +204,9 @@ pub(crate) fn logged_out(revocation: Revocation) -> &'static str {
         }
         Revocation::Local => {
             "logged out on this machine only; the authorization server was not told"
+        }
+        Revocation::Unreadable => {
+            "logged out; what was stored could not be read any more, so the authorization server was not told"
         }
         _ => "logged out",
     }

@@ -41,6 +41,14 @@ impl Machine {
         self.runtime.block_on(work)
     }
 
+    /// Begins something that goes on beside the test.
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.runtime.spawn(work)
+    }
+
     /// The MCP server's URL.
     pub(crate) fn url(&self) -> &str {
         self.lab.resource_url()
@@ -237,6 +245,28 @@ fn ctrl_c_while_the_browser_is_open() {
     machine.assert_nothing_lost();
     fs::remove_file(machine.urls()).unwrap();
     machine.login(MORE);
+    machine.assert_nothing_lost();
+}
+
+/// F-03: who stops a loop is told what it has come to: the same result as at its end.
+#[test]
+fn ctrl_c_in_a_loop_tells_the_tally() {
+    let machine = Machine::new();
+    machine.login(&[]);
+    let posts = || machine.lab.with_mcp(|server| server.stats().posts);
+    let before = posts();
+    let args = ["call", machine.url(), "whoami", "--json"];
+    let pace = ["--every", "50ms", "--for", "60s"];
+    let looping = machine.home.pilotlight(args).with(&pace).start();
+    until("some calls are made", Duration::from_secs(20), || {
+        (posts() > before + 12).then_some(())
+    });
+    looping.interrupt();
+    let outcome = looping.wait();
+    outcome.refused(130, "interrupted");
+    let tally = outcome.json();
+    assert!(tally["calls"].as_u64() >= Some(3), "{tally}");
+    assert_eq!(tally["failed_calls"], 0, "{tally}");
     machine.assert_nothing_lost();
 }
 

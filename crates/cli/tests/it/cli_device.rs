@@ -76,14 +76,19 @@ impl Machine {
         self.runtime.block_on(visit).unwrap();
     }
 
-    /// The same run at a terminal of its own, at the far end of an SSH session.
+    /// The same run at the far end of an SSH session.
     fn over_ssh(&self, run: Run) -> Run {
+        let run = self.at_terminal(run);
+        run.env("SSH_CONNECTION", "192.0.2.1 1 192.0.2.2 22")
+    }
+
+    /// The same run at a terminal of its own.
+    fn at_terminal(&self, run: Run) -> Run {
         let line = format!(
             "exec script -qec \"'{}' $(printf \"'%s' \" \"$@\")\" /dev/null",
             env!("CARGO_BIN_EXE_pilotlight")
         );
         run.through(&self.home.script("terminal", &line))
-            .env("SSH_CONNECTION", "192.0.2.1 1 192.0.2.2 22")
     }
 }
 
@@ -247,6 +252,55 @@ fn another_device_excludes_the_other_ways() {
     let run = machine.login(&["--callback-host", "192.0.2.1"]).run();
     assert_eq!(run.code, Some(2));
     assert_eq!(machine.begun(), 0);
+}
+
+/// RFC 8628: `device = true` in the configuration makes another device the way to log in to that server, although a browser is
+/// at hand; a flag of the command counts for more, and where nobody looks nobody is asked. `device = false` turns it off where
+/// it would be first.
+#[test]
+fn another_device_is_configured_for_a_server() {
+    let machine = Machine::new(Some(60));
+    let config = machine.home.beside("config.toml");
+    let configure = |value: bool| {
+        let url = machine.lab.resource_url();
+        let text = format!("[servers.lab]\nurl = \"{url}\"\ndevice = {value}\n");
+        std::fs::write(&config, text).unwrap();
+    };
+    let flags = ["--config", config.to_str().unwrap()];
+    configure(true);
+    let browser = machine.home.script("browser", "exit 1");
+    let login = machine.at_terminal(machine.login(&flags).env("BROWSER", &browser));
+    let login = login.start();
+    machine.decide(&machine.code(&login), true);
+    login.wait().ok();
+    machine.call();
+
+    let more = ["--scope", "mcp:admin"];
+    let nobody = machine.login(&[&flags[..], &more].concat()).run();
+    nobody.refused(3, "login.never");
+    let paste = [&flags[..], &more, &["--paste"]].concat();
+    let login = machine.at_terminal(machine.login(&paste)).start();
+    machine.approve(&url(&login));
+    login.wait().ok();
+    let free = free_port();
+    let port = ["--callback-port", &free, "--scope", "mcp:tools"];
+    let port = [&flags[..], &port].concat();
+    let login = machine.over_ssh(machine.login(&port)).start();
+    machine.approve(&url(&login));
+    login.wait().ok();
+    assert_eq!(machine.begun(), 1);
+
+    configure(false);
+    let other = [
+        &flags[..],
+        &["--scope", "mcp:admin", "--scope", "mcp:tools"],
+    ]
+    .concat();
+    let login = machine.over_ssh(machine.login(&other)).start();
+    machine.approve(&url(&login));
+    login.wait().ok();
+    assert_eq!(machine.begun(), 1);
+    machine.assert_no_leak();
 }
 
 fn free_port() -> String {

@@ -1,7 +1,7 @@
 //! The token itself, for other programs: in each form, and of each kind.
 
 use pilotlight_testkit::LabConfig;
-use pilotlight_testkit::authorization_server::ProofRules;
+use pilotlight_testkit::authorization_server::{NonceRule, ProofRules};
 use serde_json::{Value, json};
 
 use crate::cli::Machine;
@@ -64,4 +64,91 @@ fn a_bound_token_makes_no_header() {
         assert_eq!(refused.stdout, "", "{format}");
     }
     machine.assert_nothing_lost();
+}
+
+/// EXT-30: `login --bearer` takes a token that needs no proof from an issuer that would bind it: then there is a header for other
+/// programs. The next login without the flag binds again, and a server that takes bound tokens only says so.
+#[test]
+fn a_login_may_ask_for_a_token_that_needs_no_proof() {
+    let config = LabConfig::default().with(|lab| {
+        lab.authorization_server.dpop = Some(ProofRules::default());
+    });
+    let machine = Machine::with(config);
+    machine.login(&["--bearer"]);
+    machine.call().ok();
+    machine.home.run(["refresh", machine.url(), "--force"]).ok();
+    let told = token(&machine, &["--json"]).ok();
+    assert_eq!(told.json()["token_type"], "Bearer", "a refresh keeps to it");
+    let header = token(&machine, &["--format", "header"]).ok().stdout;
+    assert!(header.starts_with("Authorization: Bearer "), "a header");
+
+    machine.login(&["--scope", "mcp:admin"]);
+    let told = token(&machine, &["--json"]).ok();
+    assert_eq!(told.json()["token_type"], "DPoP");
+    machine.assert_nothing_lost();
+
+    machine.lab.with_mcp(|server| {
+        server.config_mut().metadata_overrides =
+            json!({ "dpop_bound_access_tokens_required": true });
+    });
+    let refused = machine.start_login(&["--bearer"]).run();
+    refused.refused(5, "peer.no_dpop");
+    assert_eq!(machine.waiting_browsers(), 0, "nobody was asked in vain");
+    machine.assert_nothing_lost();
+}
+
+/// EXT-31: where the server wants a nonce, the headers of a request that was refused for it are made once more, with what the
+/// answer said: it is in the proof, and the server takes it. What can be no nonce is refused; a token that needs no proof needs
+/// no nonce, and nothing is made of it.
+#[test]
+fn headers_are_made_with_the_servers_nonce() {
+    let config = LabConfig::default().with(|lab| {
+        lab.authorization_server.dpop = Some(ProofRules::default());
+        lab.mcp_server.challenges_dpop = true;
+        lab.mcp_server.dpop.nonces = NonceRule::Sudden(100);
+    });
+    let machine = Machine::with(config);
+    machine.login(&[]);
+    let headers = |more: &[&str]| token(&machine, &[&["--for", machine.url()], more].concat());
+    let send = |made: &Outcome| {
+        let made: Value = serde_json::from_str(&made.stdout).unwrap();
+        let list = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}"#;
+        let mut all = http::HeaderMap::new();
+        for (name, value) in [
+            ("authorization", made["Authorization"].as_str().unwrap()),
+            ("dpop", made["DPoP"].as_str().unwrap()),
+            ("content-type", "application/json"),
+            ("accept", "application/json, text/event-stream"),
+            ("mcp-protocol-version", "2026-07-28"),
+            ("mcp-method", "tools/list"),
+        ] {
+            all.insert(name, value.parse().unwrap());
+        }
+        let post = pilotlight_testkit::fetch::exchange(
+            http::Method::POST,
+            machine.url(),
+            all,
+            list.into(),
+        );
+        machine.block_on(post).unwrap()
+    };
+    let refused = send(&headers(&[]).ok());
+    assert_eq!(refused.status.as_u16(), 401);
+    let nonce = refused.headers["dpop-nonce"].to_str().unwrap().to_owned();
+    let taken = send(&headers(&["--dpop-nonce", &nonce]).ok());
+    assert_eq!(taken.status.as_u16(), 200);
+    for bad in ["", "a b", "a\"b", "a\nb"] {
+        headers(&["--dpop-nonce", bad, "--json"]).refused(2, "config.value");
+    }
+    let refreshes = machine.lab.with_issuer(|issuer| issuer.stats().refresh_ok);
+    assert_eq!(refreshes, 0, "a proof that was refused refreshes nothing");
+    machine.assert_nothing_lost();
+
+    let plain = Machine::new();
+    plain.login(&[]);
+    let made = token(&plain, &["--for", plain.url(), "--dpop-nonce", "n"]);
+    let made: Value = serde_json::from_str(&made.ok().stdout).unwrap();
+    assert_eq!(made.as_object().unwrap().len(), 1, "only Authorization");
+    let refreshes = plain.lab.with_issuer(|issuer| issuer.stats().refresh_ok);
+    assert_eq!(refreshes, 0);
 }

@@ -1,6 +1,7 @@
 //! Logins without a person, as containers and pipelines make them: from `config.toml` or flags, in an empty home.
 
 mod misconfigured;
+mod moved;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,7 +17,7 @@ use pilotlight_testkit::{AuthorizationServer, AuthorizationServerConfig, Lab, La
 use serde_json::json;
 use tokio::runtime::Runtime;
 
-use crate::support::{Home, Outcome, Run};
+use crate::support::{Home, Outcome, Run, read};
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";

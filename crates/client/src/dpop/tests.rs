@@ -88,6 +88,7 @@ fn driver(http: &Arc<Scripted>, peers: &Peers) -> Driver {
         http: http.clone(),
         human: Arc::new(Refuse),
         deliveries: Arc::default(),
+        owner: None,
         secrets: Arc::new(FileSecrets),
         peers: peers.clone(),
         clock,

@@ -24,7 +24,7 @@ use pilotlight_core::{
     event::{Event, Happened},
     flow::{
         CodePrompt, Prompt,
-        login::{self, Login},
+        login::{self, Login, ShownInVain},
     },
 };
 use tokio::sync::{oneshot, watch};
@@ -35,7 +35,6 @@ use crate::{
     crypto, dpop,
     flight::Deadline,
     human::Human,
-    secrets::Witness,
     sessions::Sessions,
     store::{Authorization, Lease},
 };
@@ -75,10 +74,10 @@ impl Sessions {
         let task = inner.spawn(async move {
             let _lease = lease;
             let answered = Arc::new(AtomicBool::new(false));
-            let secrets = Arc::new(Witness::new(sessions.inner.secrets.clone()));
+            let in_vain = ShownInVain::default();
             let attempt = Attempt {
                 shown,
-                secrets: secrets.clone(),
+                in_vain: in_vain.clone(),
                 answered: answered.clone(),
             };
             let flow = sessions.run_login(&wanted, binding, challenge, attempt);
@@ -90,7 +89,7 @@ impl Sessions {
             // Whose caller goes away before anybody was asked leaves no trace. Where there is no person it is the issuer who
             // is asked, by whatever is sent.
             if ended.is_some() || *was_shown.borrow() || wanted.unattended.is_some() {
-                Box::pin(sessions.note_end(id, wanted, ended.as_ref(), &secrets)).await;
+                Box::pin(sessions.note_end(id, wanted, ended.as_ref(), &in_vain)).await;
             }
             ended.unwrap_or(Err(Error::login(LoginCause::Abandoned)))
         });
@@ -115,7 +114,7 @@ impl Sessions {
         drop(here);
         let mut done = ended?;
         if let Some(old) = done.superseded.take() {
-            self.retire(*old, &done.credential);
+            inner.retire(*old, &done.credential);
         }
         Ok(done)
     }
@@ -164,13 +163,14 @@ impl Sessions {
         };
         let mut driver = inner.driver(inner.http_for(&request.url)?);
         driver.human_wait = request.timeout;
+        driver.owner.clone_from(&request.owner);
         driver.answered = attempt.answered;
-        driver.secrets = attempt.secrets;
         driver.human = Arc::new(Shown {
             human: driver.human,
             shown: attempt.shown,
         });
-        let done = Box::pin(driver.run(Login::new(task))).await;
+        let flow = Login::new(task).leaving(attempt.in_vain);
+        let done = Box::pin(driver.run(flow)).await;
         if let (Err(error), Some(former)) = (&done, former) {
             let happened = Happened::LoginFailed {
                 code: error.code().to_owned(),
@@ -193,17 +193,9 @@ impl Sessions {
         id: BindingId,
         request: LoginRequest,
         ended: Option<&Ended>,
-        secrets: &Witness,
+        in_vain: &ShownInVain,
     ) {
         let inner = &self.inner;
-        // A refusal is of what was shown; where nothing was, what was refused before still is.
-        let refused_now = match ended {
-            // Only this one is about what was shown.
-            Some(Err(Error::DeniedByIssuer { error })) if error == "invalid_grant" => {
-                secrets.last(&request)
-            }
-            _ => None,
-        };
         let cell = self.cell(id);
         let wanted = || request.scopes.clone().unwrap_or_default();
         let (scopes, code) = match ended {
@@ -220,6 +212,7 @@ impl Sessions {
         if let Some(Ok(_)) = ended {
             let as_asked = LoginRequest {
                 redirect: request.redirect,
+                owner: request.owner,
                 device: request.device,
                 authorize_params: request.authorize_params,
                 timeout: request.timeout,
@@ -235,7 +228,8 @@ impl Sessions {
             };
             before.refused = match ended {
                 Some(Ok(_)) => None,
-                _ => refused_now.or(before.refused),
+                // A refusal is of what was shown; where nothing was, what was refused before still is.
+                _ => in_vain.get().copied().or(before.refused),
             };
             if let Some(Ok(_)) = ended {
                 before.looked = None;
@@ -272,7 +266,7 @@ impl Sessions {
 /// What one run of a login is given beside what was asked for.
 struct Attempt {
     shown: watch::Sender<bool>,
-    secrets: Arc<Witness>,
+    in_vain: ShownInVain,
     answered: Arc<AtomicBool>,
 }
 

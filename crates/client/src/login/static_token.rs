@@ -58,7 +58,7 @@ impl Sessions {
             .await?
             .map_err(|holder| Error::LeaseHeld { holder })?;
         inner.store.prepare_spool(&credential.key).await?;
-        binding.credential = Some(credential.key.clone());
+        binding = binding.moved_to(credential.key.clone());
         let now = inner.clock.now().wall;
         let happened = Happened::LoggedIn {
             issuer: credential.key.issuer.as_str().to_owned(),
@@ -81,9 +81,8 @@ impl Sessions {
         if let Committed::Done {
             superseded: Some(old),
         } = inner.store.commit(&commit).await?
-            && !old.is_static()
         {
-            self.retire(*old, &credential);
+            inner.retire(*old, &credential);
         }
         // Whoever waits for a login of this server goes on with the key. It is stored: that they are not told costs them a wait.
         let before = inner.store.login_outcome(id).await.ok().flatten();
@@ -122,6 +121,7 @@ impl Sessions {
                 resource_parameter: None,
                 token_endpoint: url.url().clone(),
                 revocation_endpoint: None,
+                called: None,
             },
             client: Client {
                 source: ClientSource::Static,

@@ -277,6 +277,7 @@ fn credential(import: &Import, found: &Found, discovered: Discovered) -> Credent
             },
             token_endpoint: discovered.server.token_endpoint,
             revocation_endpoint: discovered.server.revocation_endpoint,
+            called: discovered.server.called,
         },
         client,
         access_token,

@@ -12,6 +12,7 @@ pub(super) fn again(code: &str, issuer: &Issuer) -> Option<Error> {
         "denied.by_issuer" => Error::DeniedByIssuer {
             error: ELSEWHERE.into(),
         },
+        "denied.scope" => Error::ScopeRefused { scopes: Vec::new() },
         "login.abandoned" => Error::login(LoginCause::Abandoned),
         "peer.issuer_mismatch" => Error::IssuerMismatch {
             expected: issuer(),
@@ -68,6 +69,7 @@ mod tests {
         for code in [
             "denied.by_human",
             "denied.by_issuer",
+            "denied.scope",
             "login.abandoned",
             "peer.issuer_mismatch",
             "peer.state_mismatch",

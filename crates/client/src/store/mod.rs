@@ -18,7 +18,9 @@
 //!    that is read from, unless the store holds a later one. Version and attempt share the slot and never displace each
 //!    other, and what is noted of an attempt takes the place of what the slot holds.
 //! 9. *Sealed*: nothing that a store writes shows a token, secret, URL, name or account in the clear.
-//! 10. *Unreadable is not absent*: damage is an error, never an empty answer.
+//! 10. *Unreadable is not absent*: damage is an error, never an empty answer. But a login that cannot be read is replaced by
+//!     the next ([`Store::commit`] of whatever is there) and can be buried ([`Store::bury_damaged`]): the history says so, and
+//!     nothing else is touched.
 
 mod entry;
 #[cfg(feature = "sqlite")]
@@ -123,6 +125,21 @@ pub trait Store: Send + Sync + Debug + 'static {
         event: &Event,
         revoke: bool,
     ) -> Result<Option<Buried>, Error>;
+
+    /// Replaces a login that cannot be read any more by a tombstone, with [`Happened::Damaged`] before the event; `false` where
+    /// there is none like that. With `revoke`, what its spool slot still tells is moved to the revocation queue. A store that
+    /// can have no damage need not have this.
+    ///
+    /// [`Happened::Damaged`]: pilotlight_core::event::Happened::Damaged
+    async fn bury_damaged(
+        &self,
+        key: &CredentialKey,
+        event: &Event,
+        revoke: bool,
+    ) -> Result<bool, Error> {
+        let _ = (key, event, revoke);
+        Ok(false)
+    }
 
     /// Lists what waits to be revoked, oldest first.
     async fn revocations(&self) -> Result<Vec<QueuedRevocation>, Error>;

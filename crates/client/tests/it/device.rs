@@ -11,8 +11,10 @@ use pilotlight::{
         assertion::ClientKey,
         credential::{Account, TokenType},
         flow::{CodePrompt, Device, Prompt},
+        issuer::Issuer,
         reference::SecretRef,
         registration::Client,
+        secret::ClientSecret,
     },
     human::Human,
     store::Store,
@@ -213,6 +215,44 @@ async fn its_client_signs_an_assertion_for_each_question() {
             .keys()
             .all(|error| error == "authorization_pending")
     );
+}
+
+/// AUTH-41, T-20: an issuer that only the server names gets no secret of a client that somebody brought, before a person has seen
+/// anything; one that is named does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_gets_no_secret() {
+    let secret = "top-secret-of-another";
+    let world = world(|lab| {
+        let issuer = &mut lab.authorization_server;
+        issuer.keep_requests = true;
+        issuer.registration = false;
+        issuer.clients = vec![StaticClient {
+            client_id: "brought".into(),
+            client_secret: Some(secret.into()),
+            redirect_uris: Vec::new(),
+        }];
+    })
+    .await;
+    let (process, mut shown) = process(&world);
+    let mut wanted = request(&world);
+    wanted.client = Some(Client {
+        secret: ClientSecret::new(secret.into()).ok(),
+        ..Client::brought("brought".into())
+    });
+    let error = tokio::select! {
+        ended = process.sessions.login(wanted.clone()) => ended.unwrap_err(),
+        prompt = shown.recv() => panic!("asked: {prompt:?}"),
+    };
+    assert_eq!(error.code(), "config.value");
+    assert!(error.to_string().contains("--issuer"), "{error}");
+    let heard = world.lab.with_issuer(|issuer| issuer.heard().join("\n"));
+    assert!(
+        !heard.contains("/device") && !heard.contains("/token"),
+        "{heard}"
+    );
+
+    wanted.issuer = Issuer::parse(world.lab.issuer()).ok();
+    log_in(&world, &process, &mut shown, wanted).await;
 }
 
 /// F-01: of two processes that log in at once one shows a code; the other goes on with what came of it, and ends with it where

@@ -49,6 +49,7 @@ fn commit(world: &World, time: &Time, n: u64, life: Duration) -> Commit {
             resource_parameter: Some(world.url().as_str().into()),
             token_endpoint: format!("{}/token", world.lab.issuer()).parse().unwrap(),
             revocation_endpoint: None,
+            called: None,
         },
         client: Client {
             id: format!("client-{n}"),
@@ -80,6 +81,7 @@ fn commit(world: &World, time: &Time, n: u64, life: Duration) -> Commit {
             created_at: now.wall,
             exception: None,
             without_resource_at: None,
+            former: Vec::new(),
         }),
         forced: None,
         event: Event {

@@ -9,16 +9,17 @@ use pilotlight::{
     clock::Clock as _,
     core::{
         attempt::{Attempt, Label, ProcessId},
-        credential::Account,
+        credential::{Account, Generation, Incarnation, Version},
         error::LoginCause,
         event::Happened,
         record::Fact,
+        secret::{AccessToken, RefreshToken},
     },
     store::Store,
 };
 use pilotlight_testkit::{Fault, authorization_server::Kind, fingerprint};
 
-use crate::faults_support::{Dice, World, ask, served, slow, until};
+use crate::faults_support::{Dice, HOUR, World, ask, served, slow, until};
 
 /// What the person does while a refresh is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,4 +192,33 @@ async fn a_process_in_use_takes_over_from_a_dead_one() {
         matches!(happened, Happened::Refreshed { label: l, .. } if *l == label)
     };
     assert_eq!(process.count(&world, repeated).await, 1);
+}
+
+/// F-06: a login that only the spool had, since the store refused it, is brought to the store by whoever refreshes next: what it
+/// replaced is revoked then, as a login would have done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_out_of_the_spool_revokes_what_it_replaced() {
+    let world = World::with_tokens_of(HOUR).await;
+    let (process, _) = world.logged_in().await;
+    let old = process.record(&world).await.credential.unwrap();
+    let mut new = old.clone();
+    new.version = Version {
+        incarnation: Incarnation([7; 16]),
+        generation: Generation(0),
+    };
+    new.client.id = "another-client".into();
+    new.access_token = AccessToken::new("canary-new-access".into()).unwrap();
+    new.refresh_token = RefreshToken::new("canary-new-refresh".into()).ok();
+    process.store.spool(Some(old.version), &new).await.unwrap();
+    let other = world.process();
+    let session = other.session(&world).await;
+    session.refresh(false).await.unwrap();
+    other.idle().await;
+    let stored = other.record(&world).await;
+    assert_eq!(
+        (stored.version(), stored.spooled),
+        (Some(new.version), None)
+    );
+    assert_eq!(world.stats().revocations, 1);
+    assert_eq!(world.lab.with_issuer(|issuer| issuer.live_grants()), 0);
 }

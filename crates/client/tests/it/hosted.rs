@@ -79,6 +79,26 @@ async fn a_redirect_that_is_handed_in_ends_its_login() {
     }
 }
 
+/// T-10: of several people at one web page, each finishes only what they have begun: Mallory begins a login and has Alice approve it;
+/// what comes back with Alice's browser ends nothing, and no code is exchanged. Mallory's own approval does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_is_finished_by_who_began_it() {
+    let world = world().await;
+    let (one, mut opened) = process(&world);
+    let mut begun = request(&world, "https://app.example/oauth");
+    begun.owner = Some("mallory".into());
+    let (done, ()) = tokio::join!(one.sessions.login(begun), async {
+        let url = opened.recv().await.unwrap();
+        let back = redirect(ScriptedHuman::allows(), &url).await;
+        assert!(!one.sessions.deliver_for(&back, "alice"));
+        assert!(!one.sessions.deliver(&back), "nobody in particular");
+        assert_eq!(world.stats().token, 0);
+        assert!(one.sessions.deliver_for(&back, "mallory"));
+    });
+    done.unwrap();
+    served(&one.session(&world).await, &world).await;
+}
+
 /// F-01: whoever waits goes on with a login that another process's host has finished, and ends with one that the person refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_waits_goes_on() {

@@ -7,6 +7,8 @@
 #[cfg(feature = "sqlite")]
 mod corpus;
 #[cfg(feature = "sqlite")]
+mod damaged_logins;
+#[cfg(feature = "sqlite")]
 mod device;
 mod dpop;
 mod dpop_nonces;

@@ -1,6 +1,6 @@
 //! Keys that a person has brought: in the list of logins, on requests as they are, and nowhere else.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -10,7 +10,7 @@ use pilotlight::{
     core::{
         credential::{Account, BindingKey},
         error::LoginCause,
-        event::Revocation,
+        event::{Happened, Revocation},
         resource::Resource,
         secret::AccessToken,
         state::State,
@@ -45,11 +45,15 @@ async fn key(lab: &Lab) -> AccessToken {
 }
 
 async fn ask(session: &Session, lab: &Lab) -> Result<StatusCode, Error> {
-    let body = Bytes::from_static(br#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"server/discover","params":{"_meta":{
+        "io.modelcontextprotocol/protocolVersion":"2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities":{}}}}"#;
     let request = Request::post(lab.resource_url())
         .header("content-type", "application/json")
         .header("accept", "application/json, text/event-stream")
-        .body(body)
+        .header("mcp-protocol-version", "2026-07-28")
+        .header("mcp-method", "server/discover")
+        .body(Bytes::from_static(body.as_bytes()))
         .unwrap();
     session.send(request).await.map(|answer| answer.status())
 }
@@ -80,7 +84,7 @@ async fn a_key_is_listed_and_used_as_it_is() {
         (false, None)
     );
     let session = other.get(&url(&lab), &own()).await.unwrap();
-    assert_ne!(ask(&session, &lab).await.unwrap(), StatusCode::UNAUTHORIZED);
+    assert_eq!(ask(&session, &lab).await, Ok(StatusCode::OK));
     // Whoever asks for a refresh gets none, and no error: there is nothing to refresh.
     assert!(session.refresh(true).await.is_ok());
     let after = lab.with_issuer(|issuer| issuer.stats().token);
@@ -102,7 +106,7 @@ async fn a_key_that_is_refused_is_told_and_kept() {
         let refused = Error::login(LoginCause::StaticTokenRefused);
         assert_eq!(ask(&session, &lab).await, Err(refused));
     }
-    assert_ne!(ask(&session, &lab).await.unwrap(), StatusCode::UNAUTHORIZED);
+    assert_eq!(ask(&session, &lab).await, Ok(StatusCode::OK));
     let after = lab.with_issuer(|issuer| issuer.stats().clone());
     assert_eq!(
         (after.token, after.discovery),
@@ -170,4 +174,47 @@ async fn a_login_takes_a_keys_place_and_a_key_a_logins() {
     assert_eq!(status.flags, [Flag::Static]);
     assert_eq!(session.token(None).await.unwrap().access_token, token);
     assert_eq!(sessions.statuses().await.unwrap().len(), 1);
+}
+
+/// F-32: that a server refuses a key is stored: every process and `status` say so, from the first 401 on. The key goes on
+/// requests all the same, and the first that is taken, in whichever process, ends it; each is in the history.
+#[tokio::test(flavor = "multi_thread")]
+async fn that_a_key_is_refused_is_known_until_it_is_taken() {
+    let lab = lab(|_| {}).await;
+    let (store, token) = (store(), key(&lab).await);
+    let (one, other) = (process(&store), process(&store));
+    put(&one, &lab, token).await;
+    let session = one.get(&url(&lab), &own()).await.unwrap();
+    let theirs = other.get(&url(&lab), &own()).await.unwrap();
+    assert_eq!(ask(&session, &lab).await, Ok(StatusCode::OK));
+    one.drain(Duration::from_secs(10)).await;
+    let state = async || other.statuses().await.unwrap().remove(0).state;
+    let cause = LoginCause::StaticTokenRefused;
+    for _ in 0..2 {
+        assert_eq!(state().await, State::Ok);
+        lab.with_mcp(|server| server.reject_next(2));
+        for _ in 0..2 {
+            let refused = Error::login(cause.clone());
+            assert_eq!(ask(&session, &lab).await, Err(refused));
+        }
+        let cause = cause.clone();
+        assert_eq!(state().await, State::LoginRequired { cause });
+        // It has looked at the store within a second; then the next request that is taken is noted.
+        let healed = async {
+            while state().await != State::Ok {
+                assert_eq!(ask(&theirs, &lab).await, Ok(StatusCode::OK));
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), healed)
+            .await
+            .unwrap();
+    }
+    assert_eq!(state().await, State::Ok);
+    let binding = other.statuses().await.unwrap().remove(0).binding;
+    let history = other.history(&binding, 100).await.unwrap();
+    let count = |kind: fn(&Happened) -> bool| history.iter().filter(|e| kind(&e.happened)).count();
+    let lost = count(|happened| matches!(happened, Happened::Lost { .. }));
+    assert_eq!(lost, 2, "once each time, however many requests it meets");
+    assert!(count(|happened| matches!(happened, Happened::Healed)) >= 2);
 }

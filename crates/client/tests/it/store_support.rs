@@ -195,6 +195,7 @@ pub(crate) fn credential(n: u8, version: Version) -> Credential {
             resource_parameter: Some(resource(n).as_str().into()),
             token_endpoint: "https://canary-issuer.example/token".parse().unwrap(),
             revocation_endpoint: Some("https://canary-issuer.example/revoke".parse().unwrap()),
+            called: None,
         },
         client: client(),
         access_token: AccessToken::new(format!("canary-access-{name}")).unwrap(),
@@ -244,6 +245,7 @@ pub(crate) fn binding(n: u8, name: &str) -> Binding {
         created_at: Wall(u64::from(n)),
         exception: None,
         without_resource_at: None,
+        former: Vec::new(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Grants without a person, from the file in which a secret lies to the server that takes the token.
 
+mod enterprise;
 mod keys;
 mod steps;
 
@@ -39,7 +40,7 @@ use pilotlight_testkit::{
 };
 use serde_json::json;
 
-use crate::faults_support::{HOUR, MINUTE, Process, Time, World, ask, served, until_async};
+use crate::faults_support::{HOUR, MINUTE, Process, Time, World, ask, served, until, until_async};
 
 const EC: &str = include_str!("../../src/sign/ec.pem");
 const ED25519: &str = include_str!("../../src/sign/ed25519.pem");
@@ -410,83 +411,6 @@ async fn a_clock_that_is_an_hour_off_costs_nothing() {
         world.advance(Duration::from_secs(57 * 60));
         process.ticked().await;
     }
-}
-
-/// EXT-20, EXT-21: a person of an enterprise: the identity goes to the identity provider, its assertion to the issuer. With the
-/// provider down the token that works is served; afterwards the identity is exchanged once more.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_enterprise_vouches_for_its_people() {
-    let services = Services::new(trusting).await;
-    let world = &services.world;
-    let bound = Bound::new(0).await.unwrap();
-    let issuer = bound.origin();
-    let config = AuthorizationServerConfig::default().with(|idp| {
-        idp.grant_types = vec![TOKEN_EXCHANGE.into()];
-        idp.vouches = Some(Platform::new(7));
-        idp.clients = vec![StaticClient {
-            client_id: "at-idp".into(),
-            client_secret: None,
-            redirect_uris: Vec::new(),
-        }];
-    });
-    let provider = Arc::new(Mutex::new(AuthorizationServer::new(issuer.clone(), config)));
-    let _running = bound.serve(provider.clone(), world.lab.clock().clone());
-    let identity = Platform::new(7).token(&json!({
-        "sub": "alice", "aud": "at-idp", "exp": services.now() + 100_000,
-    }));
-    let mut client = Client::brought("service".into());
-    client.secret_ref = Some(services.put("secret", SECRET));
-    let grant = Unattended::Enterprise(Box::new(IdentityProvider::new(
-        Issuer::parse(&issuer).unwrap(),
-        format!("{issuer}/token").parse().unwrap(),
-        Client::brought("at-idp".into()),
-        services.put("identity", &identity),
-    )));
-    let process = services.process();
-    let session = login(&process, services.request(client, Some(grant)), world).await;
-    served(&session, world).await;
-    let at_idp = || provider.lock().unwrap().asked().to_vec();
-    let shown = |asked: &[Asked]| {
-        asked
-            .iter()
-            .filter_map(|one| one.shown.clone())
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(shown(&at_idp()), [fingerprint(&identity)]);
-    assert_eq!(
-        at_idp()[0].resource.as_deref(),
-        Some(world.lab.resource_url())
-    );
-    assert_ne!(
-        shown(&services.asked()),
-        shown(&at_idp()),
-        "the issuer never sees the identity"
-    );
-
-    let down = Fault::Status {
-        status: 503,
-        retry_after: None,
-        body: None,
-    };
-    provider
-        .lock()
-        .unwrap()
-        .set_standing_fault(Endpoint::Token, Some(down));
-    world.advance(Duration::from_secs(57 * 60));
-    process.ticked().await;
-    for _ in 0..5 {
-        served(&session, world).await;
-        process.idle().await;
-    }
-    assert_eq!(services.asked().len(), 1);
-    provider
-        .lock()
-        .unwrap()
-        .set_standing_fault(Endpoint::Token, None);
-    world.advance(MINUTE);
-    process.ticked().await;
-    renewed(&services, &process, &session, 2).await;
-    assert_eq!(at_idp().iter().filter(|asked| asked.granted).count(), 2);
 }
 
 /// AUTH-54, AUTH-56: a service that meets a 403 asks its issuer for more scopes itself: there is nobody else to ask.

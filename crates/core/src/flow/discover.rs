@@ -101,6 +101,8 @@ struct Found {
     others: Vec<Issuer>,
     /// What the first one that could be read said, where nothing leads to it.
     first: Option<Box<Discovered>>,
+    /// What was wrong with the first one whose document is of no use.
+    trouble: Option<Error>,
     /// Set where the issuer is only the server's own origin, guessed as 2025-03-26 has it.
     guessed: bool,
 }
@@ -204,6 +206,7 @@ impl Discover {
             issuer,
             others,
             first: None,
+            trouble: None,
             guessed: false,
         };
         self.ask_server_from_the_start(found)
@@ -238,6 +241,7 @@ impl Discover {
             issuer,
             others: Vec::new(),
             first: None,
+            trouble: None,
             guessed: true,
         })
     }
@@ -293,11 +297,17 @@ impl Discover {
         if let Some(first) = found.first {
             return Turn::Done(Ok(*first));
         }
-        Turn::Done(Err(Error::MetadataInvalid {
+        Turn::Done(Err(found.trouble.unwrap_or(Error::MetadataInvalid {
             document: "authorization server metadata",
             field: "document",
             why: "the issuer publishes none at any of its well-known places",
-        }))
+        })))
+    }
+
+    /// A document that is of no use, or names somebody else, is this issuer's; the others are independent of it (AUTH-15).
+    fn useless(self, mut found: Found, error: Error) -> Turn<Self> {
+        found.trouble.get_or_insert(error);
+        self.next_issuer(found)
     }
 
     fn server_metadata(self, found: Found, left: Vec<Url>, exchanged: Exchanged) -> Turn<Self> {
@@ -318,19 +328,21 @@ impl Discover {
             return Turn::Done(Err(error));
         }
         let expected = self.task.expected_of(&found.issuer);
-        match ServerMetadata::parse(&reply.body, &expected) {
+        match ServerMetadata::parse_of(&reply.body, &found.issuer, &expected) {
             Ok(server) => self.described(found, server),
             Err(Error::IssuerMismatch { expected, got }) => {
-                Turn::Done(Err(Error::MetadataMismatch {
-                    published: found.issuer.as_str().to_owned(),
+                let published = found.issuer.as_str().to_owned();
+                let error = Error::MetadataMismatch {
+                    published,
                     expected,
                     got,
-                }))
+                };
+                self.useless(found, error)
             }
             Err(Error::MetadataInvalid { .. }) if reply.is_page() && !left.is_empty() => {
                 self.ask_server(found, left)
             }
-            Err(error) => Turn::Done(Err(error)),
+            Err(error) => self.useless(found, error),
         }
     }
 }

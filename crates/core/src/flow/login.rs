@@ -20,8 +20,12 @@ mod quirk;
 mod settle;
 mod unattended;
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
+use sha2::{Digest, Sha256};
 use url::Url;
 
 use crate::{
@@ -31,7 +35,7 @@ use crate::{
     dpop::ProofKey,
     error::{Error, LoginCause},
     flow::{
-        Act, Answer, Device, Flow, Lock, Prompt, Redirect, Registration, Step, Turn,
+        Act, Answer, Device, Flow, Prompt, Redirect, Registration, Step, Turn,
         discover::{self, Discover, Discovered, Ways},
         unattended::obtain::Obtain,
     },
@@ -126,9 +130,17 @@ pub struct Login {
     findable: bool,
     /// What is known of the issuer.
     lessons: quirk::Lessons,
+    /// The client of the login that there is at this issuer.
+    held: Option<String>,
     /// The client that the issuer has forgotten: another was registered in its place, once (F-16).
     forgotten: Option<String>,
+    /// Where it is left which assertion was shown in vain.
+    shown_in_vain: ShownInVain,
 }
+
+/// The SHA-256 of an assertion that an issuer, or an identity provider, has refused. Whoever drives a login keeps a copy to
+/// look at when it has ended.
+pub type ShownInVain = Arc<OnceLock<[u8; 32]>>;
 
 #[derive(Debug)]
 enum State {
@@ -145,11 +157,11 @@ enum State {
     ExpectCallback(Box<Known>),
     ExpectProof(Box<Known>, String, Client),
     ExpectPreflight(Box<Known>, String, Client),
-    ExpectDeadForgotten(Box<Known>, String),
     ExpectRegisterLock(Box<Known>, String),
     ExpectOthersRegistrations(Box<Known>, String),
     ExpectRegistration(Box<Known>, String),
     ExpectKept(Box<Known>, String, Client),
+    ExpectDeadForgotten(Box<Known>, String, Client),
     ExpectRegisterUnlock(Box<Known>, String, Result<Client, Error>),
     ExpectSpoolReady(Box<Request>),
     ExpectRedirect(Box<Request>),
@@ -158,9 +170,11 @@ enum State {
     ExpectPause(Box<Request>, AuthorizationCode, u32, Mono),
     OnAnotherDevice(device::State),
     ExpectForgotten(Box<Discovered>),
+    ExpectGone,
     ExpectStored(Box<Credential>, bool),
     ExpectBound(Box<Credential>, bool, Option<Version>),
     ExpectSpooled(Box<Credential>, bool),
+    ExpectMoved(Box<Credential>, bool),
     ExpectLease(Box<Credential>, bool),
     ExpectCommit(Box<Credential>, bool),
     ExpectUnlock(Result<Box<LoggedIn>, Error>),
@@ -176,9 +190,12 @@ struct Known {
     scopes: Scopes,
     /// As what to register.
     application_type: ApplicationType,
+    /// A client that the issuer does not seem to know any more: forgotten as soon as there is another.
+    dead: Option<Client>,
 }
 
-/// One authorization request: the issuer is recorded with the verifier and the state (AUTH-62).
+/// One authorization request: the issuer is recorded with the verifier and the state, and so is the name that it goes by
+/// (AUTH-62).
 #[derive(Debug)]
 struct Request {
     discovered: Discovered,
@@ -203,7 +220,19 @@ impl Login {
             by_device: false,
             findable: true,
             lessons: quirk::Lessons::default(),
+            held: None,
             forgotten: None,
+            shown_in_vain: ShownInVain::default(),
+        }
+    }
+
+    /// The same, and which assertion was shown in vain, if one was, is left there: no login and no renewal is to show it again
+    /// (EXT-41).
+    #[must_use]
+    pub fn leaving(self, shown_in_vain: ShownInVain) -> Self {
+        Self {
+            shown_in_vain,
+            ..self
         }
     }
 
@@ -238,6 +267,10 @@ impl Login {
     fn with_a_person(self, discovered: Discovered) -> Turn<Self> {
         match self.wants_device(&discovered.server) {
             Err(error) => self.fail(error),
+            Ok(true) if !self.may_show_client(&discovered.server, self.held.as_deref()) => {
+                let error = client::unnamed(&discovered.server);
+                self.not_by_device(error, discovered)
+            }
             Ok(true) => self.with_registrations(true, discovered),
             Ok(false) => self.by_redirect(discovered),
         }
@@ -360,6 +393,16 @@ impl Login {
 }
 
 impl Request {
+    /// What this request was refused with, at the redirect or for its code.
+    fn refused(&self, error: String) -> Error {
+        match error.as_str() {
+            "invalid_scope" => Error::ScopeRefused {
+                scopes: self.scopes.iter().map(str::to_owned).collect(),
+            },
+            _ => Error::refused(error),
+        }
+    }
+
     /// Where the tokens come from, as the person is told.
     fn token_host(&self) -> String {
         let endpoint = &self.discovered.server.token_endpoint;
@@ -457,10 +500,7 @@ impl Flow for Login {
                 self.proven(known, uri, client, read, now)
             }
             (State::ExpectPreflight(known, uri, client), Answer::Exchanged(exchanged)) => {
-                self.preflown(known, uri, client, &exchanged, now)
-            }
-            (State::ExpectDeadForgotten(known, uri), Answer::Done(_)) => {
-                self.register_lock(known, uri)
+                self.preflown(known, uri, client, &exchanged)
             }
             (State::ExpectRegistrations(discovered), Answer::Registered(Ok(registrations))) => {
                 self.open_callback(*discovered, registrations, now)
@@ -494,20 +534,26 @@ impl Flow for Login {
             (State::ExpectRegisterLock(..), Answer::Locked(Err(error))) => self.fail(error),
             (State::ExpectOthersRegistrations(known, uri), Answer::Registered(found)) => {
                 match found.ok().and_then(|found| self.usable(&found, &uri, now)) {
-                    Some(client) => self.register_unlock(known, uri, Ok(client)),
+                    Some(client) => self.replaced(known, uri, client, now),
                     None => self.register(known, uri),
                 }
             }
             (State::ExpectRegistration(known, uri), Answer::Exchanged(exchanged)) => {
                 self.registered(known, uri, exchanged, now)
             }
-            (State::ExpectKept(known, uri, client), Answer::Done(kept)) => {
-                self.register_unlock(known, uri, kept.map(|()| client))
+            (State::ExpectKept(known, uri, client), Answer::Done(Ok(()))) => {
+                self.replaced(known, uri, client, now)
+            }
+            (State::ExpectKept(known, uri, _), Answer::Done(Err(error))) => {
+                self.register_unlock(known, uri, Err(error))
+            }
+            (State::ExpectDeadForgotten(known, uri, client), Answer::Done(_)) => {
+                self.register_unlock(known, uri, Ok(client))
             }
             (State::ExpectRegisterUnlock(known, uri, client), Answer::Done(_)) => match client {
                 Ok(client) => self.show(*known, uri, client),
                 Err(error) if self.by_device => self.not_by_device(error, known.discovered),
-                Err(error) => self.fail(error),
+                Err(error) => self.not_registered(*known, uri, error),
             },
             (State::ExpectSpoolReady(request), Answer::Done(Ok(()))) if self.by_device => {
                 self.ask_for_code(request)
@@ -531,8 +577,7 @@ impl Flow for Login {
             (State::ExpectPause(request, code, tries, _), Answer::Woken) => {
                 self.exchange(request, code, tries)
             }
-            // Whoever has just typed a code is not shown another.
-            (State::ExpectForgotten(_), Answer::Done(_)) if self.by_device => {
+            (State::ExpectGone, Answer::Done(_)) => {
                 self.fail(Error::login(LoginCause::RegistrationGone))
             }
             (State::ExpectForgotten(discovered), Answer::Done(_)) => {
@@ -550,11 +595,7 @@ impl Flow for Login {
                     return self.spool(credential, offered, follows);
                 }
                 // A first login can be found before it is stored: a crash from here on leaves what the spool has taken.
-                let binding = Binding {
-                    credential: Some(credential.key.clone()),
-                    ..self.task.binding.clone()
-                };
-                let act = Act::PutBinding(Box::new(binding));
+                let act = self.bind(&credential);
                 self.next(State::ExpectBound(credential, offered, follows), act)
             }
             (State::ExpectBound(credential, offered, follows), Answer::Done(bound)) => {
@@ -563,8 +604,17 @@ impl Flow for Login {
             }
             (State::ExpectSpooled(credential, offered), Answer::Done(spooled)) => {
                 self.findable &= spooled.is_ok();
-                let act = Act::Lock(Lock::Refresh(credential.key.clone()));
-                self.next(State::ExpectLease(credential, offered), act)
+                let in_force = self.task.binding.credential.as_ref();
+                if in_force.is_some_and(|key| *key != credential.key) && self.findable {
+                    // The login at another issuer is not lost any more: so it takes the place of the one that is in force.
+                    let act = self.bind(&credential);
+                    return self.next(State::ExpectMoved(credential, offered), act);
+                }
+                self.lease(credential, offered)
+            }
+            (State::ExpectMoved(credential, offered), Answer::Done(bound)) => {
+                self.findable = bound.is_ok();
+                self.lease(credential, offered)
             }
             (State::ExpectLease(credential, offered), Answer::Locked(_)) => {
                 // A login never loses: where the lock cannot be had, the commit itself still settles who came last.
@@ -584,6 +634,14 @@ impl Flow for Login {
     }
 }
 
+/// Random bytes for one more use, that tell nothing of those they come from.
+fn derived(what: &str, seed: &[u8; 32]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(what);
+    hash.update(seed);
+    hash.finalize().into()
+}
+
 /// The code of a redirect that belongs to this request and comes from its issuer.
 fn judge_redirect(
     request: &Request,
@@ -601,7 +659,7 @@ fn judge_redirect(
     if twice || state.as_ref() != Some(&request.state) {
         return Err(Error::StateMismatch);
     }
-    let expected = request.issuer.as_str();
+    let expected = request.discovered.server.name().as_str();
     let mismatch = |got: &str| Error::IssuerMismatch {
         expected: expected.to_owned(),
         got: got.to_owned(),

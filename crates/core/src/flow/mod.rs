@@ -345,7 +345,7 @@ pub struct Prompt {
     pub url: Url,
     /// The `state` that the redirect must carry: the listener answers 400 to any other and goes on waiting.
     pub state: StateParameter,
-    /// The issuer that the redirect must come from (AUTH-62).
+    /// The issuer that the redirect must come from (AUTH-62): the one that the server names.
     pub issuer: Issuer,
     /// The issuer of the login so far, where the server has changed it: whoever approves gives consent to that, too.
     pub former_issuer: Option<Issuer>,

@@ -25,6 +25,8 @@ mod reach;
 mod scopes;
 pub(in crate::flow) mod settle;
 
+use std::collections::VecDeque;
+
 use url::Url;
 
 use crate::{
@@ -35,6 +37,7 @@ use crate::{
     exchange::Fault,
     flow::{Act, Answer, Committed, Flow, Lock, Reading, Step, Turn},
     freshness::Policy,
+    issuer::IssuerException,
     notes::IssuerNotes,
     record::Record,
     time::{Mono, Now},
@@ -80,6 +83,8 @@ pub struct Outcome {
     pub unsaved: bool,
     /// Whether facts of the record could not be noted: the next run must be told of them.
     pub unnoted: bool,
+    /// The login that one out of the spool has replaced in the store: nobody uses it any more, and its issuer is to be told.
+    pub superseded: Option<Box<Credential>>,
 }
 
 impl Outcome {
@@ -91,6 +96,7 @@ impl Outcome {
             result,
             unsaved: false,
             unnoted: false,
+            superseded: None,
         }
     }
 }
@@ -127,6 +133,10 @@ pub struct Refresh {
     asked_issuer: Option<Now>,
     /// What is known of the calls of this run, and may have been noted nowhere.
     known: Option<Box<(Record, IssuerNotes)>>,
+    /// What a person has accepted of the issuer: its metadata lies elsewhere then.
+    exception: Option<IssuerException>,
+    /// What a merge of this run has replaced.
+    superseded: Option<Box<Credential>>,
 }
 
 #[derive(Debug)]
@@ -188,7 +198,7 @@ enum State {
     },
     ExpectLearn(Box<Outcome>),
     ExpectForgotten(Box<Outcome>),
-    ExpectHealed(Box<Outcome>, Then),
+    ExpectTold(Box<Outcome>, Then, VecDeque<Happened>),
     ExpectUnlock(Box<Outcome>),
 }
 
@@ -239,7 +249,15 @@ impl Refresh {
             early: false,
             asked_issuer: None,
             known: None,
+            exception: None,
+            superseded: None,
         }
+    }
+
+    /// The same, for a binding with this exception: where the issuer's metadata lies follows from it.
+    #[must_use]
+    pub fn under(self, exception: Option<IssuerException>) -> Self {
+        Self { exception, ..self }
     }
 
     fn next(self, state: State, act: Act) -> Turn<Self> {
@@ -249,10 +267,20 @@ impl Refresh {
     /// The store did not take what the issuer has granted: the spool may.
     fn spool(self, call: Box<Call>, new: Box<Credential>) -> Turn<Self> {
         let act = Act::Spool {
-            follows: Some(self.stored.unwrap_or(call.credential.version)),
+            follows: self.follows(&call),
             credential: new.clone(),
         };
         self.next(State::ExpectSpool(call, new), act)
+    }
+
+    /// What the store holds while a version waits in spool or memory: the entry is found there, even where the slot has
+    /// gone back with the store, and what was called with lies in neither.
+    fn follows(&self, call: &Call) -> Option<Version> {
+        match (self.stored, &call.record.spooled) {
+            (Some(stored), _) => Some(stored),
+            (None, Some(spooled)) => spooled.follows,
+            (None, None) => Some(call.credential.version),
+        }
     }
 
     /// Neither store nor spool took what the issuer has granted: memory holds it, and the lock with it.
@@ -267,6 +295,7 @@ impl Refresh {
             result: Ok(Gain::Refreshed),
             unsaved: true,
             unnoted: false,
+            superseded: None,
         })
     }
 
@@ -361,7 +390,10 @@ impl Flow for Refresh {
                 self.decide(fence, *reading, merged, now)
             }
             (State::ExpectRecord { .. }, Answer::Read(Err(error))) => self.unlock(failed(error)),
-            (State::ExpectMerge { fence, .. }, Answer::Committed(Ok(_))) => {
+            (State::ExpectMerge { fence, .. }, Answer::Committed(Ok(committed))) => {
+                if let Committed::Done { superseded } = committed {
+                    self.superseded = superseded.or(self.superseded);
+                }
                 self.reread(fence, true)
             }
             // The store still refuses: what spool or memory hold is served and, if need be, refreshed from.
@@ -462,11 +494,14 @@ impl Flow for Refresh {
             {
                 self.overtaken(call.attempt.fence, &new, *reading, now)
             }
-            // The store has gone back behind what the entry follows: nobody would find it there.
+            // The store has gone back behind what the entry follows, or had taken that version after all: nobody would find
+            // it there.
             (State::ExpectSpooled(call, new), Answer::Read(Ok(reading)))
                 if version_of(&reading.record).is_some_and(|read| {
-                    let followed = self.stored.unwrap_or(call.credential.version);
-                    new.version.succeeds(&read) && followed.succeeds(&read)
+                    let follows = self.follows(&call);
+                    let taken = read == call.credential.version && follows != Some(read);
+                    let behind = follows.is_some_and(|followed| followed.succeeds(&read));
+                    new.version.succeeds(&read) && (behind || taken)
                 }) =>
             {
                 self.stored = version_of(&reading.record);
@@ -481,13 +516,14 @@ impl Flow for Refresh {
             (State::ExpectReread(call, named), Answer::Read(read)) => {
                 let stored = read.as_ref().ok().and_then(|r| version_of(&r.record));
                 // What only memory holds is newer than what it follows in the store.
-                let expected = self.stored.unwrap_or(call.credential.version);
+                let own = call.credential.version;
+                let expected = self.stored.unwrap_or(own);
+                let known = |stored: Version| {
+                    stored == own || stored == expected || expected.succeeds(&stored)
+                };
                 match read {
                     // Somebody newer: adopt it.
-                    Ok(reading)
-                        if stored != Some(expected)
-                            && !stored.is_some_and(|stored| expected.succeeds(&stored)) =>
-                    {
+                    Ok(reading) if !stored.is_some_and(known) => {
                         let gain = stored
                             .map(|_| Gain::Adopted)
                             .ok_or(Error::login(LoginCause::Never));
@@ -509,7 +545,9 @@ impl Flow for Refresh {
                 | State::ExpectTakenBack(outcome),
                 Answer::Done(_),
             ) => self.unlock(*outcome),
-            (State::ExpectHealed(outcome, then), Answer::Done(_)) => self.then(outcome, then),
+            (State::ExpectTold(outcome, then, left), Answer::Done(_)) => {
+                self.tell(outcome, then, left, now)
+            }
             (State::ExpectTrialNotes(call, error), Answer::Read(read)) => {
                 self.dead_path(call, error, read.ok(), now)
             }
@@ -532,6 +570,7 @@ fn failed(error: Error) -> Outcome {
         result: Err(error),
         unsaved: false,
         unnoted: false,
+        superseded: None,
     }
 }
 

@@ -46,6 +46,8 @@ pub struct Unattended {
     refused_at_login: Option<[u8; 32]>,
     /// The stored version, where the one in hand follows it and neither store nor spool takes it.
     stored: Option<Version>,
+    /// What a merge of this run has replaced.
+    superseded: Option<Box<Credential>>,
 }
 
 #[derive(Debug)]
@@ -63,6 +65,7 @@ enum State {
     ExpectCommit(Box<Call>, Box<Credential>),
     ExpectSpool(Box<Call>, Box<Credential>),
     ExpectFacts(Box<Outcome>),
+    ExpectTold(Box<Outcome>),
     ExpectUnlock(Box<Outcome>),
 }
 
@@ -87,6 +90,7 @@ impl Unattended {
             looks: 0,
             refused_at_login: None,
             stored: None,
+            superseded: None,
         }
     }
 
@@ -207,7 +211,7 @@ impl Unattended {
         let wanted = Wanted {
             grant,
             client: credential.client.clone(),
-            issuer: credential.key.issuer.clone(),
+            issuer: credential.audience().clone(),
             token_endpoint: credential.pins.token_endpoint.clone(),
             resource: credential.pins.resource_parameter.clone(),
             scopes: credential.scopes_requested.clone(),
@@ -297,10 +301,12 @@ impl Unattended {
             result,
             unsaved: false,
             unnoted: false,
+            superseded: None,
         })
     }
 
-    fn unlock(self, outcome: Outcome) -> Turn<Self> {
+    fn unlock(mut self, mut outcome: Outcome) -> Turn<Self> {
+        outcome.superseded = self.superseded.take();
         let key = self.task.key.clone();
         self.next(
             State::ExpectUnlock(Box::new(outcome)),
@@ -343,7 +349,12 @@ impl Flow for Unattended {
             (State::ExpectRecord { .. }, Answer::Read(Err(error))) => {
                 self.unlock(nothing_known(error))
             }
-            (State::ExpectMerge { .. }, Answer::Committed(Ok(_))) => self.reread(true),
+            (State::ExpectMerge { .. }, Answer::Committed(Ok(committed))) => {
+                if let Committed::Done { superseded } = committed {
+                    self.superseded = superseded.or(self.superseded);
+                }
+                self.reread(true)
+            }
             (State::ExpectMerge { reading, newer }, Answer::Committed(Err(_))) => {
                 self.decide_in_memory(*reading, *newer, now)
             }
@@ -374,6 +385,7 @@ impl Flow for Unattended {
                 outcome.unnoted = !matches!(noted, Ok(true));
                 self.unlock(*outcome)
             }
+            (State::ExpectTold(outcome), Answer::Done(_)) => self.unlock(*outcome),
             (State::ExpectUnlock(outcome), Answer::Done(_)) => Turn::Done(*outcome),
             _ => Turn::Done(nothing_known(Error::Bug {
                 what: "unattended: an answer that nothing waits for",
@@ -413,6 +425,7 @@ fn nothing_known(error: Error) -> Outcome {
         result: Err(error),
         unsaved: false,
         unnoted: false,
+        superseded: None,
     }
 }
 

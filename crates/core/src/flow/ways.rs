@@ -18,7 +18,8 @@ pub enum Redirect {
     Loopback(Callback),
     /// At the program that embeds this library: it is told by the system, or by its own web server, and hands the URL in. An
     /// `https` URI, or one of a private-use scheme that has a dot in it, as a domain name turned around has (RFC 8252
-    /// section 7.1). It goes out octet for octet as it stands here.
+    /// section 7.1). It goes out octet for octet as it stands here. An `https` page is opened by any browser: where there is
+    /// more than one person, the program has to know that it is the one that the login was begun in (T-10).
     Hosted(String),
 }
 

@@ -45,6 +45,7 @@ fn login(generation: u64) -> Record {
             resource_parameter: None,
             token_endpoint: Url::parse("https://as.example/token").unwrap(),
             revocation_endpoint: None,
+            called: None,
         },
         client: Client {
             id: "client-1".into(),
@@ -79,6 +80,7 @@ fn ended(record: &Record) -> Outcome {
         result: Ok(Gain::Uncertain),
         unsaved: false,
         unnoted: false,
+        superseded: None,
     }
 }
 
@@ -358,4 +360,46 @@ fn a_look_at_the_store_forgets_nothing() {
     memory.install(Some(login(4)), None, false, HERE);
     assert_eq!(memory.record.as_ref().unwrap().backoff, None);
     assert!(!memory.unnoted);
+}
+
+/// F-32, I-7: what a server has said of a key that a person brought is kept until it takes the key again, in whichever process: a
+/// store that no longer says so has not gone back. Of a login the refusal stands.
+#[test]
+fn a_key_is_doubted_until_it_is_taken_again() {
+    let suspicion = Suspicion {
+        cause: LoginCause::StaticTokenRefused,
+        since: at(1).wall,
+        probes: 0,
+        next_probe_at: None,
+        at: Some(at(1)),
+    };
+    let refused = |source: ClientSource| {
+        let mut record = login(3);
+        record.credential.as_mut().unwrap().client.source = source;
+        record.suspicion = Some(suspicion.clone());
+        let mut memory = holding(3);
+        let (_, ended) = memory.settle(ended(&record), at(1).boot);
+        ended.unwrap();
+        (memory, record)
+    };
+    let (mut memory, record) = refused(ClientSource::Static);
+    assert!(memory.doubts_key());
+    assert_eq!(memory.key_accepted(version(2)), None);
+    let key = record.credential.as_ref().map(|held| held.key.clone());
+    assert_eq!(memory.key_accepted(version(3)), key);
+    assert_eq!(
+        (memory.doubts_key(), memory.key_accepted(version(3))),
+        (false, None)
+    );
+
+    let healed = |record: &Record| Record {
+        suspicion: None,
+        ..record.clone()
+    };
+    for (source, stands) in [(ClientSource::Static, false), (ClientSource::Dynamic, true)] {
+        let (mut memory, record) = refused(source);
+        memory.install(Some(healed(&record)), None, false, at(1).boot);
+        let kept = memory.record.and_then(|record| record.suspicion);
+        assert_eq!(kept.is_some(), stands, "{source:?}");
+    }
 }

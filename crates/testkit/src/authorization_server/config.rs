@@ -35,6 +35,8 @@ pub struct AuthorizationServerConfig {
     pub refuses_insisting: bool,
     /// Where the token endpoint is, below the issuer; where it was before nothing is found.
     pub token_path: String,
+    /// How many bytes an access token has at least.
+    pub access_token_bytes: usize,
     /// Whether token responses leave `expires_in` out.
     pub omit_expires_in: bool,
     /// Whether the metadata promises the `iss` parameter (RFC 9207).
@@ -113,6 +115,7 @@ impl Default for AuthorizationServerConfig {
             refuses_offline_access: false,
             refuses_insisting: false,
             token_path: "/token".into(),
+            access_token_bytes: 0,
             omit_expires_in: false,
             advertise_iss: true,
             send_iss: SendIss::Issuer,

@@ -283,7 +283,9 @@ impl AuthorizationServer {
         family: u64,
         scopes: Vec<String>,
     ) -> String {
-        let token = self.mint("at-");
+        let mut token = self.mint("at-");
+        let missing = self.config.access_token_bytes.saturating_sub(token.len());
+        token.extend(std::iter::repeat_n('a', missing));
         let expires_at_ms = now_ms + millis(self.config.access_ttl);
         self.access_tokens.insert(
             token.clone(),

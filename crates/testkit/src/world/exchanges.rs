@@ -181,7 +181,8 @@ impl World {
             ..
         } = self.calls[id];
         let died = self.judge.died.get(&(process, epoch));
-        if died.is_some_and(|died| *died < sent_at) {
+        let connects = self.calls[id].fate.arrives.is_some();
+        if !connects || died.is_some_and(|died| *died < sent_at) {
             return;
         }
         let (presents, login) = (self.calls[id].presents, self.calls[id].login);

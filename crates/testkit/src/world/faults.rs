@@ -406,7 +406,14 @@ impl World {
             }
             call.fate.replies = None;
             let found = self.now + self.random.between(8_400, 10_000);
-            call.fate.fails = Some((found, Failed::DeadPath));
+            let how = if call.sent_at > self.now {
+                // Its connection does not stand yet, and never will.
+                call.fate.arrives = None;
+                Failed::NotConnected
+            } else {
+                Failed::DeadPath
+            };
+            call.fate.fails = Some((found, how));
             self.at(found, Event::Fail { call: id });
         }
     }

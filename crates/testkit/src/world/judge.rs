@@ -65,8 +65,11 @@ impl Judge {
         self.served[login] = now;
     }
 
+    /// A request was not served: the first since one was is what counts.
     pub(super) fn missed(&mut self, login: usize, now: u64) {
-        self.missed[login] = now;
+        if self.missed[login] <= self.served[login] {
+            self.missed[login] = now;
+        }
     }
 
     /// The store has lost what was written to a login's row since then.
@@ -332,10 +335,10 @@ impl World {
         };
         let told = self.is_told(login);
         let alive = self.issuer.families[family].ended.is_none() && self.issuer.knows(family);
-        let since = self.judge.served[login].max(self.judge.untold_at[login]);
-        let silent = self.now.saturating_sub(since);
+        let missed = self.judge.missed[login];
+        let silent = self.now - missed.max(self.judge.untold_at[login]).min(self.now);
         let told = told || self.targets[login].wants_more;
-        let asked = self.judge.missed[login] > self.judge.served[login];
+        let asked = missed > self.judge.served[login];
         if alive && !told && asked && silent > 600_000 {
             self.broken("I-12", || {
                 format!("login {login}: alive, and not served for {silent} ms")

@@ -81,12 +81,18 @@ impl World {
         }
     }
 
-    /// A repeat is about to leave while another login is on trial: two paths died together, and this one teaches nothing.
+    /// A repeat is about to leave, and another login is on trial, or was as its sender looked: two paths died together, and
+    /// this one teaches nothing.
     pub(super) fn leaves_beside_a_trial(&mut self, call: &Call) {
         let before = self.calls.iter().rfind(|other| other.run == call.run);
         let dead = before.is_some_and(|call| matches!(call.failed, Some((_, Failed::DeadPath))));
         let own = call.version.map(|version| version.incarnation);
-        let other = self.on_trial().is_some_and(|trial| Some(trial) != own);
+        let read = self.runs[call.run]
+            .as_deref()
+            .and_then(|run| run.notes.trial);
+        let read = read.map(|trial| trial.version.incarnation);
+        let mut trials = self.on_trial().into_iter().chain(read);
+        let other = trials.any(|trial| Some(trial) != own);
         if dead && other && call.label == Some(Label::RetryAmbiguous) {
             let grant = call.presents.map(|(grant, _)| grant);
             self.judge.lessons.lost.extend(grant);

@@ -603,6 +603,7 @@ impl Target {
             created_at: Wall(START_WALL),
             exception: None,
             without_resource_at: None,
+            former: Vec::new(),
         };
         Self {
             resource,

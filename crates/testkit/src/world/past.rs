@@ -1,6 +1,8 @@
 //! What has happened to processes, store and clocks. What a run may be excused by is looked up here, by instant: a seed's
 //! faults excuse nothing, only what they did to this process, login or call.
 
+use pilotlight_core::credential::Incarnation;
+
 use super::store::Health;
 
 /// A span of the run, in milliseconds; one that has not ended goes on for ever.
@@ -31,8 +33,8 @@ pub(super) struct Past {
     unheld: Vec<(usize, usize, u64)>,
     /// Who held a login's lease, and when.
     leases: Vec<(usize, Life, Span)>,
-    /// When which process took over another login than the one it held.
-    takeovers: Vec<(Life, usize, u64)>,
+    /// When which process took over another login than the one it held, and which.
+    takeovers: Vec<(Life, usize, u64, Option<Incarnation>)>,
     /// When a refused repeat taught that the window for repeats is shorter.
     narrowed: Vec<u64>,
     /// When the machine's wall clock last jumped.
@@ -143,14 +145,27 @@ impl Past {
     }
 
     /// A process holds another login than before.
-    pub(super) fn takes_over(&mut self, life: Life, login: usize, now: u64) {
-        self.takeovers.push((life, login, now));
+    pub(super) fn takes_over(
+        &mut self,
+        life: Life,
+        login: usize,
+        now: u64,
+        holds: Option<Incarnation>,
+    ) {
+        self.takeovers.push((life, login, now, holds));
     }
 
-    /// Whether it has done so since then.
-    pub(super) fn took_over(&self, life: Life, login: usize, since: u64) -> bool {
-        let since = |(by, of, at): &(Life, usize, u64)| (*by, *of) == (life, login) && *at > since;
-        self.takeovers.iter().any(since)
+    /// Whether a process has held another login than this one since then: what it knew of this one is gone.
+    pub(super) fn held_other(
+        &self,
+        life: Life,
+        login: usize,
+        since: u64,
+        own: Incarnation,
+    ) -> bool {
+        let of = |(by, of, ..): &&(Life, usize, u64, _)| (*by, *of) == (life, login);
+        let last = self.takeovers.iter().rfind(of);
+        last.is_some_and(|(.., at, holds)| *at > since || *holds != Some(own))
     }
 
     /// A lease is given, or let go of.
@@ -261,10 +276,13 @@ mod tests {
         assert_eq!(holders(&past, span(0, 601)), [(2, 1), (1, 1)]);
         assert!(holders(&past, span(700, 900)).is_empty());
         assert!(past.holders(1, span(0, 900)).next().is_none());
-        past.takes_over((1, 1), 0, 300);
-        let took = |life, login, since| past.took_over(life, login, since);
-        assert!(took((1, 1), 0, 299) && !took((1, 1), 0, 300));
-        assert!(!took((1, 2), 0, 0) && !took((1, 1), 1, 0));
+        let login = |byte| Incarnation([byte; 16]);
+        past.takes_over((1, 1), 0, 300, Some(login(2)));
+        let other = |life, of, since, own| past.held_other(life, of, since, login(own));
+        // What was sent for the login before is forgotten with it, also where that leaves after it was replaced.
+        assert!(other((1, 1), 0, 299, 1) && other((1, 1), 0, 300, 1) && other((1, 1), 0, 900, 1));
+        assert!(!other((1, 1), 0, 300, 2) && other((1, 1), 0, 299, 2));
+        assert!(!other((1, 2), 0, 0, 1) && !other((1, 1), 1, 0, 1));
     }
 
     /// F-06: a note that the slot took instead of the store is no excuse.

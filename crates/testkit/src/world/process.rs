@@ -451,7 +451,9 @@ impl World {
             let incarnation = version.map(|version| version.incarnation);
             let before = std::mem::replace(&mut own.cells[login].incarnation, incarnation);
             if before.is_some() && before != incarnation {
-                self.judge.past.takes_over(life, login, self.now);
+                self.judge
+                    .past
+                    .takes_over(life, login, self.now, incarnation);
             }
         }
         if self.memory(process, login).waits_for_store() {
@@ -462,19 +464,23 @@ impl World {
     }
 
     fn save_later(&mut self, process: usize, login: usize) {
-        let own = &mut self.processes[process];
-        let epoch = own.epoch;
-        let cell = &mut own.cells[login];
-        if !std::mem::replace(&mut cell.save_scheduled, true) {
+        let cell = &mut self.processes[process].cells[login];
+        if !cell.save_scheduled {
             cell.save_pause = (2 * cell.save_pause).clamp(1_000, SAVE_AT_LEAST_EVERY);
             let pause = cell.save_pause;
-            let save = Event::Save {
-                process,
-                epoch,
-                login,
-            };
-            self.after(pause, save);
+            self.save_in(process, login, pause);
         }
+    }
+
+    fn save_in(&mut self, process: usize, login: usize, pause: u64) {
+        let own = &mut self.processes[process];
+        own.cells[login].save_scheduled = true;
+        let save = Event::Save {
+            process,
+            epoch: own.epoch,
+            login,
+        };
+        self.after(pause, save);
     }
 
     /// The ticker's look at a store that has changed.
@@ -526,9 +532,11 @@ impl World {
     pub(super) fn save(&mut self, process: usize, login: usize) {
         self.processes[process].cells[login].save_scheduled = false;
         if self.memory(process, login).waits_for_store() {
-            if self.processes[process].cells[login].flight.is_none() {
-                self.flight(process, login, Want::default());
+            // A call that is under way takes no turn: it is saved as soon as that has ended.
+            if self.processes[process].cells[login].flight.is_some() {
+                return self.save_in(process, login, 1_000);
             }
+            self.flight(process, login, Want::default());
             self.save_later(process, login);
         }
     }

@@ -30,13 +30,14 @@ struct Tally {
 }
 
 pub(super) async fn run(app: &App, task: Task<'_>) -> Result<(), Failure> {
-    let tally = Mutex::new(Tally::default());
+    let told = Told::new(app);
+    let tally = &told.tally;
     let progress = app.report.spinner();
     progress.set_message(format!("calling {}", task.tool));
     let arguments = tokio::sync::OnceCell::new();
     let lane = || async {
         match task.pace {
-            None => once(app, &task, &arguments, &tally).await,
+            None => once(app, &task, &arguments, tally).await,
             Some((every, during)) => {
                 let until = app.clock().now().mono + during;
                 let mut ticks = tokio::time::interval(every.max(SHORTEST));
@@ -46,26 +47,41 @@ pub(super) async fn run(app: &App, task: Task<'_>) -> Result<(), Failure> {
                     if app.clock().now().mono >= until {
                         return;
                     }
-                    once(app, &task, &arguments, &tally).await;
-                    progress.set_message(held(&tally, |tally| tally.line(task.tool)));
+                    once(app, &task, &arguments, tally).await;
+                    progress.set_message(held(tally, |tally| tally.line(task.tool)));
                 }
             }
         }
     };
     join_all((0..task.lanes).map(|_| lane())).await;
-    progress.finish_and_clear();
-    held(&tally, |tally| {
-        if app.report.json() {
-            app.report.object(tally.to_json());
-        } else {
-            app.report.data(tally.in_words());
-        }
-        if tally.failed > 0 {
-            Err(Failure::silent(SOME_FAILED))
-        } else {
-            Ok(())
-        }
-    })
+    drop(progress);
+    if held(tally, |tally| tally.failed > 0) {
+        return Err(Failure::silent(SOME_FAILED));
+    }
+    Ok(())
+}
+
+/// The tally, which is told at the end, whatever brought that about: who stops a loop wants to know what it has come to.
+struct Told<'a> {
+    app: &'a App,
+    tally: Mutex<Tally>,
+}
+
+impl<'a> Told<'a> {
+    fn new(app: &'a App) -> Self {
+        let tally = Mutex::default();
+        Self { app, tally }
+    }
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        let report = &self.app.report;
+        held(&self.tally, |tally| match report.json() {
+            true => report.object(tally.to_json()),
+            false => report.data(tally.in_words()),
+        });
+    }
 }
 
 /// One call, counted.

@@ -22,7 +22,7 @@ pub(super) async fn run(app: &App, args: &Login) -> Result<(), Failure> {
     };
     let server = server.as_ref();
     let configured = server.and_then(|server| server.client_metadata_url.clone());
-    let url = args.client_metadata_url.clone().or(configured);
+    let url = args.own.client_metadata_url.clone().or(configured);
     let url = url.ok_or_else(|| {
         let why = "say where the document will be: --client-metadata-url URL";
         bad_value("--print-client-metadata", why)
@@ -36,7 +36,7 @@ pub(super) async fn run(app: &App, args: &Login) -> Result<(), Failure> {
         }
         None => None,
     };
-    let port = args.callback_port;
+    let port = args.way.callback_port;
     let port = port.or_else(|| server.and_then(|server| server.callback_port));
     let ports: Vec<u16> = port.filter(|port| *port != 0).into_iter().collect();
     let document = document(&url, "Pilotlight", &ports, key.as_ref())?;

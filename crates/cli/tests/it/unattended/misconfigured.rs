@@ -287,3 +287,34 @@ fn a_secret_that_nobody_can_read_again_is_not_taken() {
     );
     assert!(services.asked().is_empty());
 }
+
+/// AUTH-16, T-15, T-20: what the configuration holds was made at the issuer that it names: a server that names another one gets
+/// nothing of it, whatever is typed, and no hint leads there.
+#[test]
+fn the_configured_secret_goes_to_no_other_issuer() {
+    let (services, stranger) = (Services::new(|_| {}), Services::new(|_| {}));
+    services.service();
+    // The server has been taken over: another issuer is behind its name now.
+    let keys = read(&services.home.data().join("config.toml"));
+    let taken = keys.replace(services.lab.resource_url(), stranger.lab.resource_url());
+    services.put("config.toml", &taken);
+    let run = services.run(&["login", "tracker"]).run();
+    assert_ne!(run.code, Some(0));
+    assert!(!run.stderr.contains("--issuer ISSUER"), "{}", run.stderr);
+    let strange = stranger.lab.issuer();
+    let typed = services.run(&["login", "tracker", "--issuer", strange, "--json"]);
+    let error = typed.run().refused(2, "config.value");
+    assert!(text(&error, "message").contains("--client-id"), "{error}");
+    assert!(stranger.asked().is_empty());
+}
+
+/// T-24: an exception that is for a person's login is refused beside a configured grant, not dropped without a word.
+#[test]
+fn an_exception_for_people_is_refused_beside_a_grant() {
+    let services = Services::new(|_| {});
+    services.service();
+    let run = services.run(&["login", "tracker", "--quirk", "no-resource", "--json"]);
+    let error = run.run().refused(2, "config.value");
+    assert!(text(&error, "message").contains("--quirk"), "{error}");
+    assert!(services.asked().is_empty());
+}

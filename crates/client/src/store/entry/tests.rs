@@ -37,6 +37,7 @@ fn credential(generation: u64) -> Credential {
             resource_parameter: None,
             token_endpoint: "https://as.example/token".parse().unwrap(),
             revocation_endpoint: None,
+            called: None,
         },
         client: Client {
             id: "client".into(),

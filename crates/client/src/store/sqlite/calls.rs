@@ -111,6 +111,17 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn bury_damaged(
+        &self,
+        key: &CredentialKey,
+        event: &Event,
+        revoke: bool,
+    ) -> Result<bool, Error> {
+        let (key, event) = (key.clone(), event.clone());
+        self.call(move |inner| inner.bury_damaged(&key, &event, revoke))
+            .await
+    }
+
     async fn revocations(&self) -> Result<Vec<QueuedRevocation>, Error> {
         self.call(Inner::revocations).await
     }

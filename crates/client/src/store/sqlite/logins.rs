@@ -2,9 +2,9 @@
 
 use pilotlight_core::{
     Error,
-    credential::{Credential, CredentialId, CredentialKey, Incarnation, Version},
-    event::Event,
-    flow::{Buried, Commit, Committed, Registration},
+    credential::{Credential, CredentialId, CredentialKey, Generation, Incarnation, Version},
+    event::{Event, Happened},
+    flow::{Buried, Commit, Committed, Expects, Registration},
     record::{Fact, Record},
     registration::ClientSource,
     time::Wall,
@@ -23,7 +23,7 @@ use crate::store::{
     QueuedRevocation,
     entry::Entry,
     rules::{Admission, together},
-    seal::{Kind, Place},
+    seal::{Kind, Place, short},
 };
 
 impl Inner {
@@ -66,7 +66,11 @@ impl Inner {
         let id = self.keys.lookup.credential(&new.key);
         let entries = self.spooled_if_readable(id);
         let (committed, length) = self.writing(|transaction| {
-            let stored = rows::load(transaction, &self.keys, id)?;
+            let (stored, damaged) = match commit.expects {
+                // A login never loses, least of all to what nobody can read any more.
+                Expects::Anything => rows::load_or_damaged(transaction, &self.keys, id)?,
+                _ => (rows::load(transaction, &self.keys, id)?, false),
+            };
             let held = stored.held();
             let spooled = entries
                 .first()
@@ -83,6 +87,10 @@ impl Inner {
             };
             if let Some(binding) = &commit.binding {
                 tables::put_binding(transaction, &self.keys, binding, TakenName::Number)?;
+            }
+            if damaged {
+                let event = damage(&commit.event);
+                rows::add_event(transaction, &self.keys, id, &event)?;
             }
             rows::add_event(transaction, &self.keys, id, &commit.event)?;
             Ok((Committed::Done { superseded }, length))
@@ -103,7 +111,12 @@ impl Inner {
         let entries = self.spooled_if_readable(id);
         let now = self.clock.now().wall;
         let buried = self.writing(|transaction| {
-            let stored = rows::load(transaction, &self.keys, id)?;
+            // The damage of another login is not in the way of this one's end.
+            let (stored, damaged) = rows::load_or_damaged(transaction, &self.keys, id)?;
+            if damaged {
+                let what = format!("credential {}", short(&id.0));
+                return Err(Error::StoreCorrupt { what });
+            }
             // Only the newest: it was written knowing the other.
             let spooled = entries
                 .first()
@@ -149,6 +162,46 @@ impl Inner {
             if !revoke {
                 self.empty_the_log();
             }
+        }
+        Ok(buried)
+    }
+
+    pub(super) fn bury_damaged(
+        &self,
+        key: &CredentialKey,
+        event: &Event,
+        revoke: bool,
+    ) -> Result<bool, Error> {
+        let id = self.keys.lookup.credential(key);
+        let entries = self.spooled_if_readable(id);
+        let now = self.clock.now().wall;
+        let buried = self.writing(|transaction| {
+            let (_, damaged) = rows::load_or_damaged(transaction, &self.keys, id)?;
+            if !damaged {
+                return Ok(false);
+            }
+            let kept = entries.first().and_then(|entry| entry.credential.clone());
+            let version = rows::clear_version(transaction, id).unwrap_or(Version {
+                incarnation: Incarnation(crate::crypto::random()),
+                generation: Generation(0),
+            });
+            rows::entomb(transaction, &self.keys, id, version, now)?;
+            if let Some(credential) = kept.filter(|_| revoke) {
+                let unshared = None;
+                let kept = Buried {
+                    credential,
+                    unshared,
+                };
+                self.queue(transaction, id, &kept, now)?;
+            }
+            rows::add_event(transaction, &self.keys, id, &damage(event))?;
+            rows::add_event(transaction, &self.keys, id, event)?;
+            forget_old(transaction, now)?;
+            Ok(true)
+        })?;
+        if buried {
+            self.wipe_slot(id);
+            self.empty_the_log();
         }
         Ok(buried)
     }
@@ -290,6 +343,14 @@ impl Inner {
         {
             tracing::warn!(%error, "the log of the store could not be emptied");
         }
+    }
+}
+
+/// What the history says before the event of whoever takes the place of a login that nobody can read.
+fn damage(event: &Event) -> Event {
+    Event {
+        happened: Happened::Damaged,
+        ..event.clone()
     }
 }
 

@@ -53,6 +53,44 @@ pub(super) fn load(
     }
 }
 
+/// What the store holds of a login, for one who takes its place: one that cannot be read counts for nothing. Answers whether
+/// it is like that. What an index hides, or another row's damage, is not this login's.
+pub(super) fn load_or_damaged(
+    connection: &Connection,
+    keys: &Keys,
+    id: CredentialId,
+) -> Result<(Stored, bool), Error> {
+    let error = match load(connection, keys, id) {
+        Err(error @ Error::StoreCorrupt { .. }) => error,
+        loaded => return loaded.map(|stored| (stored, false)),
+    };
+    hides_nothing(connection, "credential", "credential_id")?;
+    let rows = |how: &str| {
+        connection
+            .query_row(
+                &format!("SELECT count(*) FROM credential {how} WHERE id = ?1"),
+                [id.0],
+                |row| row.get::<_, i64>(0),
+            )
+            .map_err(|e| sql(&e))
+    };
+    match (rows("INDEXED BY credential_id")?, rows("NOT INDEXED")?) {
+        (0, 0) => Ok((Stored::Nothing, false)),
+        (1, 1) => Ok((Stored::Nothing, true)),
+        _ => Err(error),
+    }
+}
+
+/// The version that is written beside a login in the clear, as far as it can be read.
+pub(super) fn clear_version(connection: &Connection, id: CredentialId) -> Option<Version> {
+    let columns = connection.query_row(
+        "SELECT incarnation, generation FROM credential WHERE id = ?1",
+        [id.0],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    );
+    columns.ok().and_then(|(name, n)| version(name, n).ok())
+}
+
 /// Answers that there is no such login, after a look at all there are: one whose id was changed, or that the index no
 /// longer leads to, is damage and not absence.
 fn absent(connection: &Connection, keys: &Keys, id: CredentialId) -> Result<Stored, Error> {

@@ -146,3 +146,32 @@ async fn a_client_forgotten_at_the_exchange_is_registered_once_more() {
         .collect();
     assert_ne!(ids[0], ids[1]);
 }
+
+/// T-15, T-17: under an accepted exception an endpoint that moves within its origin is found as without one: the metadata is asked
+/// for where the server's issuer has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_moves_under_an_exception() {
+    let world = World::with_tokens_of(Duration::from_secs(600)).await;
+    let inner = format!("{}/inner", world.lab.issuer());
+    let overrides = json!({ "issuer": inner });
+    world.lab.with_issuer(|issuer| {
+        let config = issuer.config_mut();
+        config.metadata_overrides = overrides;
+        config.send_iss = pilotlight_testkit::authorization_server::SendIss::Other(inner.clone());
+    });
+    let process = world.process();
+    let mut accepting = request(&world);
+    let exception = format!("{}={inner}", world.lab.issuer());
+    accepting.exception = IssuerException::parse(&exception).ok();
+    process.sessions.login(accepting).await.unwrap();
+    let session = process.session(&world).await;
+    world
+        .lab
+        .with_issuer(|issuer| issuer.config_mut().token_path = "/v2/token".into());
+    world.advance(Duration::from_secs(700));
+    fails_for(&world, &process, &session, 16).await;
+    served(&session, &world).await;
+    let pins = process.record(&world).await.credential.unwrap().pins;
+    assert_eq!(pins.token_endpoint.path(), "/v2/token");
+    world.assert_nothing_lost();
+}

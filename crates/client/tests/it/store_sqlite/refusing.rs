@@ -252,6 +252,26 @@ async fn three_rotations_beside_a_stuck_writer_cost_no_login() {
     assert_nothing_was_lost(&config, &lab).await;
 }
 
+/// F-29, F-06: an access token of 64 KiB, as some issuers' JWTs come to be, goes through store and slot like any other, with
+/// the disk full; what lies outside the store is one small key, whatever is sealed with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_64_kib_fits_everywhere() {
+    const LONG: usize = 64 * 1024;
+    let Some(disk) = Disk::mount() else { return };
+    let lab = lab(|issuer| issuer.access_token_bytes = LONG).await;
+    let (sessions, session) = logged_in(&disk.config, &lab).await;
+    disk.fill(&SqliteStore::open(&disk.config).unwrap()).await;
+    rotate(&session, &lab).await;
+    drop((session, sessions));
+    disk.empty();
+    assert_nothing_was_lost(&disk.config, &lab).await;
+    let sessions = process(&disk.config);
+    let session = sessions.get(&url(&lab), &Account::default()).await.unwrap();
+    let token = session.token(None).await.unwrap();
+    assert_eq!(token.access_token.expose().len(), LONG);
+    assert!(fs::metadata(&disk.config.key_file).unwrap().len() < 256);
+}
+
 /// F-03, I-1, I-3: a process killed while its refresh is under way, which only the slot could note: the next one repeats the
 /// call under its label, whether the store takes writes again or not.
 #[tokio::test(flavor = "multi_thread")]

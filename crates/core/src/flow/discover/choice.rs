@@ -35,16 +35,16 @@ impl Task {
     /// `login.issuer_changed` where that client's issuer is no longer named. Nothing has been sent to any of them.
     pub(super) fn candidates(&self, named: Vec<Issuer>) -> Result<Vec<Issuer>, Error> {
         if let Some(chosen) = &self.issuer {
-            let found = self.published_as(chosen, &named).cloned();
-            return found.map(|issuer| vec![issuer]).ok_or_else(|| {
-                misfit(format!(
-                    "the server does not name {chosen}; it names {}",
-                    words(&named)
-                ))
-            });
+            if named.contains(chosen) {
+                return Ok(vec![chosen.clone()]);
+            }
+            return Err(misfit(format!(
+                "the server does not name {chosen}; it names {}",
+                words(&named)
+            )));
         }
         let known = self.known_issuer.as_ref();
-        if let Some(issuer) = known.and_then(|known| self.published_as(known, &named)) {
+        if let Some(issuer) = known.and_then(|known| self.known_as(known, &named)) {
             return Ok(vec![issuer.clone()]);
         }
         if self.ways.brought {
@@ -64,8 +64,9 @@ impl Task {
         Ok(named)
     }
 
-    /// What the server calls an issuer: by another name where a person has accepted that.
-    fn published_as<'a>(&self, issuer: &Issuer, named: &'a [Issuer]) -> Option<&'a Issuer> {
+    /// What the server calls the issuer of the login there is. A login of an older build, under an exception, is at the name in the
+    /// metadata.
+    fn known_as<'a>(&self, issuer: &Issuer, named: &'a [Issuer]) -> Option<&'a Issuer> {
         let accepted = self.exception.as_ref();
         let accepted = accepted.filter(|exception| exception.metadata == *issuer);
         named.iter().find(|one| *one == issuer).or_else(|| {

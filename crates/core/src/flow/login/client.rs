@@ -62,6 +62,7 @@ impl Login {
             registrations,
             scopes,
             application_type,
+            dead: None,
         };
         if let Some(uri) = elsewhere {
             return self.choose_client(Box::new(known), uri, now);
@@ -287,6 +288,48 @@ impl Login {
                 )
             }
             Err(error) => self.register_unlock(known, redirect_uri, Err(error)),
+        }
+    }
+
+    /// There is a client to show: the one whose place it takes is forgotten now, and not before (F-16).
+    pub(super) fn replaced(
+        self,
+        mut known: Box<Known>,
+        redirect_uri: String,
+        client: Client,
+        now: Now,
+    ) -> Turn<Self> {
+        let Some(dead) = known.dead.take() else {
+            return self.register_unlock(known, redirect_uri, Ok(client));
+        };
+        let gone = Registration {
+            issuer: known.discovered.server.issuer.clone(),
+            client: dead,
+            redirect_uris: vec![redirect_uri.clone()],
+            management: None,
+            registered_at: now.wall,
+        };
+        self.next(
+            State::ExpectDeadForgotten(known, redirect_uri, client),
+            Act::ForgetRegistration(Box::new(gone)),
+        )
+    }
+
+    /// Nobody is registered. Where that is the issuer's word, the client that it did not seem to know is shown all the same: a
+    /// page is no proof, and there is no other.
+    pub(super) fn not_registered(
+        mut self,
+        mut known: Known,
+        redirect_uri: String,
+        error: Error,
+    ) -> Turn<Self> {
+        let refused = matches!(error, Error::RegistrationRefused { .. });
+        match known.dead.take().filter(|_| refused) {
+            Some(client) => {
+                self.forgotten = None;
+                self.show(known, redirect_uri, client)
+            }
+            None => self.fail(error),
         }
     }
 

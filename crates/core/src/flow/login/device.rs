@@ -20,6 +20,7 @@ use crate::{
     grant::{Grant, device_request},
     issuer::Issuer,
     metadata::ServerMetadata,
+    registration::ClientSource,
     resource::{clean, is_loopback},
     secret::DeviceCode,
     time::{Mono, Now},
@@ -67,11 +68,15 @@ impl Login {
 
     /// The issuer does not let this client log in so: where a redirect would do as well, that is tried.
     pub(super) fn not_by_device(self, error: Error, discovered: Discovered) -> Turn<Self> {
-        let refused = matches!(
-            error,
-            Error::RegistrationRefused { .. } | Error::DeniedByIssuer { .. }
-        );
-        if refused && self.task.device == Device::Prefer {
+        let refused = match &error {
+            Error::RegistrationRefused { .. } | Error::DeniedByIssuer { .. } => true,
+            Error::LoginRequired { cause } => *cause == LoginCause::RegistrationGone,
+            // Nobody has said that our secret may go there: by a redirect a person looks first.
+            Error::ConfigValue { .. } => true,
+            _ => false,
+        };
+        let by_browser = discovered.server.offers_grant("authorization_code");
+        if refused && by_browser && self.task.device == Device::Prefer {
             return self.by_redirect(discovered);
         }
         self.fail(error)
@@ -84,7 +89,7 @@ impl Login {
         };
         let form = device_request(
             &request.client,
-            &request.issuer,
+            request.discovered.server.name(),
             &request.scopes,
             request.discovered.resource_parameter.as_deref(),
         );
@@ -133,7 +138,7 @@ impl Login {
             400..=499 if status != 408 => {
                 let said = refusal(&reply.body).map(|(error, _)| error);
                 if said.as_deref() == Some("invalid_client") {
-                    return self.unknown_client(&request, now);
+                    return self.not_known(*request, now);
                 }
                 let error = said.unwrap_or_else(|| format!("HTTP {status}"));
                 return self.not_by_device(Error::refused(error), request.discovered);
@@ -174,6 +179,31 @@ impl Login {
             State::ExpectCodeShown(Box::new(pending)),
             Act::ShowCode(Box::new(prompt)),
         )
+    }
+
+    /// The issuer does not know the client, and nobody has typed anything yet: what it gave it itself is forgotten, and another
+    /// asks in its place, once in a login (F-16).
+    fn not_known(mut self, request: Request, now: Now) -> Turn<Self> {
+        if request.client.source != ClientSource::Dynamic {
+            let error = Error::refused("invalid_client".into());
+            return self.not_by_device(error, request.discovered);
+        }
+        if self.forgotten.is_some() {
+            let error = Error::login(LoginCause::RegistrationGone);
+            return self.not_by_device(error, request.discovered);
+        }
+        let act = self.forget(&request, now);
+        let discovered = Box::new(request.discovered);
+        self.next(super::State::ExpectForgotten(discovered), act)
+    }
+
+    /// The same, after a code was typed in: whoever has done that is not shown another.
+    fn gone(mut self, request: &Request, now: Now) -> Turn<Self> {
+        if request.client.source != ClientSource::Dynamic {
+            return self.fail(Error::refused("invalid_client".into()));
+        }
+        let act = self.forget(request, now);
+        self.next(super::State::ExpectGone, act)
     }
 
     /// Waits out the interval, or longer where the issuer asks for that.
@@ -226,7 +256,7 @@ impl Login {
                 self.no_answer(pending, error, retry_after.unwrap_or_default(), now)
             }
             Verdict::Ambiguous { error, .. } => self.no_answer(pending, error, Duration::ZERO, now),
-            Verdict::InvalidClient => self.unknown_client(&pending.request, now),
+            Verdict::InvalidClient => self.gone(&pending.request, now),
             Verdict::Refused { error } => self.fail(Error::refused(error)),
             // A code is good once: what it brought was in the answer that never came.
             Verdict::InvalidGrant { .. } => {

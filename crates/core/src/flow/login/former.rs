@@ -5,7 +5,7 @@
 //! nothing is.
 
 use crate::{
-    credential::{Binding, Credential, Renewal},
+    credential::{Credential, Renewal},
     error::Error,
     event::{Event, Happened},
     flow::{Act, Reading, Turn, discover::Discovered},
@@ -48,20 +48,22 @@ impl Login {
 
     /// An earlier login at the issuer that the server names now, if it still is what is asked for.
     pub(super) fn may_return(
-        self,
+        mut self,
         discovered: Discovered,
         read: Result<Box<Reading>, Error>,
         now: Now,
     ) -> Turn<Self> {
         let known = stored(read).filter(|record| record.suspicion.is_none());
         let credential = known.and_then(|record| record.credential);
-        let Some(credential) = credential.filter(|one| self.serves(one, &discovered, now)) else {
+        // What the binding then says of `resource` is what was just said, here as in a login with a person.
+        let wanted = match self.task.unattended {
+            None => self.as_a_person_wants(discovered.clone()),
+            Some(_) => discovered.clone(),
+        };
+        let Some(credential) = credential.filter(|one| self.serves(one, &wanted, now)) else {
             return self.begin(discovered, now);
         };
-        let binding = Binding {
-            credential: Some(credential.key.clone()),
-            ..self.task.binding.clone()
-        };
+        let binding = self.task.binding.moved_to(credential.key.clone());
         self.next(
             State::ExpectReturned(Box::new(credential)),
             Act::PutBinding(Box::new(binding)),
@@ -83,6 +85,7 @@ impl Login {
                 .as_ref()
                 .is_none_or(|client| client.id == one.client.id)
             && self.task.unattended == one.unattended
+            && one.pins.resource_parameter == discovered.resource_parameter
             && (self.task.proof_key.is_some() || one.proof_key.is_none())
     }
 

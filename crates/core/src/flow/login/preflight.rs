@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  a token was issued to it lately? -> shown
-//!  else GET the authorization URL -> a page that refuses it -> forgotten, registered anew once, shown
+//!  else GET the authorization URL -> a page that refuses it -> registered anew once -> the old one forgotten, the new one shown
+//!                                                              -> refused -> shown, as it was
 //!                                 -> anything else          -> shown
 //! ```
 //!
@@ -10,8 +11,6 @@
 //! section 4.1.2.1). The request has a state and a challenge of its own, of use to nobody, and carries no cookie.
 
 use std::time::Duration;
-
-use sha2::{Digest, Sha256};
 
 use crate::{
     error::{Error, LoginCause},
@@ -21,7 +20,7 @@ use crate::{
     time::Now,
 };
 
-use super::{Known, Login, Request, State};
+use super::{Known, Login, Request, State, derived};
 
 impl Login {
     /// Where the issuer has given this client a token lately, it knows it.
@@ -32,7 +31,7 @@ impl Login {
         client: Client,
     ) -> Turn<Self> {
         if self.by_device {
-            // There the issuer itself answers whether it knows the client.
+            // There the issuer itself answers whether it knows the client, before anybody is shown anything (`device.rs`).
             return self.show(*known, redirect_uri, client);
         }
         let key = self.credential_key(&known.discovered);
@@ -64,12 +63,13 @@ impl Login {
         if lately {
             return self.show(*known, redirect_uri, client);
         }
-        let [verifier, state, _] = self.task.entropy.map(other);
+        let [verifier, state, _] = self.task.entropy.map(|seed| derived(PREFLIGHT, &seed));
         let asked = Known {
             discovered: known.discovered.clone(),
             registrations: Vec::new(),
             scopes: known.scopes.clone(),
-            ..*known
+            application_type: known.application_type,
+            dead: None,
         };
         let request = self.request(
             asked,
@@ -97,53 +97,47 @@ impl Login {
 
     pub(super) fn preflown(
         mut self,
-        known: Box<Known>,
+        mut known: Box<Known>,
         redirect_uri: String,
         client: Client,
         exchanged: &Exchanged,
-        now: Now,
     ) -> Turn<Self> {
         let dead = exchanged.as_ref().is_ok_and(refuses);
         if !dead || self.forgotten.is_some() {
             return self.show(*known, redirect_uri, client);
         }
-        let issuer = known.discovered.server.issuer.clone();
-        let gone = self.gone(issuer, client, &redirect_uri, now);
-        self.next(State::ExpectDeadForgotten(known, redirect_uri), gone)
+        self.give_up(&client);
+        known.dead = Some(client);
+        self.register_lock(known, redirect_uri)
     }
 
     /// Forgets a registration, and that it was ours: what a store that refuses shows again is not taken for alive.
     pub(super) fn forget(&mut self, request: &Request, now: Now) -> Act {
-        let issuer = request.issuer.clone();
-        self.gone(issuer, request.client.clone(), &request.redirect_uri, now)
-    }
-
-    fn gone(
-        &mut self,
-        issuer: crate::issuer::Issuer,
-        client: Client,
-        redirect_uri: &str,
-        now: Now,
-    ) -> Act {
-        self.forgotten = Some(client.id.clone());
-        // What was answered so far belongs to the client that is gone: the next request has its own secrets.
-        self.task.entropy = self.task.entropy.map(another);
+        self.give_up(&request.client);
         Act::ForgetRegistration(Box::new(Registration {
-            issuer,
-            client,
-            redirect_uris: vec![redirect_uri.to_owned()],
+            issuer: request.issuer.clone(),
+            client: request.client.clone(),
+            redirect_uris: vec![request.redirect_uri.clone()],
             management: None,
             registered_at: now.wall,
         }))
     }
+
+    fn give_up(&mut self, client: &Client) {
+        self.forgotten = Some(client.id.clone());
+        // What was answered so far belongs to the client that is gone: the next request has its own secrets.
+        self.task.entropy = self.task.entropy.map(|seed| derived(ONCE_MORE, &seed));
+    }
 }
 
-/// A page, or an OAuth error, that says: there is no such client. A redirect leads on, and so the client is known.
+/// A page, or an OAuth error, that says: there is no such client. A redirect leads on, and so the client is known; a page that
+/// asks who is there is about the person.
 fn refuses(reply: &Reply) -> bool {
-    let leads_on = reply.headers.contains_key(http::header::LOCATION);
+    let has = |name| reply.headers.contains_key(name);
+    let about_client = reply.is_page() && !has(http::header::WWW_AUTHENTICATE);
     matches!(reply.status, 400 | 401 | 404 | 410 | 422)
-        && !leads_on
-        && (reply.is_page() || is_invalid_client(&reply.body))
+        && !has(http::header::LOCATION)
+        && (about_client || is_invalid_client(&reply.body))
 }
 
 fn is_invalid_client(body: &[u8]) -> bool {
@@ -152,21 +146,9 @@ fn is_invalid_client(body: &[u8]) -> bool {
     error.and_then(serde_json::Value::as_str) == Some("invalid_client")
 }
 
-/// Random bytes that tell nothing of those they come from.
-fn other(seed: [u8; 32]) -> [u8; 32] {
-    derived(b"preflight", seed)
-}
-
-fn another(seed: [u8; 32]) -> [u8; 32] {
-    derived(b"once more", seed)
-}
-
-fn derived(what: &[u8], seed: [u8; 32]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update(what);
-    hash.update(seed);
-    hash.finalize().into()
-}
-
+/// What the look's own entropy is made for.
+const PREFLIGHT: &str = "preflight";
+/// What that of another client's request is made for.
+const ONCE_MORE: &str = "once more";
 /// For so long after a token was issued to it a client is taken for known.
 const PROVEN_FOR: Duration = Duration::from_secs(86_400);

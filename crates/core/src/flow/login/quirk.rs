@@ -1,8 +1,6 @@
 //! What is known of an issuer before it is asked, and what a login teaches (DESIGN.md section 6): parameters that are added,
 //! a scope that is left out; never a request without its `resource`, unless a person has asked for that.
 
-use sha2::{Digest, Sha256};
-
 use crate::{
     error::Error,
     event::{Event, Happened},
@@ -16,7 +14,7 @@ use crate::{
     token::TokenAnswer,
 };
 
-use super::{LoggedIn, Login, Request, State};
+use super::{LoggedIn, Login, Request, State, derived};
 
 /// What is known of the issuer of a login, and what the login has taught so far.
 #[derive(Debug, Default)]
@@ -50,6 +48,8 @@ impl Login {
         now: Now,
     ) -> Turn<Self> {
         if let Answer::Read(Ok(reading)) = answer {
+            let held = reading.record.and_then(|record| record.credential);
+            self.held = held.map(|held| held.client.id);
             let quirks = reading.notes.quirks;
             self.lessons = Lessons {
                 insist: quirks.insist(now.wall),
@@ -63,7 +63,7 @@ impl Login {
     }
 
     /// Leaves `resource` out where a person has asked for that, for this server and this issuer (T-24).
-    fn as_a_person_wants(&mut self, discovered: Discovered) -> Discovered {
+    pub(super) fn as_a_person_wants(&mut self, discovered: Discovered) -> Discovered {
         let issuer = &discovered.server.issuer;
         let binding = &mut self.task.binding;
         match self.task.without_resource {
@@ -114,13 +114,17 @@ impl Login {
                 lessons.changed = true;
                 lessons.learned.push(Quirk::NothingHelps);
             }
+            "invalid_scope" => {
+                let error = request.refused(said.to_owned());
+                return self.fail(error);
+            }
             _ => return self.fail(error),
         }
         lessons.asked_again = true;
         // Another request: its verifier and its state are its own.
         let [verifier, state, _] = &self.task.entropy;
-        request.pkce = Pkce::from_entropy(&another(verifier));
-        request.state = state_from_entropy(&another(state));
+        request.pkce = Pkce::from_entropy(&derived(ASKED_AGAIN, verifier));
+        request.state = state_from_entropy(&derived(ASKED_AGAIN, state));
         self.prompt(request)
     }
 
@@ -179,10 +183,5 @@ impl Login {
     }
 }
 
-/// Entropy for a second request of the same login.
-fn another(entropy: &[u8; 32]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update(b"pilotlight: once more");
-    hash.update(entropy);
-    hash.finalize().into()
-}
+/// What the entropy of a second request for the same client is made for.
+const ASKED_AGAIN: &str = "asked again";

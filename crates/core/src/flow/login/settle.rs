@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    credential::{
-        Binding, Credential, Generation, Incarnation, Pins, TokenType, Version, presented,
-    },
+    credential::{Credential, Generation, Incarnation, Pins, TokenType, Version, presented},
     dpop::ProofKey,
     error::{Error, LoginCause},
     event::{Event, Happened},
@@ -44,7 +42,7 @@ impl Login {
         let form = token_request(
             grant,
             &request.client,
-            &request.issuer,
+            request.discovered.server.name(),
             request.discovered.resource_parameter.as_deref(),
         );
         let endpoint = request.discovered.server.token_endpoint.clone();
@@ -84,7 +82,7 @@ impl Login {
             Verdict::InvalidGrant { .. } => self.fail(Error::DeniedByIssuer {
                 error: "invalid_grant".into(),
             }),
-            Verdict::Refused { error } => self.fail(Error::refused(error)),
+            Verdict::Refused { error } => self.fail(request.refused(error)),
             Verdict::InvalidClient => self.unknown_client(&request, now),
         }
     }
@@ -149,6 +147,7 @@ impl Login {
                 resource_parameter: request.discovered.resource_parameter.clone(),
                 token_endpoint: server.token_endpoint.clone(),
                 revocation_endpoint: server.revocation_endpoint.clone(),
+                called: server.called.clone(),
             },
             client: request.client.clone(),
             access_token: answer.access_token,
@@ -170,6 +169,17 @@ impl Login {
             State::ExpectStored(Box::new(credential), offered),
             Act::Reread(key),
         )
+    }
+
+    /// Names this login as the one in force.
+    pub(super) fn bind(&self, credential: &Credential) -> Act {
+        let binding = self.task.binding.moved_to(credential.key.clone());
+        Act::PutBinding(Box::new(binding))
+    }
+
+    pub(super) fn lease(self, credential: Box<Credential>, offered: bool) -> Turn<Self> {
+        let act = Act::Lock(Lock::Refresh(credential.key.clone()));
+        self.next(State::ExpectLease(credential, offered), act)
     }
 
     pub(super) fn spool(
@@ -198,10 +208,7 @@ impl Login {
         let commit = Commit {
             credential: (*credential).clone(),
             expects: Expects::Anything,
-            binding: Some(Binding {
-                credential: Some(credential.key.clone()),
-                ..self.task.binding.clone()
-            }),
+            binding: Some(self.task.binding.moved_to(credential.key.clone())),
             forced: None,
             event: Event {
                 at: now.wall,

@@ -1,5 +1,6 @@
 //! A login on the stage, by theme.
 
+mod accepted;
 mod clients;
 mod device;
 mod exchange;
@@ -48,6 +49,7 @@ fn task() -> Task {
             created_at: start().wall,
             exception: None,
             without_resource_at: None,
+            former: Vec::new(),
         },
         challenge: None,
         scopes: None,

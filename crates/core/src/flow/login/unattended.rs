@@ -43,6 +43,10 @@ impl Login {
         if !only_so || !client.is_some_and(Client::is_confidential) {
             return Ok(None);
         }
+        if matches!(self.wants_device(server), Ok(true)) {
+            // There people have another way in.
+            return Ok(None);
+        }
         if self.task.trusts_server {
             return Ok(Some(Unattended::ClientCredentials));
         }
@@ -55,23 +59,41 @@ impl Login {
         })
     }
 
-    /// Whether what this grant shows may go to this issuer: a secret, and what an identity was exchanged for, only where
-    /// whoever has brought the client has named it, or where this client has a login already (AUTH-39, AUTH-41, T-20).
+    /// Whether what this grant shows may go to this issuer: what an identity was exchanged for as little as a secret, and an
+    /// assertion that is made out to another's name (AUTH-39, AUTH-41, T-20).
     fn may_show(
         &self,
         grant: &Unattended,
         server: &ServerMetadata,
         held: Option<&Credential>,
     ) -> bool {
+        let held = held.filter(|held| held.key.issuer == server.issuer);
+        let of_use_elsewhere = match grant {
+            Unattended::ClientCredentials => false,
+            Unattended::Workload { .. } => server.called.is_some(),
+            Unattended::Enterprise(_) => true,
+        };
+        let held = held.map(|held| held.client.id.as_str());
+        let known = self.is_for_us(server, held);
+        known || (!of_use_elsewhere && self.may_show_client(server, held))
+    }
+
+    /// Whether what the client shows may go to this issuer before a person has seen where it leads: a secret only where whoever
+    /// has brought the client has named the issuer, or where this client has a login already, `held`. What a key signs is for
+    /// one reader; but under an accepted exception that is whoever the name belongs to (T-17).
+    pub(super) fn may_show_client(&self, server: &ServerMetadata, held: Option<&str>) -> bool {
         let client = self.task.client.as_ref();
-        let secret = client.is_some_and(Client::shows_secret) && !self.shows_key(server);
-        let bare = !secret && !matches!(grant, Unattended::Enterprise(_));
+        let harmless = match self.shows_key(server) {
+            true => server.called.is_none(),
+            false => !client.is_some_and(Client::shows_secret),
+        };
+        harmless || self.is_for_us(server, held)
+    }
+
+    fn is_for_us(&self, server: &ServerMetadata, held: Option<&str>) -> bool {
+        let client = self.task.client.as_ref().map(|client| client.id.as_str());
         let named = self.task.issuer.as_ref() == Some(&server.issuer);
-        let has_login = held.is_some_and(|held| {
-            held.key.issuer == server.issuer
-                && client.is_some_and(|client| client.id == held.client.id)
-        });
-        bare || named || has_login || self.task.trusts_server
+        named || self.task.trusts_server || (held.is_some() && held == client)
     }
 
     /// Whether the client shows its key, and no secret that it may have beside it.
@@ -150,7 +172,7 @@ impl Login {
         let wanted = Wanted {
             grant: wish.grant.clone(),
             client: wish.client.clone(),
-            issuer: server.issuer.clone(),
+            issuer: server.name().clone(),
             token_endpoint: server.token_endpoint.clone(),
             resource: wish.discovered.resource_parameter.clone(),
             scopes: wish.scopes.clone(),
@@ -172,7 +194,13 @@ impl Login {
                 Turn::Next(Self { state, ..self }, step)
             }
             Turn::Done(Ok(obtained)) => self.obtained(*wish, obtained),
-            Turn::Done(Err(failed)) => self.fail(failed.error),
+            Turn::Done(Err(failed)) => {
+                if let Some(refused) = failed.refused {
+                    // One grant in a login: nothing was left there before.
+                    let _ = self.shown_in_vain.set(refused);
+                }
+                self.fail(failed.error)
+            }
         }
     }
 
@@ -203,6 +231,7 @@ impl Login {
                 resource_parameter: wish.discovered.resource_parameter,
                 token_endpoint: server.token_endpoint,
                 revocation_endpoint: server.revocation_endpoint,
+                called: server.called,
             },
             client: wish.client,
             access_token: answer.access_token,

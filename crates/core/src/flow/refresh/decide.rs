@@ -9,7 +9,7 @@ use crate::{
     event::{Happened, Reason},
     flow::{Act, Commit, Expects, Reading, Turn},
     freshness::{DueReason, Freshness},
-    record::{Backoff, Fact, Forced, Record},
+    record::{Backoff, Fact, Forced, Record, Suspicion},
     time::{BootId, Now, Wall},
 };
 
@@ -90,6 +90,10 @@ impl Refresh {
                 }
                 Forbidden::Error(error) => self.stop(reading, Err(error)),
                 Forbidden::Nothing => self.stop(reading, Ok(Gain::Nothing)),
+                Forbidden::Key => {
+                    let record = record.clone();
+                    self.key_refused(reading, record, version, now)
+                }
                 Forbidden::Trip(forced, until) => {
                     let record = record.clone();
                     self.trip(reading, record, forced, until, version, now)
@@ -268,6 +272,40 @@ impl Refresh {
         let outcome = Outcome::known(record, reading.notes, Err(Error::DeniedByResource));
         self.facts(outcome, version, facts, event, Then::Unlock)
     }
+
+    /// The server refuses the key that a person has brought: noted, so that every process and `status` tell it; once a minute
+    /// at most, whatever asks. The key stays, and the next time that the server takes it ends this.
+    fn key_refused(
+        self,
+        reading: Reading,
+        mut record: Record,
+        version: Version,
+        now: Now,
+    ) -> Turn<Self> {
+        let cause = LoginCause::StaticTokenRefused;
+        let known = record.suspicion.take();
+        let since = known.as_ref().map_or(now.wall, |known| known.since);
+        let lately = known.as_ref().and_then(|known| known.at);
+        let lately = lately.and_then(|at| now.since(&at));
+        let suspicion = Suspicion {
+            cause: cause.clone(),
+            since,
+            probes: 0,
+            next_probe_at: None,
+            at: Some(now),
+        };
+        let error = Err(Error::login(cause.clone()));
+        if lately.is_some_and(|age| age < A_MINUTE) {
+            record.suspicion = known;
+            return self.unlock(Outcome::known(record, reading.notes, error));
+        }
+        let facts = vec![Fact::Suspicion(Some(suspicion))];
+        record.apply(&facts);
+        let lost = Happened::Lost { cause, label: None };
+        let event = known.is_none().then(|| self.event(now, lost));
+        let outcome = Outcome::known(record, reading.notes, error);
+        self.facts(outcome, version, facts, event, Then::Unlock)
+    }
 }
 
 /// Why nothing is sent.
@@ -276,6 +314,8 @@ enum Forbidden {
     /// Calls pause; whether a look at the issuer could end that.
     Pause(Error, bool),
     Nothing,
+    /// The server refuses the key that a person has brought.
+    Key,
     Trip(Forced, Wall),
 }
 
@@ -292,13 +332,10 @@ fn forbidden(
         Renewal::RefreshToken(_) => {}
         // A login of the other kind has taken this one's place: whoever asked looks again.
         Renewal::Grant(_) => return Some(Forbidden::Nothing),
+        Renewal::Nothing if usable => return Some(Forbidden::Nothing),
+        Renewal::Nothing if credential.is_static() => return Some(Forbidden::Key),
         Renewal::Nothing => {
-            let cause = match credential.is_static() {
-                true => LoginCause::StaticTokenRefused,
-                false => LoginCause::NoRefreshToken,
-            };
-            let lost = Forbidden::Error(Error::login(cause));
-            return Some(if usable { Forbidden::Nothing } else { lost });
+            return Some(Forbidden::Error(Error::login(LoginCause::NoRefreshToken)));
         }
     }
     if !reading.writable {
@@ -370,5 +407,7 @@ pub(in crate::flow) fn forced_limit(
 }
 
 const BREAKER: Duration = Duration::from_secs(1800);
+
+const A_MINUTE: Duration = Duration::from_secs(60);
 
 const DAY: Duration = Duration::from_secs(86_400);

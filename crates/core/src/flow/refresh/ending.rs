@@ -152,6 +152,7 @@ impl Refresh {
             result,
             unsaved: false,
             unnoted: false,
+            superseded: None,
         })
     }
 
@@ -172,6 +173,7 @@ impl Refresh {
             self.unnoted = true;
         }
         outcome.unnoted = self.unnoted;
+        outcome.superseded = self.superseded.take();
         if outcome.unsaved {
             // The lock stays with whoever holds the only copy: what the store holds is spent, and nobody else may send it
             // (F-06). The next run, which saves it, lets go.

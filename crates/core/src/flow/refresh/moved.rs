@@ -7,6 +7,9 @@
 //!     -> another origin                        -> `login.endpoint_moved`: a person confirms by logging in
 //! ```
 //!
+//! Under an exception that a person has accepted, the metadata still has to carry the name that was accepted, to the letter. A login
+//! of a build that took that name for the issuer has its metadata where the server's issuer has it.
+//!
 //! This is the only time that a refresh reads metadata, and it never sends anything where the metadata leads but within
 //! the origin that the person has approved (T-15, I-15). Nothing is asked while an attempt stands: its label belongs to the
 //! generation that it spends.
@@ -47,7 +50,13 @@ impl Refresh {
         if let Some(record) = &mut reading.record {
             record.backoff = record.backoff.take().map(|pause| pause.metadata_asked());
         }
-        let mut left = self.task.key.issuer.metadata_urls();
+        let issuer = &self.task.key.issuer;
+        let accepted = self.exception.as_ref();
+        let lies_with = match accepted.filter(|accepted| accepted.metadata == *issuer) {
+            Some(accepted) => &accepted.published,
+            None => issuer,
+        };
+        let mut left = lies_with.metadata_urls();
         left.reverse();
         self.ask_at(fence, Box::new(reading), left, now)
     }
@@ -77,19 +86,21 @@ impl Refresh {
         exchanged: &Exchanged,
         now: Now,
     ) -> Turn<Self> {
+        let record = reading.record.as_ref();
+        let pinned = record
+            .and_then(|record| record.credential.as_ref())
+            .cloned();
         let server = match exchanged {
             Ok(reply) if matches!(reply.status, 400..=499) || reply.is_page() => {
                 return self.ask_at(fence, reading, left, now);
             }
             Ok(reply) if reply.status == 200 => {
-                ServerMetadata::parse(&reply.body, &self.task.key.issuer).ok()
+                let issuer = &self.task.key.issuer;
+                let name = pinned.as_ref().map_or(issuer, Credential::audience);
+                ServerMetadata::parse_of(&reply.body, issuer, name).ok()
             }
             _ => None,
         };
-        let record = reading.record.as_ref();
-        let pinned = record
-            .and_then(|record| record.credential.as_ref())
-            .cloned();
         let (Some(server), Some(pinned)) = (server, pinned) else {
             return self.decide(fence, *reading, true, now);
         };

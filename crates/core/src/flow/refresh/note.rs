@@ -37,13 +37,15 @@ impl Refresh {
     /// What came of the note.
     pub(super) fn noted(
         mut self,
-        call: Box<Call>,
+        mut call: Box<Call>,
         noted: Result<bool, Error>,
         now: Now,
     ) -> Turn<Self> {
         match noted {
+            // It holds this version, whatever it said of it before: only the answer was lost.
             Ok(true) => {
-                self.in_slot = false;
+                (self.in_slot, self.stored) = (false, None);
+                call.record.spooled = None;
                 self.depart(call, now)
             }
             // What spool or memory hold is never beside its facts in the store. A store that was asked twice to take it and
@@ -154,7 +156,7 @@ impl Refresh {
         let form = token_request(
             &grant,
             &call.credential.client,
-            &call.credential.key.issuer,
+            call.credential.audience(),
             pins.resource_parameter.as_deref(),
         );
         let mut exchange = Exchange::form(

@@ -1,6 +1,6 @@
 //! After the call: what its verdict means for what is stored (F-12 to F-18).
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use crate::{
     attempt::Label,
@@ -115,6 +115,12 @@ impl Refresh {
         now: Now,
     ) -> Turn<Self> {
         let (otherwise, names_scopes) = (call.otherwise(), call.names_scopes);
+        let follows = self.follows(&call);
+        let mut told: VecDeque<_> = call
+            .credential
+            .presented_otherwise(&new)
+            .into_iter()
+            .collect();
         let mut record = Record {
             credential: Some(new),
             forced: call.record.forced.clone(),
@@ -127,9 +133,7 @@ impl Refresh {
             record.forced = Some(forced.once_more(now.wall, version.generation));
         }
         if forced_into_spool {
-            record.spooled = Some(crate::record::Spooled {
-                follows: Some(call.credential.version),
-            });
+            record.spooled = Some(crate::record::Spooled { follows });
         }
         let mut notes = call.reading.notes;
         let after = call.acted.and_then(|acted| call.left_at.since(&acted));
@@ -158,13 +162,30 @@ impl Refresh {
             Box::new(outcome),
             if learned { Then::Learn } else { Then::Unlock },
         );
-        let happened = match otherwise {
-            _ if probed => Happened::Healed,
-            Some(quirk) => Happened::Learned { quirk },
-            None => return self.then(outcome, then),
+        match otherwise {
+            _ if probed => told.push_back(Happened::Healed),
+            Some(quirk) => told.push_back(Happened::Learned { quirk }),
+            None => {}
+        }
+        self.tell(outcome, then, told, now)
+    }
+
+    /// Records what has happened beside the new generation, one after the other.
+    pub(super) fn tell(
+        self,
+        outcome: Box<Outcome>,
+        then: Then,
+        mut told: VecDeque<Happened>,
+        now: Now,
+    ) -> Turn<Self> {
+        let Some(happened) = told.pop_front() else {
+            return self.then(outcome, then);
         };
         let (key, event) = (self.task.key.clone(), self.event(now, happened));
-        self.next(State::ExpectHealed(outcome, then), Act::Record(key, event))
+        self.next(
+            State::ExpectTold(outcome, then, told),
+            Act::Record(key, event),
+        )
     }
 
     /// The commit found something else: what is stored rules. What a logout has ended, or a login as another client
@@ -207,12 +228,7 @@ impl Refresh {
             let gain = version_of(&reading.record).map(|_| Gain::Adopted);
             return self.stop(reading, gain.ok_or(Error::login(LoginCause::Never)));
         };
-        let form = revocation_request(
-            token.expose(),
-            "refresh_token",
-            &new.client,
-            &new.key.issuer,
-        );
+        let form = revocation_request(token.expose(), "refresh_token", &new.client, new.audience());
         let exchange = Exchange::form(
             Leg::Revocation,
             endpoint.clone(),

@@ -233,6 +233,7 @@ pub(in crate::flow) fn credential(generation: u64) -> Credential {
             resource_parameter: Some("https://mcp.example".into()),
             token_endpoint: Url::parse("https://as.example/token").unwrap(),
             revocation_endpoint: Some(Url::parse("https://as.example/revoke").unwrap()),
+            called: None,
         },
         client: client("client-1"),
         access_token: AccessToken::new(format!("at-{generation}")).unwrap(),

@@ -35,6 +35,7 @@ use crate::{
 pub(in crate::flow) struct Wanted {
     pub(in crate::flow) grant: Unattended,
     pub(in crate::flow) client: Client,
+    /// The name that the issuer goes by: what is shown to it is made out to that.
     pub(in crate::flow) issuer: Issuer,
     pub(in crate::flow) token_endpoint: url::Url,
     pub(in crate::flow) resource: Option<String>,

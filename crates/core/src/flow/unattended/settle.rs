@@ -62,19 +62,29 @@ impl Unattended {
     ) -> Turn<Self> {
         let forced = forced_after(&call.record, call.reason, new.version, now);
         let follows = Some(self.stored.unwrap_or(call.credential.version));
+        let otherwise = call.credential.presented_otherwise(&new);
         let record = Record {
             credential: Some(new),
             spooled: (held_by == HeldBy::Spool).then_some(Spooled { follows }),
             forced,
             ..Record::default()
         };
-        self.unlock(Outcome {
+        let outcome = Outcome {
             record: Some(record),
             notes: call.notes,
             result: Ok(Gain::Refreshed),
             unsaved: held_by == HeldBy::Memory,
             unnoted: false,
-        })
+            superseded: None,
+        };
+        let Some(happened) = otherwise else {
+            return self.unlock(outcome);
+        };
+        let (key, event) = (self.task.key.clone(), self.event(now, happened));
+        self.next(
+            State::ExpectTold(Box::new(outcome)),
+            Act::Record(key, event),
+        )
     }
 
     /// No token: everything is kept, and the next call waits.
@@ -172,5 +182,6 @@ fn known(record: Record, notes: IssuerNotes, result: Result<Gain, Error>) -> Out
         result,
         unsaved: false,
         unnoted: false,
+        superseded: None,
     }
 }

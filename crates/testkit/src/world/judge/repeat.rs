@@ -53,7 +53,9 @@ impl World {
         }
         // Once the token has ended nothing is left to wait for: that is no trial of the issuer's grace.
         let repeats = first.run == killer.run || first.label != Some(Label::Uncertain);
-        let class = if dead && soon && repeats {
+        // Nor is it one where the sender is dead: without a repeat, what the late call brings would have reached nobody.
+        let lives = after(self.died(killer.process, killer.epoch));
+        let class = if dead && soon && repeats && lives {
             LossClass::UnknownGrace
         } else {
             LossClass::Inherent
@@ -128,6 +130,12 @@ impl World {
             if repeat.met_a_fault() {
                 return inherent(format!(
                     "call {call} met a dead path, and its repeat another fault"
+                ));
+            }
+            let died = self.died(repeat.process, repeat.epoch);
+            if repeat.answered_at.is_none() && died.is_some_and(|died| died <= then.sent_at) {
+                return inherent(format!(
+                    "call {call} met a dead path, and the sender of its repeat died before the answer"
                 ));
             }
             // An issuer may rotate at the one and not at the other.

@@ -109,8 +109,9 @@ impl World {
         let received = newest.and_then(|newest| newest.received_at);
         let received = received.filter(|at| at.boot == self.clock(process).boot);
         let since = received.map_or(0, |at| self.instant(at));
-        let known =
-            |before: &&Sent| before.set_out_at >= since && self.is_known(before, sent.life, login);
+        let known = |before: &&Sent| {
+            before.set_out_at >= since && self.is_known(before, sent.life, login, version)
+        };
         let unclear: Vec<Sent> = before.iter().filter(known).copied().collect();
         let at_issuer = unclear.iter().any(|sent| {
             let call = &self.calls[sent.call];
@@ -147,12 +148,13 @@ impl World {
 
     /// Whether a life can know that a call was sent: by its note, while the store has that, or, where none could be made,
     /// because it sent it itself.
-    fn is_known(&self, sent: &Sent, to: Life, login: usize) -> bool {
+    fn is_known(&self, sent: &Sent, to: Life, login: usize, version: Version) -> bool {
         let call = &self.calls[sent.call];
         let past = &self.judge.past;
         let held = call.noted && !past.has_lost(login, sent.noted_at, self.now);
         // A later login takes the place of what was known of the one before.
-        let own = sent.life == to && !past.took_over(to, login, sent.set_out_at);
+        let took_over = past.held_other(to, login, sent.set_out_at, version.incarnation);
+        let own = sent.life == to && !took_over;
         (held || own) && !call.not_delivered
     }
 

@@ -74,22 +74,62 @@ fn the_first_that_takes_us_is_taken() {
     assert_eq!(found(&mut stage, with_document), TWO, "AUTH-42");
 }
 
-/// AUTH-15, T-16: an issuer that cannot be reached, or fails, ends it: whoever can block one must not choose another. So does one
-/// that names somebody else.
+/// AUTH-15, T-16: an issuer that cannot be reached, or fails, ends it: whoever can block one must not choose another.
 #[test]
 fn a_blocked_issuer_does_not_choose_another() {
     type Answers = Box<dyn FnOnce(&Exchange, &mut Stage) -> Exchanged>;
-    let answers: [Answers; 4] = [
+    let answers: [Answers; 3] = [
         Box::new(unreachable),
         Box::new(silent),
         Box::new(reply(503, "")),
-        Box::new(reply(200, &registers(TWO))),
     ];
     for answer in answers {
         let mut stage = both();
         stage.page(&place(ONE), answer);
         assert!(discover(&mut stage, task()).is_err());
         assert!(!stage.asked().iter().any(|url| url.starts_with(TWO)));
+    }
+}
+
+/// AUTH-15, AUTH-23: each is independent of the others: a document that is of no use, or names somebody else, is one issuer's. Where
+/// no other will do, that is how it ends; and one that a person has chosen, or that has the login, is not left for it.
+#[test]
+fn a_bad_document_is_one_issuers() {
+    for bad in [
+        registers(TWO),
+        "{".into(),
+        "[]".into(),
+        document(ONE, "").replace("token_endpoint", "no_endpoint"),
+    ] {
+        let mut stage = both();
+        stage.page(&place(ONE), reply(200, &bad));
+        stage.page(&place(TWO), reply(200, &registers(TWO)));
+        assert_eq!(found(&mut stage, task()), TWO, "{bad}");
+
+        let mut alone = both();
+        alone.page(&place(ONE), reply(200, &bad));
+        missing(&mut alone);
+        let error = discover(&mut alone, task()).unwrap_err();
+        let code = if bad == registers(TWO) {
+            "peer.issuer_mismatch"
+        } else {
+            "peer.metadata_invalid"
+        };
+        assert_eq!(error.code(), code, "{error}");
+        assert!(!error.to_string().contains("well-known places"), "{error}");
+
+        for task in [
+            bound(ONE),
+            Task {
+                issuer: Issuer::parse(ONE).ok(),
+                ..task()
+            },
+        ] {
+            let mut stage = both();
+            stage.page(&place(ONE), reply(200, &bad));
+            assert!(discover(&mut stage, task).is_err());
+            assert!(!stage.asked().iter().any(|url| url.starts_with(TWO)));
+        }
     }
 }
 
@@ -152,8 +192,8 @@ fn accepts(published: &str, metadata: &str) -> Option<IssuerException> {
     })
 }
 
-/// T-17, AUTH-23: an accepted exception is for exactly these two, octet for octet; the identity is what the metadata names. A
-/// document that names anything else is refused, the published issuer included.
+/// T-17, T-20, AUTH-23: an accepted exception is for exactly these two, octet for octet; the identity is what the server names, and the
+/// other is no more than a name. A document that names anything else is refused, the published issuer included.
 #[test]
 fn an_exception_is_for_exactly_two_issuers() {
     let as_example = "https://as.example";
@@ -183,29 +223,36 @@ fn an_exception_is_for_exactly_two_issuers() {
             expected: expected.into(),
             got: got.into(),
         });
-        let got = discover(&mut stage, task).map(|found| found.server.issuer.as_str().to_owned());
+        let got = discover(&mut stage, task).map(|found| {
+            assert_eq!(found.server.issuer.as_str(), as_example);
+            found.server.name().as_str().to_owned()
+        });
         assert_eq!(got, want.map(str::to_owned), "{exception:?} {named}");
     }
 }
 
-/// T-17, AUTH-15: a login under an exception is found again by the issuer that the server names, and may be chosen by either.
+/// T-17, AUTH-15: a login under an exception is found again by the issuer that the server names, and so is one of an older build,
+/// which took the name in the metadata for it. To choose, only what the server names will do.
 #[test]
 fn an_excepted_issuer_is_known_by_what_the_server_calls_it() {
-    let excepted = Task {
-        exception: accepts("https://as.example", TWO),
-        ..task()
-    };
-    for chosen in [None, Some(TWO), Some("https://as.example")] {
-        for known in [None, Some(TWO)] {
+    let as_example = "https://as.example";
+    for (chosen, takes) in [(None, true), (Some(TWO), false), (Some(as_example), true)] {
+        for known in [None, Some(TWO), Some(as_example)] {
             let mut stage = challenged("Bearer");
             published(&mut stage);
             stage.page(OAUTH, reply(200, &server_document(TWO)));
             let task = Task {
+                exception: accepts(as_example, TWO),
                 known_issuer: known.and_then(|known| Issuer::parse(known).ok()),
                 issuer: chosen.and_then(|chosen| Issuer::parse(chosen).ok()),
-                ..excepted.clone()
+                ..task()
             };
-            assert_eq!(found(&mut stage, task), TWO, "{chosen:?} {known:?}");
+            let found = discover(&mut stage, task);
+            let found = found.map(|found| found.server.issuer.as_str().to_owned());
+            match takes {
+                true => assert_eq!(found.as_deref(), Ok(as_example), "{chosen:?} {known:?}"),
+                false => assert_eq!(found.unwrap_err().code(), "config.value"),
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Logins on another device, under virtual time.
 
+mod clients;
+
 use super::*;
 use crate::{
     assertion::ClientKey,
@@ -476,6 +478,7 @@ fn the_client_shows_who_it_is_at_both_endpoints() {
         let mut stage = stage_with(CODE, &more, vec![pending(), granted()]);
         let task = Task {
             client: Some(client.clone()),
+            issuer: Some(issuer()),
             proof_key: ProofKey::new(b"key", [1; 32], [2; 32]).ok(),
             ..by_device(Device::Only)
         };

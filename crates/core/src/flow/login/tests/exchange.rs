@@ -47,6 +47,8 @@ fn an_ambiguous_exchange_is_not_repeated() {
         (0, "unavailable.network"),
         (1, "unavailable.timeout"),
         (500, "unavailable.server_error"),
+        // Without Retry-After it may come from something in front of an issuer that went on: nothing says that it did not act.
+        (503, "unavailable.server_error"),
     ] {
         let mut stage = stage();
         match status {
@@ -73,6 +75,24 @@ fn a_refused_code_is_told() {
         );
         assert!(stage.record.is_none() && stage.spool.is_none());
     }
+}
+
+/// AUTH-56, RFC 6749 section 5.2: where the issuer does not grant the scopes, for the code or at the redirect, the error names
+/// those that were asked for and says what a person can do; nothing is tried with others that nobody asked for.
+#[test]
+fn refused_scopes_are_named() {
+    let scopes = vec!["a".to_owned(), "b".to_owned()];
+    let wanted = Task {
+        scopes: Some(Scopes::parse("a b")),
+        ..task()
+    };
+    let mut stage = stage();
+    stage.page(TOKEN, oauth_error("invalid_scope"));
+    let error = login(&mut stage, wanted).unwrap_err();
+    assert_eq!(error, Error::ScopeRefused { scopes });
+    assert_eq!((error.code(), error.exit_code()), ("denied.scope", 4));
+    assert!(error.to_string().contains("a b: ask for others"), "{error}");
+    assert_eq!(sent_to(&stage, TOKEN).len(), 1);
 }
 
 /// AUTH-94: an issuer need not give a refresh token; the login is one all the same.

@@ -56,6 +56,69 @@ fn a_dead_client_is_seen_before_a_browser_opens() {
     );
 }
 
+/// F-16: a page that asks who the person is says nothing of the client, whatever its status: single sign-on stands in front of the
+/// issuer. An error that names the client is one all the same.
+#[test]
+fn a_page_about_the_person_is_no_dead_client() {
+    let page = ("content-type", "text/html");
+    for scheme in ["Negotiate", "Basic realm=\"staff\""] {
+        let mut stage = with_registration();
+        let headers = [page, ("www-authenticate", scheme)];
+        stage.page(
+            AUTHORIZE,
+            with_headers(401, &headers, "<h1>Who are you?</h1>"),
+        );
+        let done = login(&mut stage, task()).unwrap();
+        assert_eq!(done.credential.client.id, "earlier");
+        assert_eq!(
+            (stage.count("forget"), stage.count("send registration")),
+            (0, 0)
+        );
+    }
+    let mut stage = with_registration();
+    let headers = [("www-authenticate", "Basic")];
+    stage.page(
+        AUTHORIZE,
+        with_headers(401, &headers, r#"{"error":"invalid_client"}"#),
+    );
+    assert_eq!(
+        login(&mut stage, task()).unwrap().credential.client.id,
+        "client-1"
+    );
+}
+
+/// F-16: a page is no proof. What is stored is forgotten when there is another: an issuer that registers nobody any more leaves
+/// it as it was, and the person is shown what there is. One that is only away is asked another time.
+#[test]
+fn a_client_is_not_given_up_before_there_is_another() {
+    let mut stage = with_registration();
+    stage.page(AUTHORIZE, dead(400));
+    stage.page(REGISTER, reply(403, r#"{"error":"access_denied"}"#));
+    let done = login(&mut stage, task()).unwrap();
+    assert_eq!(done.credential.client.id, "earlier");
+    assert_eq!(stage.registrations[0].client.id, "earlier");
+    assert_eq!((stage.count("forget"), stage.count("show")), (0, 1));
+
+    let mut stage = with_registration();
+    stage.page(AUTHORIZE, dead(400));
+    stage.page(REGISTER, reply(503, ""));
+    let error = login(&mut stage, task()).unwrap_err();
+    assert_eq!(error.code(), "unavailable.server_error");
+    assert_eq!((stage.count("forget"), stage.registrations.len()), (0, 1));
+
+    // It was dead: the exchange says so, and that is proof. Then there is nobody to log in as.
+    let mut stage = with_registration();
+    stage.page(AUTHORIZE, dead(400));
+    stage.page(REGISTER, reply(403, r#"{"error":"access_denied"}"#));
+    stage.page(TOKEN, reply(401, r#"{"error":"invalid_client"}"#));
+    stage.before("forget", |stage| {
+        stage.page(REGISTER, reply(403, r#"{"error":"access_denied"}"#));
+    });
+    let error = login(&mut stage, task()).unwrap_err();
+    assert_eq!(error.code(), "peer.registration_refused");
+    assert_eq!((stage.count("show"), stage.registrations.len()), (1, 0));
+}
+
 /// F-16: whatever else is answered says nothing against the client: it is shown, and nothing is registered. The answer to a
 /// page that leads on is a redirect, and nobody follows it.
 #[test]

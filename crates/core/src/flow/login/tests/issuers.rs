@@ -194,3 +194,74 @@ fn a_person_chooses_the_issuer() {
     );
     assert_eq!(stage.asked(), [MCP, RESOURCE]);
 }
+
+/// F-06, I-5: a login at another issuer that the store refuses is found by whoever looks for it: the binding names it as soon as the
+/// spool has it. Where the binding cannot be written either, nobody is told that they are logged in; the old one stays in force.
+#[test]
+fn a_login_at_another_issuer_is_found_or_not_told() {
+    let mut stage = moved();
+    stage.fail("commit");
+    let done = login(&mut stage, bound()).unwrap();
+    assert_eq!(done.credential.key, key());
+    let binding = stage.binding.as_ref().expect("a binding");
+    assert_eq!(binding.credential, Some(key()));
+    assert_eq!(binding.former, [former_key()]);
+    let (_, kept) = stage.spool.take().expect("a spooled login");
+    assert_eq!(kept.version, done.credential.version);
+    let at = |act: &str| stage.log.iter().position(|line| line.starts_with(act));
+    assert!(
+        at("spool") < at("bind"),
+        "what is in force stays until there is another"
+    );
+
+    let mut stage = moved();
+    stage.fail("commit").fail("bind");
+    let error = login(&mut stage, bound()).unwrap_err();
+    assert_eq!(error.code(), "unavailable.store");
+
+    // Nothing was spooled, so nothing is pointed at.
+    let mut stage = moved();
+    stage.fail("commit").fail("spool");
+    let error = login(&mut stage, bound()).unwrap_err();
+    assert_eq!(error.code(), "unavailable.store");
+    assert!(stage.binding.is_none());
+}
+
+/// T-24: the way back keeps to what a person has just said of `resource`: a login whose tokens are limited otherwise is not it.
+#[test]
+fn the_way_back_keeps_to_what_is_said_of_resource() {
+    let unlimited = || {
+        let mut record = earlier();
+        record.credential.as_mut().unwrap().pins.resource_parameter = None;
+        record
+    };
+    let without_at = |at: Option<Issuer>| {
+        let mut task = bound();
+        task.binding.without_resource_at = at;
+        task
+    };
+    for (record, at, said, back) in [
+        (earlier(), None, None, true),
+        (earlier(), None, Some(false), true),
+        (earlier(), None, Some(true), false),
+        (unlimited(), Some(issuer()), None, true),
+        (unlimited(), Some(issuer()), Some(true), true),
+        (unlimited(), Some(issuer()), Some(false), false),
+        (unlimited(), None, None, false),
+        (earlier(), Some(former()), Some(false), true),
+    ] {
+        let mut stage = gone_back(record);
+        let task = Task {
+            without_resource: said,
+            ..without_at(at.clone())
+        };
+        login(&mut stage, task).unwrap();
+        assert_eq!(stage.count("show"), usize::from(!back), "{at:?} {said:?}");
+        let want = match said {
+            Some(true) => Some(issuer()),
+            Some(false) => None,
+            None => at,
+        };
+        assert_eq!(stage.binding.as_ref().unwrap().without_resource_at, want);
+    }
+}

@@ -149,7 +149,7 @@ fn offline_access_that_is_refused_is_left_out() {
     let mut own = with_metadata(LISTS_OFFLINE);
     refuses(&mut own);
     let error = login(&mut own, asks("a offline_access")).unwrap_err();
-    assert_eq!((error.code(), own.count("show")), ("denied.by_issuer", 1));
+    assert_eq!((error.code(), own.count("show")), ("denied.scope", 1));
 
     // Once, not again and again: another refusal is one.
     let mut twice = with_metadata(LISTS_OFFLINE);
@@ -160,7 +160,7 @@ fn offline_access_that_is_refused_is_left_out() {
         });
     });
     let error = login(&mut twice, asks("a")).unwrap_err();
-    assert_eq!((error.code(), twice.count("show")), ("denied.by_issuer", 2));
+    assert_eq!((error.code(), twice.count("show")), ("denied.scope", 2));
     assert!(twice.notes.quirks.is_empty());
 }
 

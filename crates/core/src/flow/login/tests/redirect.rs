@@ -282,9 +282,7 @@ fn refusals_are_told_apart() {
         ),
         (
             vec![("error", "invalid_scope")],
-            Error::DeniedByIssuer {
-                error: "invalid_scope".into(),
-            },
+            Error::ScopeRefused { scopes: Vec::new() },
         ),
         (
             vec![],

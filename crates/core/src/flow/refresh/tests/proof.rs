@@ -84,3 +84,34 @@ fn a_refused_proof_backs_off() {
         assert_eq!(record.attempt, None);
     }
 }
+
+/// EXT-30: that a token is no longer bound to the key, or is so again, is an event of its own; where nothing changes, or
+/// nothing is said, there is none.
+#[test]
+fn another_kind_of_token_is_told() {
+    let told = |before: Credential, said: &str| {
+        let (stage, _) = refreshed(before, said);
+        let kinds = stage
+            .events
+            .iter()
+            .filter_map(|event| match event.happened {
+                Happened::TokenTypeChanged { from, to } => Some((from, to)),
+                _ => None,
+            });
+        kinds.collect::<Vec<_>>()
+    };
+    let (bearer, dpop) = (TokenType::Bearer, TokenType::Dpop);
+    assert_eq!(
+        told(bound(4), r#","token_type":"Bearer""#),
+        [(dpop, bearer)]
+    );
+    let unbound = Credential {
+        token_type: bearer,
+        ..bound(4)
+    };
+    assert_eq!(told(unbound, r#","token_type":"DPoP""#), [(bearer, dpop)]);
+    for same in ["", r#","token_type":"DPoP""#] {
+        assert_eq!(told(bound(4), same), [], "{same}");
+    }
+    assert_eq!(told(credential(4), r#","token_type":"DPoP""#), []);
+}

@@ -104,6 +104,34 @@ fn a_refusing_store_is_served_from_the_spool() {
     );
 }
 
+/// I-3, F-06: a login lies in the slot of a full disk, and while it is refreshed the slot goes back to what it held before
+/// the login. The new entry follows what the store holds, so it is found, and the token spent before that does not leave.
+#[test]
+fn a_slot_that_goes_back_behind_a_login_costs_no_login() {
+    let mut stage = due();
+    let login = other_login("client-1");
+    let (base, refreshed) = (login.version, login.version.next());
+    stage.spool = Some((vec![Some(version(5)), Some(version(4))], login));
+    stage.fail("commit").fail("note");
+    stage.pass(secs(7000)).answer(tokens(7));
+    stage.before("send token", |stage| {
+        stage.spool = Some((vec![Some(version(4))], five()));
+    });
+    let outcome = stage.run(Refresh::new(Task {
+        held: Some(base),
+        ..task(4)
+    }));
+    assert_eq!(outcome.result, Ok(Gain::Refreshed), "{:?}", stage.log);
+    stage.heal();
+    let outcome = stage.run(Refresh::new(Task {
+        held: Some(refreshed),
+        ..task(4)
+    }));
+    assert_eq!(outcome.result, Ok(Gain::Nothing));
+    assert_eq!(stage.record().version(), Some(refreshed));
+    assert_eq!(stage.sent.len(), 1, "{:?}", stage.log);
+}
+
 /// F-06, I-4: where neither takes it, it is served from memory and said to be unsaved; the next flow saves it first.
 #[test]
 fn what_nothing_takes_is_unsaved_and_saved_later() {
@@ -240,6 +268,29 @@ fn a_commit_from_memory_expects_what_is_stored() {
         (Ok(Gain::Refreshed), false)
     );
     assert_eq!((stage.count("commit 6 over 4"), stage.generation()), (1, 6));
+}
+
+/// F-06, F-17, I-9: the store had taken what memory held, and only its answer was lost: a refusal of that version is one, and
+/// stands. Nobody newer is there to adopt.
+#[test]
+fn a_refusal_of_what_the_store_had_taken_after_all_stands() {
+    let mut stage = due();
+    stage.fail("commit").fail("spool").pass(secs(3800));
+    stage.answer(oauth_error("invalid_grant"));
+    stage.before("note attempt", |stage| {
+        stage.heal().record.as_mut().unwrap().credential = Some(five());
+    });
+    let outcome = stage.run(Refresh::new(Task {
+        unsaved: Some(Box::new(five())),
+        ..task(5)
+    }));
+    assert!(
+        matches!(outcome.result, Err(Error::LoginRequired { .. })),
+        "{:?}",
+        outcome.result
+    );
+    assert!(stage.record.as_ref().unwrap().suspicion.is_some());
+    assert!(stage.record.as_ref().unwrap().attempt.is_none());
 }
 
 /// F-31: what memory kept of a login that was logged out is revoked, and never comes back.
@@ -431,4 +482,23 @@ fn a_refresh_does_not_displace_a_login_in_the_slot() {
     let login = other_login("client-1").version;
     assert_eq!(outcome.record.unwrap().version(), Some(login));
     assert_eq!(stage.read().record.unwrap().version(), Some(login));
+}
+
+/// F-06: a login that only the spool had is merged by a refresh: what it has replaced is handed to whoever runs that, once, so
+/// that its issuer is told. What follows the same login replaces none.
+#[test]
+fn a_merged_login_hands_out_what_it_replaced() {
+    let mut stage = due();
+    stage.spool = Some((vec![Some(version(4))], other_login("client-2")));
+    let outcome = stage.refresh();
+    assert_eq!(outcome.result, Ok(Gain::Adopted));
+    assert_eq!(outcome.superseded.as_deref(), Some(&credential(4)));
+    assert_eq!(stage.refresh().superseded, None);
+    let mut stage = due();
+    stage.spool = Some((vec![Some(version(4))], five()));
+    let outcome = stage.refresh();
+    assert_eq!(
+        (outcome.result, outcome.superseded),
+        (Ok(Gain::Adopted), None)
+    );
 }

@@ -1,6 +1,7 @@
 //! Assertions that are replaced where they lie, and when a renewal looks at them.
 
 use super::*;
+use crate::{credential::TokenType, dpop::ProofKey};
 
 const ENDPOINT: &str = "https://as.example/token";
 
@@ -136,4 +137,28 @@ fn both_exchanges_have_one_limit() {
             .collect();
         assert_eq!(within, left.into_iter().collect::<Vec<u64>>());
     }
+}
+
+/// EXT-30: a renewal that brings a token of another kind tells so, as a refresh does.
+#[test]
+fn another_kind_of_token_is_told() {
+    let mut stage = due(Kind::ClientCredentials);
+    let mut bound = login(Kind::ClientCredentials);
+    bound.token_type = TokenType::Dpop;
+    bound.proof_key = ProofKey::new(b"key", [1; 32], [2; 32]).ok();
+    stage.put(bound);
+    stage.answer(granted(5));
+    assert_eq!(stage.renew().result, Ok(Gain::Refreshed));
+    let told = Happened::TokenTypeChanged {
+        from: TokenType::Dpop,
+        to: TokenType::Bearer,
+    };
+    assert!(stage.events.iter().any(|event| event.happened == told));
+    stage.pass(secs(3400)).answer(granted(6));
+    assert_eq!(
+        stage.run(Unattended::new(task(5))).result,
+        Ok(Gain::Refreshed)
+    );
+    let times = stage.events.iter().filter(|event| event.happened == told);
+    assert_eq!(times.count(), 1);
 }

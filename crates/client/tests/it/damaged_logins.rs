@@ -1,0 +1,157 @@
+//! Logins whose row in the store cannot be read any more: they are errors for whoever wants to use them, and in nobody's way who
+//! logs in or out.
+
+use std::time::Duration;
+
+use pilotlight::{
+    Error, LoginRequest,
+    core::{
+        credential::{Account, BindingKey},
+        error::LoginCause,
+        event::{Happened, Revocation},
+        resource::Resource,
+    },
+    store::Store,
+};
+use pilotlight_testkit::{Lab, LabConfig};
+use rusqlite::Connection;
+
+use crate::faults_support::{Process, World, served};
+
+/// What can be wrong with a row: what is sealed, what is bound to it, and what is no longer of its type.
+const DAMAGES: [&str; 4] = [
+    "sealed = zeroblob(400)",
+    "generation = generation + 1",
+    "acceptance = zeroblob(60)",
+    "incarnation = zeroblob(3)",
+];
+
+/// Damages the rows of all logins that are there.
+fn damage(world: &World, process: &Process, how: &str) {
+    let config = world.store_config(process.time.clone());
+    let file = config.data_dir.join("store.db");
+    let connection = Connection::open(file).unwrap();
+    let damage = format!("UPDATE credential SET {how}");
+    assert!(connection.execute(&damage, ()).unwrap() > 0);
+}
+
+fn request(world: &World) -> LoginRequest {
+    LoginRequest::new(world.url(), Account::default())
+}
+
+async fn told(process: &Process, world: &World) -> usize {
+    let damaged = |happened: &Happened| matches!(happened, Happened::Damaged);
+    process.count(world, damaged).await
+}
+
+/// F-27, promise 10, I-6: a login that cannot be read is an error for whoever wants its token, and the next login takes its place
+/// as if it were the first: the history says so once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_login_is_replaced_by_the_next() {
+    for how in DAMAGES {
+        let world = World::new(|_| {}).await;
+        let (process, session) = world.logged_in().await;
+        served(&session, &world).await;
+        process.idle().await;
+        damage(&world, &process, how);
+        let later = world.process();
+        let got = later.sessions.get(&world.url(), &Account::default()).await;
+        assert_eq!(got.unwrap_err().code(), "store.corrupt", "{how}");
+
+        later.sessions.login(request(&world)).await.unwrap();
+        served(&later.session(&world).await, &world).await;
+        assert_eq!(told(&later, &world).await, 1, "{how}");
+        world.advance(Duration::from_secs(60));
+        later.sessions.login(request(&world)).await.unwrap();
+        assert_eq!(told(&later, &world).await, 1, "{how}");
+    }
+}
+
+/// F-27, promise 10: the same login is buried by a logout: nobody can be told of it, and that is said. Then nobody is logged in,
+/// and a login begins anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_login_can_be_logged_out() {
+    for (how, local) in DAMAGES.into_iter().zip([false, true, false, true]) {
+        let world = World::new(|_| {}).await;
+        let (process, session) = world.logged_in().await;
+        served(&session, &world).await;
+        process.idle().await;
+        damage(&world, &process, how);
+        let later = world.process();
+        let outcome = match local {
+            true => Revocation::Local,
+            false => Revocation::Unreadable,
+        };
+        let done = later.sessions.logout(&world.key(), local).await;
+        assert_eq!(done, Ok(outcome), "{how}");
+        assert_eq!(told(&later, &world).await, 1, "{how}");
+        let nobody = Error::login(LoginCause::Never);
+        let header = later.session(&world).await.header().await;
+        assert_eq!(header.map(drop), Err(nobody.clone()), "{how}");
+        let again = later.sessions.logout(&world.key(), false).await;
+        assert_eq!(again, Err(nobody));
+        later.sessions.login(request(&world)).await.unwrap();
+        served(&later.session(&world).await, &world).await;
+    }
+}
+
+/// RFC 7009: what the spool slot still tells of a damaged login is revoked all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_still_be_read_is_revoked() {
+    let world = World::new(|_| {}).await;
+    let (process, _) = world.logged_in().await;
+    let stored = process.record(&world).await.credential.unwrap();
+    let mut next = stored.clone();
+    next.version = next.version.next();
+    process
+        .store
+        .spool(Some(stored.version), &next)
+        .await
+        .unwrap();
+    damage(&world, &process, DAMAGES[0]);
+    let later = world.process();
+    let done = later.sessions.logout(&world.key(), false).await;
+    assert_eq!(done, Ok(Revocation::Unreadable));
+    assert_eq!(later.sessions.retry_revocations().await, Ok(1));
+    assert_eq!(world.lab.with_issuer(|issuer| issuer.live_grants()), 0);
+}
+
+/// F-27: the damage of one login is nobody else's: a first login at another server goes through, a damaged row beside it or not,
+/// and touches nothing there.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_server_is_logged_in_to_all_the_same() {
+    let world = World::new(|_| {}).await;
+    let (process, _) = world.logged_in().await;
+    damage(&world, &process, DAMAGES[0]);
+    let config = LabConfig::default().with(|lab| lab.clock = world.lab.clock().clone());
+    let other = Lab::start(config).await.unwrap();
+    let url = Resource::parse(other.resource_url()).unwrap();
+    let later = world.process();
+    let request = LoginRequest::new(url.clone(), Account::default());
+    later.sessions.login(request).await.unwrap();
+    let key = BindingKey::new(url, Account::default());
+    assert_eq!(
+        later.sessions.logout(&key, false).await,
+        Ok(Revocation::Revoked)
+    );
+    let got = later.sessions.get(&world.url(), &Account::default()).await;
+    assert_eq!(got.unwrap_err().code(), "store.corrupt");
+    assert_eq!(told(&later, &world).await, 0);
+}
+
+/// F-27: nor is it in the way of a logout from a server whose login never reached the store: that is `login.never`, and no damage.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_logout_from_nothing_is_not_damage() {
+    let world = World::new(|_| {}).await;
+    let (process, _) = world.logged_in().await;
+    let mut other = process.binding(&world).await;
+    other.key.account = Account::parse("other").unwrap();
+    other.name = "other".into();
+    let credential = other.credential.as_mut().unwrap();
+    credential.account = other.key.account.clone();
+    process.store.put_binding(&other).await.unwrap();
+    damage(&world, &process, DAMAGES[0]);
+    let later = world.process();
+    let done = later.sessions.logout(&other.key, false).await;
+    assert_eq!(done, Err(Error::login(LoginCause::Never)));
+}

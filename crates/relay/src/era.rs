@@ -5,11 +5,13 @@
 //! and what they can do; a server that wants to know something ends the request with the question (`input_required`), and
 //! the same request comes again with the answer; changes come on the answer of `subscriptions/listen`.
 //!
-//!       host   server   who sits between
-//!       old    old      nobody: the bytes pass
-//!       new    new      [`Stateless`]: headers, tool lists, cancelling
-//!       old    new      [`OldHost`]: answers the handshake, asks the host what the server wants to know
-//!       new    old      [`NewHost`]: makes the handshake, ends a request with what the server asks
+//! ```text
+//!   host   server   who sits between
+//!   old    old      nobody: the bytes pass
+//!   new    new      [`Stateless`]: headers, tool lists, cancelling
+//!   old    new      [`OldHost`]: answers the handshake, asks the host what the server wants to know
+//!   new    old      [`NewHost`]: makes the handshake, ends a request with what the server asks
+//! ```
 //!
 //! Each is a state machine without clock, socket or task: [`Input`] goes in, [`Output`] comes out, in the order in which it
 //! is to be done. Which one is needed is told by [`host_era`] and by [`detect`].

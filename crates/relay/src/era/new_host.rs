@@ -1,16 +1,18 @@
 //! A host of the new era in front of a server of the old era.
 //!
-//!       host                          here                                server
-//!       (its first request)    ->     initialize, in its name        ->
-//!                                     notifications/initialized      ->
-//!       server/discover        ->     (answered from what it said)
-//!       tools/call 7           ->     7, without what is new in `_meta` ->
-//!       input_required         <-     (7 ends, the server's call goes on) <-   elicitation/create 3
-//!       tools/call 8, the answer, requestState ->  the answer to 3   ->
-//!       the answer, as 8       <-     `resultType` put in            <-   the answer to 7
-//!       subscriptions/listen   ->     resources/subscribe, each      ->
-//!       changes, with its id   <-                                    <-   changes, by themselves
-//!       logLevel in `_meta`    ->     logging/setLevel, where milder ->
+//! ```text
+//!   host                          here                                server
+//!   (its first request)    ->     initialize, in its name        ->
+//!                                 notifications/initialized      ->
+//!   server/discover        ->     (answered from what it said)
+//!   tools/call 7           ->     7, without what is new in `_meta` ->
+//!   input_required         <-     (7 ends, the server's call goes on) <-   elicitation/create 3
+//!   tools/call 8, the answer, requestState ->  the answer to 3   ->
+//!   the answer, as 8       <-     `resultType` put in            <-   the answer to 7
+//!   subscriptions/listen   ->     resources/subscribe, each      ->
+//!   changes, with its id   <-                                    <-   changes, by themselves
+//!   logLevel in `_meta`    ->     logging/setLevel, where milder ->
+//! ```
 
 mod listen;
 mod questions;

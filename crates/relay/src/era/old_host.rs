@@ -1,17 +1,19 @@
 //! A host of the old era in front of a server of the new era.
 //!
-//!       host                          here                                server
-//!       initialize             ->     server/discover                ->
-//!                              <-     its capabilities, its name     <-
-//!       notifications/initialized ->  subscriptions/listen           ->   (if it tells of changes)
-//!       tools/call 7           ->     7, with `_meta`                ->
-//!       elicitation/create     <-     (one question of several)      <-   input_required, questions, requestState
-//!       its answer             ->     new id, inputResponses, requestState, byte for byte ->
-//!       the answer to 7        <-     under its own id               <-   the answer
-//!       resources/subscribe    ->     listen anew, then end the old  ->
-//!       logging/setLevel       ->     (kept, and said in each `_meta`)
-//!       ping                   ->     (answered here)
-//!       notifications/cancelled ->    (closes the stream)
+//! ```text
+//!   host                          here                                server
+//!   initialize             ->     server/discover                ->
+//!                          <-     its capabilities, its name     <-
+//!   notifications/initialized ->  subscriptions/listen           ->   (if it tells of changes)
+//!   tools/call 7           ->     7, with `_meta`                ->
+//!   elicitation/create     <-     (one question of several)      <-   input_required, questions, requestState
+//!   its answer             ->     new id, inputResponses, requestState, byte for byte ->
+//!   the answer to 7        <-     under its own id               <-   the answer
+//!   resources/subscribe    ->     listen anew, then end the old  ->
+//!   logging/setLevel       ->     (kept, and said in each `_meta`)
+//!   ping                   ->     (answered here)
+//!   notifications/cancelled ->    (closes the stream)
+//! ```
 
 mod listen;
 mod rounds;

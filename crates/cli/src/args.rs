@@ -87,7 +87,7 @@ pub(crate) enum Command {
     Logout(Logout),
     /// Be the bridge between an MCP host on stdio and a server over HTTP; takes every flag of mcp-remote
     #[command(
-        after_help = "pilotlight proxy URL [PORT] [FLAGS OF mcp-remote] replaces: mcp-remote URL [PORT] [FLAGS]"
+        after_help = crate::mcp_remote::help()
     )]
     Proxy(Proxy),
     /// Bring in the logins of another program, and share them with it

@@ -7,9 +7,11 @@
 
 mod arguments;
 mod argv;
+mod flags;
 mod hash;
 mod join;
 mod parse;
+mod pending;
 mod read;
 mod text;
 
@@ -21,8 +23,10 @@ use serde_json::{Map, Value};
 use url::Url;
 
 pub(crate) use argv::rearranged;
+pub(crate) use flags::help;
 pub(crate) use hash::LoginHash;
 pub(crate) use join::{SHARED, join};
+pub(crate) use pending::{AfterMcpRemote, passes};
 pub(crate) use read::read;
 
 /// What to do.

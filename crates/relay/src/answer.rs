@@ -8,6 +8,7 @@ use pilotlight::Body;
 use pilotlight_core::{Error, error::Waited};
 
 use crate::{
+    batch,
     config::Limits,
     out::{Line, Out},
     refusal::Fault,
@@ -68,11 +69,14 @@ impl<'a> Assembly<'a> {
             }
             Held::Many(held) => held.extend_from_slice(&piece),
         }
-        let length = self.held.as_slice().len();
-        if self.whole && length > self.limits.whole {
+        let held = self.held.as_slice();
+        let length = held.len();
+        // A batch comes to the host in its parts (TR-38).
+        let whole = self.whole || length > self.limits.hold && batch::is_batch(held);
+        if whole && length > self.limits.whole {
             return Err(Fault::TooLarge(self.limits.whole));
         }
-        if !self.whole && length > self.limits.hold {
+        if !whole && length > self.limits.hold {
             let mut line = self.out.open().await?;
             line.piece(self.held.as_slice()).await?;
             self.held = Held::One(Bytes::new());

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::{BoxFuture, join_all};
 use http::HeaderMap;
 use pilotlight::{Session, Sessions, clock::Clock};
 use pilotlight_core::Error;
@@ -19,6 +20,7 @@ use tokio::{
 
 use crate::{
     approver::Approver,
+    batch,
     config::Config,
     cookies::Cookies,
     era::Input,
@@ -253,34 +255,87 @@ impl Core {
                 return;
             }
         }
+        tasks.spawn(self.passing(peek, message, permit));
+    }
+
+    /// Carries a message as it is. It has its turn when this returns, and goes when what is returned is driven.
+    pub(crate) fn passing(
+        self: &Arc<Self>,
+        peek: Peek,
+        message: Bytes,
+        permit: Arc<OwnedSemaphorePermit>,
+    ) -> BoxFuture<'static, ()> {
         match (peek.kind, &peek.id) {
             (Kind::Request, Some(id)) => {
                 let id = id.clone();
-                self.begin(id, &peek, message, permit, tasks).await;
+                self.asked(id, &peek, message, permit)
             }
-            (Kind::Notification, _) => self.notify(&peek, message, permit, tasks),
-            (Kind::Response | Kind::Batch, _) => {
+            (Kind::Notification, _) => self.notify(&peek, message, permit),
+            (Kind::Batch, _) => self.batch(&message, &permit),
+            (Kind::Response, _) => {
                 let (core, waits) = (self.clone(), self.waits(None, None));
-                tasks.spawn(Box::pin(async move {
+                Box::pin(async move {
                     waits.done().await;
                     core.pass(message, permit).await;
-                }));
+                })
             }
-            (Kind::Request | Kind::Unknown, _) => self.refuse(None, &Fault::NotMessage).await,
+            (Kind::Request | Kind::Unknown, _) => {
+                self.refusing(None, Fault::NotMessage, permit.clone())
+            }
         }
     }
 
-    async fn begin(
+    /// Carries each message of a batch as if it had come alone: so each request is answered, and each is looked at.
+    fn batch(
+        self: &Arc<Self>,
+        message: &Bytes,
+        permit: &Arc<OwnedSemaphorePermit>,
+    ) -> BoxFuture<'static, ()> {
+        let Ok(parts) = batch::split(message) else {
+            return self.refusing(None, Fault::NotMessage, permit.clone());
+        };
+        let parts = parts.into_iter().filter_map(|part| {
+            let peek = Scan::of(&part);
+            if !peek.whole || peek.kind == Kind::Batch {
+                return Some(self.refusing(None, Fault::NotMessage, permit.clone()));
+            }
+            if let (Kind::Response, Some(id)) = (peek.kind, &peek.id)
+                && self.approver.answered(id, &part)
+            {
+                return None;
+            }
+            Some(self.passing(peek, part, permit.clone()))
+        });
+        let all: Vec<_> = parts.collect();
+        Box::pin(async move {
+            join_all(all).await;
+        })
+    }
+
+    /// Refuses a message. It keeps its room until the host has taken the answer: who only writes is not read without end.
+    fn refusing(
+        self: &Arc<Self>,
+        id: Option<Id>,
+        fault: Fault,
+        permit: Arc<OwnedSemaphorePermit>,
+    ) -> BoxFuture<'static, ()> {
+        let core = self.clone();
+        Box::pin(async move {
+            core.refuse(id.as_ref(), &fault).await;
+            drop(permit);
+        })
+    }
+
+    fn asked(
         self: &Arc<Self>,
         id: Id,
         peek: &Peek,
         message: Bytes,
         permit: Arc<OwnedSemaphorePermit>,
-        tasks: &mut JoinSet<()>,
-    ) {
+    ) -> BoxFuture<'static, ()> {
         if self.table.len() >= self.config.limits.requests {
             let fault = Fault::TooMany(self.config.limits.requests);
-            return self.refuse(Some(&id), &fault).await;
+            return self.refusing(Some(id), fault, permit);
         }
         let mut ask = Ask::new(id, &peek.method, false);
         if !self.config.ignored_tools.is_empty() && peek.method.starts_with("tools/") {
@@ -292,7 +347,7 @@ impl Core {
                     .ignored(&name)
             });
             if hidden && peek.method == "tools/call" {
-                return self.refuse(Some(&ask.id), &Fault::Hidden).await;
+                return self.refusing(Some(ask.id), Fault::Hidden, permit);
             }
             ask.first_page = read.is_none_or(|read| read.param("cursor").is_none());
         }
@@ -309,10 +364,10 @@ impl Core {
             notice: None,
         };
         let core = self.clone();
-        tasks.spawn(Box::pin(async move {
+        Box::pin(async move {
             let _turn = waits.done().await;
             core.request(&ask, message, permit).await;
-        }));
+        })
     }
 
     fn notify(
@@ -320,8 +375,7 @@ impl Core {
         peek: &Peek,
         message: Bytes,
         permit: Arc<OwnedSemaphorePermit>,
-        tasks: &mut JoinSet<()>,
-    ) {
+    ) -> BoxFuture<'static, ()> {
         let cancels = peek.method == "notifications/cancelled";
         if cancels && let Some(ask) = table::cancelled(&message).and_then(|id| self.table.find(&id))
         {
@@ -337,7 +391,7 @@ impl Core {
             notice: (!cancels).then(|| self.notices.take()),
         };
         let core = self.clone();
-        tasks.spawn(Box::pin(async move {
+        Box::pin(async move {
             let _turn = waits.done().await;
             if opens {
                 core.wire.keep_initialized(&message);
@@ -346,7 +400,7 @@ impl Core {
             if opens {
                 core.wire.listen();
             }
-        }));
+        })
     }
 
     fn waits(&self, opening: Option<Turn>, notice: Option<Turn>) -> Waits {

@@ -136,7 +136,8 @@ impl Core {
     /// Reads the answer from a stream, and from those that the server goes on with (TR-35).
     async fn streamed(self: &Arc<Self>, ask: &Arc<Ask>, body: Body) -> Result<(), Fault> {
         let mut stream = Stream::new(body, self.assembly(ask), self.config.body_timeout);
-        let mut tries = 0;
+        let (mut tries, mut empty) = (0, 0);
+        let mut asked_after: Option<String> = None;
         loop {
             let ended = self.read(ask, &mut stream).await;
             if ask.is_answered() || ask.is_cancelled() {
@@ -150,19 +151,32 @@ impl Core {
             let Some(last) = stream.last_id().map(str::to_owned) else {
                 return Err(broken);
             };
+            // A server that wants to be polled closes every stream. What brings nothing new is counted, but only the id tells:
+            // a server that says the same again has nothing new either.
+            empty = match asked_after.as_ref() == Some(&last) {
+                true => empty + 1,
+                false => 0,
+            };
+            if empty > EMPTY {
+                return Err(broken);
+            }
             let pause = stream.retry.unwrap_or(PAUSE).min(LONGEST_PAUSE);
             loop {
                 tries += 1;
                 if tries > TRIES {
                     return Err(broken);
                 }
-                tokio::time::sleep(pause * tries.min(8)).await;
+                tokio::time::sleep(pause * (tries + empty).min(8)).await;
+                if ask.is_cancelled() {
+                    return Ok(());
+                }
                 match self.get(Some(&last), Place::InSession).await {
                     Ok(response) if response.status().is_success() => {
                         let retry = stream.retry;
                         let body = response.into_body();
                         stream = Stream::new(body, self.assembly(ask), self.config.body_timeout);
                         stream.resumes(&last, retry);
+                        tries = 0;
                         break;
                     }
                     Ok(response) if response.status().is_server_error() => {}
@@ -171,6 +185,7 @@ impl Core {
                     Err(fault) => return Err(fault),
                 }
             }
+            asked_after = Some(last);
         }
     }
 
@@ -404,6 +419,8 @@ pub(crate) fn is_away(fault: &Fault) -> bool {
 
 const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// How often an answer is asked for again without anything having come.
+/// How often in a row an answer is asked for again where the server does not give a stream.
 const TRIES: u32 = 6;
+/// How many streams in a row may bring nothing new.
+const EMPTY: u32 = 60;
 const LINGER: Duration = Duration::from_secs(5);

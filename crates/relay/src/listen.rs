@@ -40,9 +40,11 @@ impl Core {
     async fn own_stream(self: &Arc<Self>) {
         let (mut last, mut retry): (Option<String>, Option<Duration>) = (None, None);
         let mut failures = 0;
+        let mut accepted = self.wire.accepted.subscribe();
         loop {
             let mut lively = false;
-            match self.get(last.as_deref(), Place::InSession).await {
+            accepted.mark_unchanged();
+            match self.get_quietly(last.as_deref()).await {
                 Ok(response) if response.status().is_success() && is_events(response.headers()) => {
                     let whole = self.translation.is_on();
                     let assembly = Assembly::new(&self.out, self.config.limits, whole);
@@ -76,10 +78,25 @@ impl Core {
                 // It comes back with the next session: whoever sends a request opens that.
                 Ok(response) if response.status() == StatusCode::NOT_FOUND => return,
                 Ok(response) if response.status().is_server_error() => {}
+                Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => {}
+                Ok(response)
+                    if response.status().is_client_error()
+                        && response.status() != StatusCode::METHOD_NOT_ALLOWED
+                        && last.is_some() =>
+                {
+                    // The server may have forgotten the event: what comes from now on is better than nothing.
+                    last = None;
+                }
                 // Not offered.
                 Ok(_) => return,
                 Err(fault) if is_away(&fault) => {}
-                Err(_) => return,
+                Err(fault) => {
+                    // Whoever sends a request asks for the login that is wanted; one that is taken says that it is there.
+                    tracing::debug!(code = fault.code(), "the stream waits for a login");
+                    if accepted.changed().await.is_err() {
+                        return;
+                    }
+                }
             }
             failures = if lively { 0 } else { failures + 1 };
             tokio::time::sleep(pause(retry, failures)).await;

@@ -6,20 +6,24 @@
 //! ```
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
-use tokio::{sync::OwnedSemaphorePermit, task::AbortHandle};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::AbortHandle,
+};
 
 use crate::{
     answer::{Assembly, Came, Message as Arrived, Stream, piece},
     bridge::Core,
+    config::Transport,
     era::{
-        Failure, Identity, Input, NEW, NewHost, OldHost, Output, Post, Stateless, Ticket,
+        Era, Failure, Identity, Input, NEW, NewHost, OldHost, Output, Post, Stateless, Ticket,
         detect::{self, Asked, Discovery, Verdict},
     },
     message::{Id as MessageId, Message},
@@ -62,6 +66,8 @@ pub(crate) struct Translation {
 }
 
 type Permit = Arc<OwnedSemaphorePermit>;
+/// A message of the host; one that was handed back by a machine takes no room any more.
+type Waiting = (Bytes, Option<Permit>);
 
 /// Who speaks what.
 #[derive(Debug, Default)]
@@ -70,7 +76,7 @@ enum Mode {
     #[default]
     Undecided,
     /// The server is being asked; what the host says meanwhile waits.
-    Asking(Vec<(Bytes, Permit)>),
+    Asking(VecDeque<Waiting>),
     /// Both old: the bytes pass.
     Passing,
     /// The machine decides.
@@ -109,7 +115,7 @@ impl Translation {
             Mode::Passing => Route::Pass,
             Mode::Translating => Route::Translate,
             Mode::Asking(waiting) => {
-                waiting.push((message.clone(), permit.clone()));
+                waiting.push_back((message.clone(), Some(permit.clone())));
                 Route::Wait
             }
             Mode::Undecided if kind == Kind::Batch => Route::Pass,
@@ -119,12 +125,12 @@ impl Translation {
                     .and_then(|message| crate::era::host_era(&message));
                 match era {
                     None => Route::Pass,
-                    Some(crate::era::Era::Old) => {
+                    Some(Era::Old) => {
                         *mode = Mode::Passing;
                         Route::Pass
                     }
-                    Some(crate::era::Era::New) => {
-                        *mode = Mode::Asking(vec![(message.clone(), permit.clone())]);
+                    Some(Era::New) => {
+                        *mode = Mode::Asking([(message.clone(), Some(permit.clone()))].into());
                         Route::Ask
                     }
                 }
@@ -198,7 +204,8 @@ impl Core {
     ) {
         tracing::info!("the server knows no sessions; the host is translated for");
         let machine = OldHost::new(identity(), self.new_tools(), known);
-        *self.translation.mode() = Mode::Asking(vec![(initialize.clone(), permit.clone())]);
+        let waiting = [(initialize.clone(), Some(permit.clone()))];
+        *self.translation.mode() = Mode::Asking(waiting.into());
         self.put_to_work(Box::new(machine)).await;
     }
 
@@ -237,19 +244,26 @@ impl Core {
     async fn put_to_work(self: &Arc<Self>, machine: Box<dyn Machine>) {
         *self.translation.machine.lock().await = Some(machine);
         loop {
-            let waiting = {
+            // What waits is taken and told under one lock: whoever takes the machine away finds the rest where it was.
+            let mut machine = self.translation.machine.lock().await;
+            if machine.is_none() {
+                return;
+            }
+            let next = {
                 let mut mode = self.translation.mode();
-                match &mut *mode {
-                    Mode::Asking(waiting) if !waiting.is_empty() => std::mem::take(waiting),
-                    _ => {
+                let Mode::Asking(waiting) = &mut *mode else {
+                    return;
+                };
+                match waiting.pop_front() {
+                    Some(next) => next,
+                    None => {
                         *mode = Mode::Translating;
                         return;
                     }
                 }
             };
-            for (message, permit) in waiting {
-                self.feed(Input::Host(message), Some(permit)).await;
-            }
+            let (message, permit) = next;
+            self.step(&mut machine, Input::Host(message), permit).await;
         }
     }
 
@@ -265,6 +279,23 @@ impl Core {
 
     async fn fed(self: &Arc<Self>, input: Input, permit: Option<Permit>) {
         let mut machine = self.translation.machine.lock().await;
+        if machine.is_some() {
+            return self.step(&mut machine, input, permit).await;
+        }
+        // It was taken away while this waited for it.
+        let Input::Host(message) = input else { return };
+        match &mut *self.translation.mode() {
+            Mode::Asking(waiting) => waiting.push_back((message, permit)),
+            _ => self.pass_on(message, permit),
+        }
+    }
+
+    async fn step(
+        self: &Arc<Self>,
+        machine: &mut Option<Box<dyn Machine>>,
+        input: Input,
+        permit: Option<Permit>,
+    ) {
         let Some(deciding) = machine.as_mut() else {
             return;
         };
@@ -282,14 +313,20 @@ impl Core {
                     // The host gave up on its first try and begins as an old one does.
                     self.translation.stop();
                     *machine = None;
-                    *self.translation.mode() = Mode::Passing;
-                    let Some(permit) = permit else { return };
-                    let core = self.clone();
-                    let task = tokio::spawn(async move {
-                        core.begin_again(message, permit).await;
-                        core.translation.posts().remove(&AGAIN);
-                    });
-                    self.translation.posts().insert(AGAIN, task.abort_handle());
+                    let mut mode = self.translation.mode();
+                    let before = std::mem::replace(&mut *mode, Mode::Passing);
+                    self.pass_on(message, permit);
+                    // What it has said since keeps its place: nothing passes while the mode is held.
+                    if let Mode::Asking(waiting) = before {
+                        for (message, permit) in waiting {
+                            self.pass_on(message, permit);
+                        }
+                    }
+                    return;
+                }
+                Output::Fail(Failure::ServerEra(back)) => {
+                    *machine = None;
+                    self.handed_back(back);
                     return;
                 }
                 Output::Fail(failure) => {
@@ -300,12 +337,83 @@ impl Core {
         }
     }
 
-    async fn begin_again(self: &Arc<Self>, message: Bytes, permit: Permit) {
-        let peek = Scan::of(&message);
-        if let (Kind::Request, Some(id)) = (peek.kind, peek.id) {
-            let ask = Arc::new(Ask::new(id, &peek.method, false));
-            self.table.add(&ask);
-            self.request(&ask, message, permit).await;
+    /// Carries a message of a host that is no longer translated for. It has its turn when this returns.
+    fn pass_on(self: &Arc<Self>, message: Bytes, permit: Option<Permit>) {
+        let permit = permit.or_else(|| {
+            let room = Arc::new(Semaphore::new(1));
+            room.try_acquire_owned().ok().map(Arc::new)
+        });
+        let Some(work) = permit.map(|permit| self.passing(Scan::of(&message), message, permit))
+        else {
+            return;
+        };
+        let core = self.clone();
+        let mut posts = self.translation.posts();
+        let mut free = (0..AGAIN.0).rev().map(Ticket);
+        let Some(ticket) = free.find(|one| !posts.contains_key(one)) else {
+            return;
+        };
+        let task = tokio::spawn(async move {
+            work.await;
+            core.translation.posts().remove(&ticket);
+        });
+        posts.insert(ticket, task.abort_handle());
+    }
+
+    /// The server is not of the era that it was taken for: what is left is the transport of 2024-11-05 (TR-50).
+    fn handed_back(self: &Arc<Self>, back: Vec<Bytes>) {
+        let first = back
+            .first()
+            .cloned()
+            .and_then(|raw| Message::read(raw).ok());
+        let old = first.and_then(|message| crate::era::host_era(&message)) == Some(Era::Old);
+        {
+            let mut mode = self.translation.mode();
+            let mut waiting: VecDeque<Waiting> = back.into_iter().map(|raw| (raw, None)).collect();
+            if let Mode::Asking(others) = &mut *mode {
+                waiting.append(others);
+            }
+            *mode = Mode::Asking(waiting);
+        }
+        let core = self.clone();
+        let mut posts = self.translation.posts();
+        let task = tokio::spawn(async move {
+            core.try_sse(old).await;
+            core.translation.posts().remove(&AGAIN);
+        });
+        posts.insert(AGAIN, task.abort_handle());
+    }
+
+    async fn try_sse(self: &Arc<Self>, old: bool) {
+        let may =
+            !old && self.wire.stage() != Stage::Sse && self.config.transport != Transport::HttpOnly;
+        let found = may && self.begin_sse().await.is_ok();
+        let machine = || Box::new(NewHost::new(identity(), self.new_tools()));
+        if found {
+            return self.put_to_work(machine()).await;
+        }
+        // Whoever waits hears it, and whoever comes later tries again.
+        let waiting = {
+            let mut deciding = self.translation.machine.lock().await;
+            let mut mode = self.translation.mode();
+            let next = match old {
+                true => Mode::Passing,
+                false => {
+                    *deciding = Some(machine());
+                    Mode::Translating
+                }
+            };
+            std::mem::replace(&mut *mode, next)
+        };
+        let Mode::Asking(waiting) = waiting else {
+            return;
+        };
+        for (message, _) in waiting {
+            let peek = Scan::of(&message);
+            if let (Kind::Request, Some(id)) = (peek.kind, &peek.id) {
+                let answer = Fault::NoTransport.answer(Some(id), &self.config.login_command);
+                drop(self.out.message(&answer).await);
+            }
         }
     }
 
@@ -438,7 +546,7 @@ impl Core {
     }
 }
 
-/// Names what is no POST of a machine: the beginning of an old host that tried the new era first.
+/// Names what is no POST of a machine: the search for another transport. Those below it name what passes after all.
 const AGAIN: Ticket = Ticket(u64::MAX);
 
 fn identity() -> Identity {

@@ -29,6 +29,8 @@ pub(crate) struct Wire {
     reopening: tokio::sync::Mutex<()>,
     pub(crate) stage: watch::Sender<Stage>,
     pub(crate) endpoint: watch::Sender<Endpoint>,
+    /// Counts the messages that the server has taken.
+    pub(crate) accepted: watch::Sender<u64>,
 }
 
 /// What the listening task is to do.
@@ -79,6 +81,7 @@ impl Wire {
             reopening: tokio::sync::Mutex::new(()),
             stage: watch::Sender::new(Stage::Idle),
             endpoint: watch::Sender::new(Endpoint::Unknown),
+            accepted: watch::Sender::new(0),
         }
     }
 
@@ -105,32 +108,19 @@ impl Wire {
 
     /// A session begins with the head of the answer to `initialize`.
     pub(crate) fn begin(&self, head: &HeaderMap) {
+        self.replace(named_session(head), None);
+    }
+
+    fn replace(&self, session: Option<HeaderValue>, version: Option<HeaderValue>) {
         let mut state = self.state();
-        state.session = head.get(&SESSION).cloned().map(|mut id| {
-            // TR-39.
-            id.set_sensitive(true);
-            id
-        });
-        state.version = None;
+        state.session = session;
+        state.version = version;
         state.generation += 1;
     }
 
     /// The version that the answer names goes on every request from now on (TR-33).
     pub(crate) fn agree(&self, answer: &[u8]) {
-        #[derive(Deserialize)]
-        struct Answer<'a> {
-            #[serde(borrow)]
-            result: Agreed<'a>,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Agreed<'a> {
-            #[serde(borrow)]
-            protocol_version: std::borrow::Cow<'a, str>,
-        }
-        let answer: Option<Answer<'_>> = serde_json::from_slice(answer).ok();
-        let version = answer.map(|answer| answer.result.protocol_version);
-        self.state().version = version.and_then(|version| HeaderValue::from_str(&version).ok());
+        self.state().version = agreed(answer);
     }
 
     /// From now on the server may send what nobody asked for.
@@ -163,6 +153,32 @@ impl Wire {
     }
 }
 
+/// The session that the head of an answer to `initialize` names.
+fn named_session(head: &HeaderMap) -> Option<HeaderValue> {
+    head.get(&SESSION).cloned().map(|mut id| {
+        // TR-39.
+        id.set_sensitive(true);
+        id
+    })
+}
+
+/// The version that an answer to `initialize` names.
+fn agreed(answer: &[u8]) -> Option<HeaderValue> {
+    #[derive(Deserialize)]
+    struct Answer<'a> {
+        #[serde(borrow)]
+        result: Agreed<'a>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Agreed<'a> {
+        #[serde(borrow)]
+        protocol_version: std::borrow::Cow<'a, str>,
+    }
+    let answer: Answer<'_> = serde_json::from_slice(answer).ok()?;
+    HeaderValue::from_str(&answer.result.protocol_version).ok()
+}
+
 /// How a message is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -183,7 +199,10 @@ impl Core {
         let mut reopened = false;
         loop {
             let prepared = || self.prepared(Method::POST, message, fields, place);
-            let (response, of) = self.sent(prepared).await?;
+            let (response, of) = self.sent(prepared, true).await?;
+            if response.status().is_success() {
+                self.wire.accepted.send_modify(|count| *count += 1);
+            }
             match of {
                 Some(of) if response.status() == StatusCode::NOT_FOUND && !reopened => {
                     reopened = true;
@@ -200,24 +219,42 @@ impl Core {
         last_event: Option<&str>,
         place: Place,
     ) -> Result<Response<Body>, Fault> {
+        self.got(last_event, place, true).await
+    }
+
+    /// The same, for what nobody waits for: no person is asked for a login.
+    pub(crate) async fn get_quietly(
+        self: &Arc<Self>,
+        last_event: Option<&str>,
+    ) -> Result<Response<Body>, Fault> {
+        self.got(last_event, Place::InSession, false).await
+    }
+
+    async fn got(
+        self: &Arc<Self>,
+        last_event: Option<&str>,
+        place: Place,
+        may_ask: bool,
+    ) -> Result<Response<Body>, Fault> {
         let mut fields = HeaderMap::new();
         if let Some(id) = last_event.and_then(|id| HeaderValue::from_str(id).ok()) {
             fields.insert(LAST_EVENT, id);
         }
         let nothing = Bytes::new();
         let prepared = || self.prepared(Method::GET, &nothing, &fields, place);
-        Ok(self.sent(prepared).await?.0)
+        Ok(self.sent(prepared, may_ask).await?.0)
     }
 
     /// Sends a request; where the server wants a login that a person can give, it is asked for, once.
     async fn sent<P>(
         self: &Arc<Self>,
         prepared: impl Fn() -> P,
+        may_ask: bool,
     ) -> Result<(Response<Body>, Option<u64>), Fault>
     where
         P: Future<Output = Result<Prepared, Fault>>,
     {
-        let mut asked = false;
+        let mut asked = !may_ask;
         loop {
             let Prepared {
                 session,
@@ -318,32 +355,40 @@ impl Core {
             return Err(Fault::NoAnswer);
         };
         tracing::info!("the server has forgotten the session; it is opened anew");
-        let response = self.post_once(&initialize, Place::Alone).await?;
+        let none = HeaderMap::new();
+        let response = self.post_once(&initialize, &none).await?;
         if !response.status().is_success() {
             return Err(refused(response).await);
         }
-        self.wire.begin(response.headers());
+        let session = named_session(response.headers());
         let answer = self.own_answer(response).await?;
-        self.wire.agree(&answer);
+        let version = agreed(&answer);
+        let opened = initialized.is_some();
         if let Some(initialized) = initialized {
-            let response = self.post_once(&initialized, Place::InSession).await?;
+            let mut fields = HeaderMap::new();
+            fields.extend(session.clone().map(|id| (SESSION, id)));
+            fields.extend(version.clone().map(|version| (VERSION, version)));
+            let response = self.post_once(&initialized, &fields).await?;
             if !response.status().is_success() {
                 return Err(refused(response).await);
             }
+        }
+        // One that is opened by half is none: until here whoever comes meets the old one, and tries again.
+        self.wire.replace(session, version);
+        if opened {
             self.wire.listen();
         }
         Ok(())
     }
 
-    /// Sends a message of the bridge's own.
-    pub(crate) async fn post_once(
+    /// Sends a message of the bridge's own, in no session but the one that is named in the fields.
+    async fn post_once(
         self: &Arc<Self>,
         message: &Bytes,
-        place: Place,
+        fields: &HeaderMap,
     ) -> Result<Response<Body>, Fault> {
-        let fields = HeaderMap::new();
-        let prepared = || self.prepared(Method::POST, message, &fields, place);
-        Ok(self.sent(prepared).await?.0)
+        let prepared = || self.prepared(Method::POST, message, fields, Place::Alone);
+        Ok(self.sent(prepared, true).await?.0)
     }
 
     /// Reads an answer that is for the bridge; what else comes goes to the host.

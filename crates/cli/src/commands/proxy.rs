@@ -24,18 +24,21 @@ use crate::{
     approver,
     args::{Proxy, Way},
     config::bad_value,
-    failure::Failure,
-    mcp_remote::{self, Grant, Invocation, Options, Patience, ResourceParameter},
+    failure::{Failure, Told},
+    mcp_remote::{
+        self, AfterMcpRemote, Grant, Invocation, Options, Patience, ResourceParameter, passes,
+    },
     target::Target,
 };
 
 pub(crate) async fn run(app: &App, args: Proxy) -> Result<(), Failure> {
     let options = match mcp_remote::read(args.words, &app.settings.environment) {
-        Invocation::Run(options) => options,
+        Invocation::Run(options) => Arc::<Options>::from(options),
         Invocation::Print(text) => {
             app.report.data(text);
             return Ok(());
         }
+        Invocation::Refuse(why) if !args.as_mcp_remote => return Err(refused(&why)),
         Invocation::Refuse(why) => {
             for line in why {
                 app.report.must_say(format_args!("error: {line}"));
@@ -65,11 +68,26 @@ pub(crate) async fn run(app: &App, args: Proxy) -> Result<(), Failure> {
 
     let way = Way::default();
     let opens = approver::opens(app, &way);
-    let approver = Arc::new(Approver::new(approver::bridged(app, &way), opens));
+    let person = AfterMcpRemote::new(approver::bridged(app, &way));
+    let approver = Arc::new(Approver::new(person.clone(), opens));
     let sessions = app.sessions_with(store, Stay::Bridge, approver.clone())?;
     match mcp_remote::join(&sessions, &shared, &options, &target.key).await {
         Ok(true) if !options.is_mute() => app.report.must_say(mcp_remote::SHARED),
         Ok(_) => {}
+        Err(error) if passes(&error) => {
+            if !options.is_mute() {
+                app.report.warn(format!(
+                    "whether mcp-remote has a login is looked for again: {error} ({})",
+                    error.code()
+                ));
+            }
+            person.retry(
+                sessions.clone(),
+                shared.clone(),
+                options.clone(),
+                target.key.clone(),
+            );
+        }
         // A login of our own does as well.
         Err(error) => app.report.warn(format!(
             "the login of mcp-remote is left alone: {error} ({})",
@@ -89,6 +107,25 @@ pub(crate) async fn run(app: &App, args: Proxy) -> Result<(), Failure> {
         Ended::Stopped => Err(Failure::silent(exit.load(Ordering::Relaxed))),
         Ended::HostLeft => Ok(()),
     }
+}
+
+/// What was wrong with the arguments, as every command of ours tells it.
+fn refused(why: &[String]) -> Failure {
+    let ours = why.iter().filter(|line| !line.starts_with("Usage: "));
+    let reasons: Vec<&str> = ours.map(String::as_str).collect();
+    let message = match reasons.is_empty() {
+        true => "the URL of the server is missing".to_owned(),
+        false => reasons.join("; "),
+    };
+    Told {
+        code: "config.value".into(),
+        message,
+        hint: Some("pilotlight proxy --help".to_owned()),
+        action: "fix_own_side".into(),
+        exit: 2,
+        ..Told::default()
+    }
+    .into()
 }
 
 /// What the log of a bridge is called: one file for each server and process.

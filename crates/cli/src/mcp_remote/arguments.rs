@@ -1,5 +1,7 @@
 //! A list of arguments, searched as mcp-remote searches it.
 
+use super::flags;
+
 /// What stands on the command line, without the headers, which are taken out first.
 #[derive(Debug)]
 pub(super) struct Arguments(Vec<String>);
@@ -68,13 +70,12 @@ impl Arguments {
         let mut words = self.0.iter().peekable();
         while let Some(word) = words.next() {
             let flag = word.as_str();
-            if WITH_VALUE.contains(&flag) {
-                if words.next().is_none() {
+            if let Some(known) = flags::find(flag) {
+                if known.value.is_some() && words.next().is_none() {
                     found
                         .warnings
                         .push(format!("{flag} needs a value; it is ignored"));
                 }
-            } else if ALONE.contains(&flag) {
             } else if flag.len() > 1 && flag.starts_with('-') {
                 found.warnings.push(unknown(flag));
             } else if found.server.is_none() {
@@ -97,7 +98,7 @@ fn unknown(flag: &str) -> String {
     let (name, value) = flag
         .split_once('=')
         .map_or((flag, None), |(name, value)| (name, Some(value)));
-    let known = WITH_VALUE.contains(&name) || HEADERS.contains(&name);
+    let known = flags::find(name).is_some_and(|flag| flag.value.is_some());
     let name = pilotlight_core::resource::clean(name);
     match value {
         Some(_) if known => format!("{name}=... is ignored: write {name} VALUE"),
@@ -105,43 +106,5 @@ fn unknown(flag: &str) -> String {
     }
 }
 
-/// The flags with a value, but for those of headers.
-const WITH_VALUE: [&str; 19] = [
-    "--authorize-param",
-    "--resource",
-    "--transport",
-    "--protocol",
-    "--host",
-    "--callback-path",
-    "--auth-success-url",
-    "--auth-timeout",
-    "--connect-timeout",
-    "--headers-timeout",
-    "--body-timeout",
-    "--ping-interval",
-    "--ignore-tool",
-    "--static-oauth-client-metadata",
-    "--static-oauth-client-info",
-    "--client-metadata-url",
-    "--token-endpoint",
-    "--header",
-    "--header-file",
-];
-
 /// The flags of headers: their pairs are taken out first.
 pub(super) const HEADERS: [&str; 2] = ["--header", "--header-file"];
-
-/// The flags without a value.
-const ALONE: [&str; 11] = [
-    "--disable-resource-parameter",
-    "--keep-alive",
-    "--ipv4",
-    "--enable-proxy",
-    "--allow-http",
-    "--disable-cookies",
-    "--device-code",
-    "--client-credentials",
-    "--use-id-token",
-    "--debug",
-    "--silent",
-];

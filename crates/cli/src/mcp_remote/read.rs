@@ -131,7 +131,8 @@ fn only(why: String) -> Vec<String> {
 
 /// The server: https, or this machine, or whatever `--allow-http` lets through.
 fn server(typed: &str, allow_http: bool) -> Result<Url, Vec<String>> {
-    let url = Url::parse(typed).map_err(|_| only("the first argument is no URL".to_owned()))?;
+    let url = Url::parse(typed)
+        .map_err(|_| only("what stands for the URL of the server is none".to_owned()))?;
     let here = matches!(url.host_str(), Some("localhost" | "127.0.0.1"));
     match url.scheme() {
         "https" => Ok(url),

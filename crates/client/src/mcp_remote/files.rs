@@ -18,6 +18,8 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use crate::crypto;
+
 /// Where mcp-remote keeps one login.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
@@ -216,6 +218,16 @@ impl Files {
         &self.folder
     }
 
+    /// Whether the folder is not there: then nobody shares anything.
+    pub(super) fn is_gone(&self) -> bool {
+        fs::metadata(&self.folder).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Whether something that is no file stands where the tokens would be: nobody can have written any there.
+    pub(super) fn is_blocked(&self) -> bool {
+        fs::metadata(self.path(TOKENS)).is_ok_and(|entry| !entry.is_file())
+    }
+
     pub(super) fn hash(&self) -> &str {
         &self.hash
     }
@@ -353,7 +365,13 @@ fn unreadable(path: &Path, why: &str) -> Unreadable {
 /// Writes a file whole: under another name, durably, then in the place of the old one.
 pub(super) fn replace(path: &Path, bytes: &[u8], now: Wall) -> io::Result<()> {
     let mut other = path.as_os_str().to_owned();
-    other.push(format!(".{}.{}.tmp", std::process::id(), now.0));
+    // Two may write at once, in one process and in one millisecond.
+    let nonce = u64::from_be_bytes(crypto::random());
+    other.push(format!(
+        ".{}.{}.{nonce:016x}.tmp",
+        std::process::id(),
+        now.0
+    ));
     let other = PathBuf::from(other);
     let done = (|| {
         let mut file = private(

@@ -119,10 +119,16 @@ impl Sessions {
         inner.store.prepare_spool(&credential.key).await?;
         // Before there is a login that could be refreshed: whoever does that must know who else does.
         if !found.is_old {
-            shared.share(id, found.files, found.tokens).await?;
+            shared
+                .share(id, found.files.clone(), found.tokens.clone())
+                .await?;
         }
         if !self.keep(credential, &mut binding).await? {
             return Ok(Brought::Known);
+        }
+        if found.is_old {
+            // After it is here: noted before, a crash between the two would lose it.
+            shared.was_copied(id, found.files, found.tokens).await?;
         }
         let status = Box::new(inner.status(&binding).await?);
         Ok(match found.is_old {

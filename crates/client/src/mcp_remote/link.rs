@@ -100,7 +100,8 @@ impl Link {
         Theirs::Newer(Box::new(theirs))
     }
 
-    /// Whether nobody but us has written there for so long that nobody but us uses it.
+    /// Whether nobody but us has written there for a long time. That alone does not say that nobody uses it: while we renew
+    /// the login, mcp-remote has no need to write.
     pub(super) fn is_forsaken(&self, now: Wall) -> bool {
         self.others_at.until(now) > FORSAKEN_AFTER
     }
@@ -157,6 +158,7 @@ fn make_private(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)
 }
 
-const MOST_SEEN: usize = 16;
+/// With tokens of three minutes more than a day, which is what [`A_DAY`] leaves over.
+const MOST_SEEN: usize = 512;
 const A_DAY: Duration = Duration::from_secs(86_400);
 const FORSAKEN_AFTER: Duration = Duration::from_secs(30 * 86_400);

@@ -39,6 +39,8 @@ pub(super) struct Watched {
 pub(super) struct Marker {
     path: PathBuf,
     nonce: String,
+    /// Where no file could be made: what lay in its place then. While that is so, nobody has come between.
+    alone: Option<Option<Content>>,
 }
 
 /// What came of trying to take it.
@@ -59,22 +61,49 @@ impl Marker {
         watched: &mut Option<Watched>,
         now: Now,
     ) -> io::Result<Taken> {
+        Self::take_by(files, tag, watched, now, |path, nonce| {
+            create(path, nonce, now.wall, |other, path| {
+                fs::hard_link(other, path)
+            })
+        })
+    }
+
+    /// The same, with the way that the file is made.
+    ///
+    /// Where the folder is gone, or takes no file, mcp-remote has no marker there either, and nothing keeps us but our own
+    /// lock: a login that nobody renews any more would be worse.
+    fn take_by(
+        files: &Files,
+        tag: &str,
+        watched: &mut Option<Watched>,
+        now: Now,
+        make: impl Fn(&Path, &str) -> io::Result<()>,
+    ) -> io::Result<Taken> {
         let path = files.path(NAME);
         for _ in 0..TRIES {
             let nonce = format!("{tag}{}", nonce());
-            match create(&path, &nonce, now.wall) {
+            match make(&path, &nonce) {
                 Ok(()) => {
                     let own = read(&path)?.is_some_and(|content| content.nonce == nonce);
                     if own {
                         *watched = None;
-                        return Ok(Taken::Got(Self { path, nonce }));
+                        let alone = None;
+                        return Ok(Taken::Got(Self { path, nonce, alone }));
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     if let Some(holder) = bound_by(&path, tag, watched, now)? {
                         return Ok(Taken::HeldBy(holder));
                     }
-                    remove_abandoned(&path, watched.take())?;
+                    match remove_abandoned(&path, watched.take()) {
+                        Err(error) if takes_no_file(&error) => {
+                            return Self::alone(path, nonce, tag, watched, now);
+                        }
+                        removed => removed?,
+                    }
+                }
+                Err(error) if takes_no_file(&error) => {
+                    return Self::alone(path, nonce, tag, watched, now);
                 }
                 Err(error) => return Err(error),
             }
@@ -84,6 +113,26 @@ impl Marker {
             program: PROGRAM.to_owned(),
             ..Holder::default()
         }))
+    }
+
+    /// Ours without a file, unless somebody binds us.
+    fn alone(
+        path: PathBuf,
+        nonce: String,
+        tag: &str,
+        watched: &mut Option<Watched>,
+        now: Now,
+    ) -> io::Result<Taken> {
+        if let Some(holder) = bound_by(&path, tag, watched, now)? {
+            return Ok(Taken::HeldBy(holder));
+        }
+        let alone = Some(read(&path)?);
+        Ok(Taken::Got(Self { path, nonce, alone }))
+    }
+
+    /// Whether there is no file that says it.
+    pub(super) fn is_alone(&self) -> bool {
+        self.alone.is_some()
     }
 
     /// Who holds it, if it binds anybody; nothing is changed.
@@ -98,12 +147,19 @@ impl Marker {
 
     /// Whether it is still ours.
     pub(super) fn is_held(&self) -> bool {
-        matches!(read(&self.path), Ok(Some(content)) if content.nonce == self.nonce)
+        match (&self.alone, read(&self.path)) {
+            (None, Ok(Some(content))) => content.nonce == self.nonce,
+            (Some(before), Ok(now)) => *before == now,
+            _ => false,
+        }
     }
 
     /// Says anew that we are at it; answers whether it is still ours. It is written in place: what somebody has removed
     /// meanwhile is not made again.
     pub(super) fn renew(&self, now: Wall) -> bool {
+        if self.is_alone() {
+            return self.is_held();
+        }
         let renewed = (|| -> io::Result<bool> {
             let mut file = fs::OpenOptions::new().write(true).open(&self.path)?;
             if !self.is_held() {
@@ -118,7 +174,7 @@ impl Marker {
 
 impl Drop for Marker {
     fn drop(&mut self) {
-        if self.is_held() {
+        if !self.is_alone() && self.is_held() {
             // Nothing to do where it fails: it ends with this process.
             let _ = fs::remove_file(&self.path);
         }
@@ -134,8 +190,10 @@ fn bound_by(
 ) -> io::Result<Option<Holder>> {
     let Some(content) = read(path)? else {
         *watched = None;
-        // mcp-remote makes its file empty and fills it then.
-        let newborn = age_of(path, now.wall).is_some_and(|age| age < NEWBORN);
+        // mcp-remote makes its file empty and fills it then. One that another user has made says nothing but its date.
+        let closed = fs::read(path).is_err_and(|error| is_closed(&error));
+        let limit = if closed { BINDS_FOR } else { NEWBORN };
+        let newborn = age_of(path, now.wall).is_some_and(|age| age < limit);
         return Ok(newborn.then(|| Holder {
             program: PROGRAM.to_owned(),
             ..Holder::default()
@@ -179,14 +237,33 @@ fn remove_abandoned(path: &Path, judged: Option<Watched>) -> io::Result<()> {
 }
 
 /// Makes the file with its content at once: an empty one is what others take for abandoned.
-fn create(path: &Path, nonce: &str, now: Wall) -> io::Result<()> {
+///
+/// `link` gives a file its second name. Not every file system can: there it is made empty, as mcp-remote makes its own.
+fn create(
+    path: &Path,
+    nonce: &str,
+    now: Wall,
+    link: impl Fn(&Path, &Path) -> io::Result<()>,
+) -> io::Result<()> {
     let mut other = path.as_os_str().to_owned();
     other.push(format!(".{nonce}.tmp"));
     let other = PathBuf::from(other);
     let made = (|| {
         let mut file = private(fs::OpenOptions::new().write(true).create_new(true)).open(&other)?;
         file.write_all(text(nonce, now)?.as_bytes())?;
-        fs::hard_link(&other, path)
+        match link(&other, path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                let mut file =
+                    private(fs::OpenOptions::new().write(true).create_new(true)).open(path)?;
+                let written = file.write_all(text(nonce, now)?.as_bytes());
+                if written.is_err() {
+                    // Half a marker is one that nobody needs to heed.
+                    let _ = fs::remove_file(path);
+                }
+                written
+            }
+            done => done,
+        }
     })();
     // It has its right name now, or it is of no use.
     let _ = fs::remove_file(&other);
@@ -202,11 +279,25 @@ fn text(nonce: &str, now: Wall) -> io::Result<String> {
     Ok(serde_json::to_string_pretty(&content)?)
 }
 
+/// Whether the reason is a folder that is gone, or that takes no file from anybody like us.
+fn takes_no_file(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::NotFound | Kind::ReadOnlyFilesystem | Kind::StorageFull | Kind::QuotaExceeded
+    ) || is_closed(error)
+}
+
+/// Whether the reason is that it belongs to somebody else.
+fn is_closed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}
+
 /// Reads it; what cannot be understood counts as none, as it does there.
 fn read(path: &Path) -> io::Result<Option<Content>> {
     match fs::read(path) {
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || is_closed(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -255,3 +346,6 @@ const BINDS_FOR: Duration = Duration::from_secs(30);
 pub(super) const RENEWED_EVERY: Duration = Duration::from_secs(5);
 const TRIES: u32 = 4;
 const NEWBORN: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

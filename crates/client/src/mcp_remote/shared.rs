@@ -81,6 +81,26 @@ impl Shared {
         .await
     }
 
+    /// Notes that a login was copied and is not shared: once it has ended here, the same content is not brought in again.
+    ///
+    /// # Errors
+    /// `unavailable.store`.
+    pub(super) async fn was_copied(
+        &self,
+        id: CredentialId,
+        files: Files,
+        seen: Tokens,
+    ) -> Result<(), Error> {
+        let (state, now) = (self.state.clone(), self.now());
+        blocking(move || {
+            let mut link = Link::read(&state.links, id)?.unwrap_or_else(|| Link::new(&files, now));
+            link.ended = true;
+            link.see(seen.fingerprint());
+            link.write(&state.links, id, now)
+        })
+        .await
+    }
+
     /// Whether a content of mcp-remote's files was ours already, in a login that is shared no more: it is not brought in again.
     pub(super) async fn was_seen(&self, id: CredentialId, tokens: &Tokens) -> Result<bool, Error> {
         let (state, content) = (self.state.clone(), tokens.fingerprint());
@@ -167,6 +187,12 @@ impl Shared {
         let files = link.files();
         let (theirs, client) = match look(files.clone()).await {
             Ok(found) => found,
+            // What cannot be read may be newer, and what we would spend may be spent: not while there is no need.
+            Err(error) if holds && !files.is_blocked() && works(&ours, self.now()) => {
+                return Err(Error::StoreUnavailable {
+                    why: error.to_string(),
+                });
+            }
             Err(error) => {
                 tracing::warn!(%error, "mcp-remote's file is left out");
                 return Ok(Some(stored));
@@ -334,6 +360,12 @@ impl Shared {
             let mut watched = lock(&state.watched).get(&id).cloned().flatten();
             let taken = Marker::take(&files, &tag(id), &mut watched, now).map_err(unavailable);
             lock(&state.watched).insert(id, watched);
+            if matches!(&taken, Ok(Taken::Got(marker)) if marker.is_alone()) {
+                tracing::warn!(
+                    folder = %files.folder().display(),
+                    "mcp-remote's folder is gone or takes no file: only our own lock is held"
+                );
+            }
             taken
         })
         .await
@@ -370,7 +402,12 @@ impl Shared {
             Locked::Got(lease) => lease,
             held => return Ok(held),
         };
-        if link.is_forsaken(self.now()) {
+        // A token that lies there is never left to be spent by both: while there is one, it is kept up, however long nobody
+        // else has written.
+        let there = files.clone();
+        if link.is_forsaken(self.now())
+            && blocking(move || Ok(matches!(there.tokens(), Ok(None)))).await?
+        {
             self.end(id, link, "nobody else has used it for 30 days")
                 .await;
             return Ok(Locked::Got(lease));
@@ -418,6 +455,14 @@ impl Shared {
 /// Whether mcp-remote could use it: it knows bearer tokens only, and keeps what a person has approved.
 fn is_writable(credential: &Credential) -> bool {
     credential.proof_key.is_none() && !credential.is_static() && credential.unattended.is_none()
+}
+
+/// Whether an access token still has some time. One that says nothing of it is given an hour.
+fn works(credential: &Credential, now: Wall) -> bool {
+    let life = credential.lifetime.map_or(AN_HOUR, Lifetime::span);
+    credential
+        .received_at
+        .is_some_and(|received| now + SOME_TIME < received.wall + life)
 }
 
 /// What lies in mcp-remote's files. One that is just being written is looked at once more.
@@ -484,7 +529,7 @@ fn adopted(
 
 /// What our markers of a login begin with. Our own lock keeps us apart from each other: whoever has it need not heed a marker
 /// that another process over the same store has left, to write what it could not write at once.
-fn tag(id: CredentialId) -> String {
+pub(super) fn tag(id: CredentialId) -> String {
     let head: String =
         id.0.iter()
             .take(8)
@@ -514,6 +559,9 @@ fn spooled(stored: &Record, next: Credential) -> Record {
     }
 }
 
+const AN_HOUR: Duration = Duration::from_secs(3600);
+/// As long as mcp-remote goes on with a token before its end, and less than a call may take.
+const SOME_TIME: Duration = Duration::from_secs(30);
 const LOCK_WAIT: Duration = Duration::from_secs(75);
 const RETRIED_EVERY: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);

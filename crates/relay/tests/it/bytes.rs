@@ -270,6 +270,73 @@ async fn a_batch_of_the_server_is_taken_apart() {
     assert_eq!(asked.header("mcp-protocol-version"), Some("2025-03-26"));
 }
 
+/// TR-38: however long a batch is, it is taken apart: a host of a later version gets no array, and no second answer.
+#[tokio::test]
+async fn a_long_batch_of_the_server_is_taken_apart() {
+    const LONG: usize = 600 << 10;
+    for stream in [false, true] {
+        let server = Script::start(move |_, reply| async move {
+            let batch = format!(
+                r#" [{{"method":"notifications/x"}},{{"id":1,"result":"{}"}}]"#,
+                "x".repeat(LONG)
+            );
+            match stream {
+                false => reply.json(&batch).await,
+                true => {
+                    let mut reply = reply.stream().await;
+                    reply.event(&batch).await;
+                    reply
+                }
+            }
+        })
+        .await;
+        let mut host = Host::start(&server.url).await;
+        host.say(r#"{"id":1,"method":"a"}"#).await;
+        assert_eq!(host.hear().await, r#"{"method":"notifications/x"}"#);
+        let answer = host.hear().await;
+        assert!(
+            answer.starts_with(r#"{"id":1,"result":"x"#),
+            "{}",
+            answer.len()
+        );
+        assert!(answer.len() > LONG);
+        host.hears_nothing().await;
+    }
+}
+
+/// TR-38, I-6: each request in a batch of the host is answered, also where the server is of no use, and none passes by the
+/// filter.
+#[tokio::test]
+async fn a_batch_of_the_host_is_carried_message_by_message() {
+    let server = Script::start(|request, reply| async move {
+        match request.is("notifications/x") {
+            true => reply.accepted().await,
+            false => reply.send("500 Internal Server Error", "", "").await,
+        }
+    })
+    .await;
+    let hide = |config: &mut pilotlight_relay::Config| config.ignored_tools = vec!["drop".into()];
+    let nobody = std::sync::Arc::new(pilotlight::human::Refuse);
+    let mut host = Host::with(&server.url, nobody, hide).await;
+    host.say(concat!(
+        r#"[{"id":1,"method":"tools/call","params":{"name":"drop"}},{"id":2,"method":"a"},"#,
+        r#"{"method":"notifications/x"},{"id":3,"method":"b"}]"#
+    ))
+    .await;
+    let mut heard = Vec::new();
+    for _ in 0..3 {
+        heard.push(host.hear().await);
+    }
+    for id in 1..=3 {
+        let own = format!(r#""id":{id},"#);
+        assert!(heard.iter().any(|one| one.contains(&own)), "{heard:?}");
+    }
+    server.until(1, |one| one.is("notifications/x")).await;
+    assert_eq!(server.count(|one| one.body.contains("drop")), 0);
+    host.say("[]").await;
+    assert!(host.hear().await.contains("error"));
+}
+
 /// An error that names no request is given the id of the one it answers: a host could not tell otherwise.
 #[tokio::test]
 async fn an_error_without_an_id_gets_that_of_its_request() {

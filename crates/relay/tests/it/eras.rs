@@ -170,6 +170,118 @@ async fn a_host_that_falls_back_is_followed() {
     );
 }
 
+/// TR-16: a host that falls back while the server is still being asked what it speaks is followed too, in the order of what
+/// it said; nothing of that is lost.
+#[tokio::test]
+async fn a_host_that_falls_back_meanwhile_is_followed() {
+    let (go, held) = tokio::sync::watch::channel(false);
+    let server = Script::start(move |request, reply| {
+        let mut held = held.clone();
+        async move {
+            if request.is("server/discover") {
+                let _ = held.wait_for(|go| *go).await;
+                return reply.send("400 Bad Request", "", "").await;
+            }
+            if request.is("initialize") {
+                return reply.json(&crate::support::welcome("2025-06-18")).await;
+            }
+            if request.method == "GET" {
+                return reply.send("405 Method Not Allowed", "", "").await;
+            }
+            if !request.body.contains(r#""id""#) {
+                return reply.accepted().await;
+            }
+            let id = request.id();
+            reply
+                .json(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#))
+                .await
+        }
+    })
+    .await;
+    let mut host = Host::start(&server.url).await;
+    host.say(&new("d", "server/discover", &json!({}))).await;
+    server.until(1, |one| one.is("server/discover")).await;
+    host.say(INITIALIZE).await;
+    host.say(INITIALIZED).await;
+    host.say(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#)
+        .await;
+    // What it said is in the queue before the probe ends.
+    host.hears_nothing().await;
+    go.send_replace(true);
+    let welcome = answer(&mut host).await;
+    assert_eq!(welcome["result"]["protocolVersion"], "2025-06-18");
+    assert_eq!(answer(&mut host).await["id"], 1);
+    host.say(r#"{"jsonrpc":"2.0","id":2,"method":"tools/list"}"#)
+        .await;
+    assert_eq!(answer(&mut host).await["id"], 2);
+    let seen = server.seen();
+    let at = |body: &str| seen.iter().position(|one| one.body == body);
+    assert!(at(INITIALIZE) < at(INITIALIZED), "in order");
+    assert!(at(INITIALIZED).is_some());
+}
+
+/// TR-15, TR-50: a new host before a server of 2024-11-05 that answers a POST with 404, as most do: its stream is opened, and
+/// what waited is answered.
+#[tokio::test]
+async fn a_new_host_before_a_server_that_knows_no_post() {
+    let (to_stream, stream) = tokio::sync::watch::channel(String::new());
+    let server = Script::start(move |request, reply| {
+        let (to_stream, mut stream) = (to_stream.clone(), stream.clone());
+        async move {
+            if request.method == "GET" {
+                let mut reply = reply.stream().await;
+                reply.write("event: endpoint\ndata: /messages\n\n").await;
+                while stream.changed().await.is_ok() {
+                    let data = stream.borrow_and_update().clone();
+                    reply.event(&data).await;
+                }
+                return reply;
+            }
+            if request.path != "/messages" {
+                return reply.send("404 Not Found", "", "Cannot POST /mcp").await;
+            }
+            let sent: Value = serde_json::from_str(&request.body).unwrap_or_default();
+            let result = match request.is("initialize") {
+                true => json!({ "protocolVersion": "2024-11-05", "capabilities": { "tools": {} },
+                    "serverInfo": { "name": "s", "version": "1" } }),
+                false => json!({ "content": [{ "type": "text", "text": "hi" }] }),
+            };
+            if !sent["id"].is_null() {
+                let answer = json!({ "jsonrpc": "2.0", "id": sent["id"], "result": result });
+                to_stream.send_replace(answer.to_string());
+            }
+            reply.accepted().await
+        }
+    })
+    .await;
+    let mut host = Host::start(&server.url).await;
+    for id in ["1", "2"] {
+        host.say(&new(id, "tools/call", &json!({ "name": "echo" })))
+            .await;
+        let called = answer(&mut host).await;
+        assert_eq!(called["id"], id, "{called}");
+        assert_eq!(called["result"]["content"][0]["text"], "hi", "{called}");
+    }
+}
+
+/// A new host before what is no server at all hears so, each time it asks.
+#[tokio::test]
+async fn a_new_host_before_no_server_is_told() {
+    let server =
+        Script::start(|_, reply| async { reply.send("404 Not Found", "", "").await }).await;
+    let mut host = Host::start(&server.url).await;
+    for id in ["1", "2"] {
+        host.say(&new(id, "tools/call", &json!({ "name": "echo" })))
+            .await;
+        let refused = answer(&mut host).await;
+        assert_eq!(refused["id"], id, "{refused}");
+        assert!(
+            refused.to_string().contains("server.no_transport"),
+            "{refused}"
+        );
+    }
+}
+
 /// TR-11: on the stateless wire cancelling closes the stream, and no notification is sent.
 #[tokio::test]
 async fn cancelling_a_stateless_request_hangs_up() {

@@ -106,6 +106,63 @@ async fn a_forgotten_session_is_opened_anew_once() {
     assert_eq!(server.count(|one| one.body == INITIALIZED), 2);
 }
 
+/// TR-31: a session that was opened anew only by half, since the server could not take `initialized`, is none: the next request
+/// opens another, and nothing is said in the half one.
+#[tokio::test]
+async fn a_session_that_is_opened_by_half_is_none() {
+    let (sessions, said) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let server = Script::start(move |request, reply| {
+        let (sessions, said) = (sessions.clone(), said.clone());
+        async move {
+            if request.is("initialize") {
+                let number = sessions.fetch_add(1, Ordering::SeqCst) + 1;
+                let head =
+                    format!("content-type: application/json\r\nmcp-session-id: s{number}\r\n");
+                return reply.send("200 OK", &head, &welcome("2025-06-18")).await;
+            }
+            if request.body == INITIALIZED {
+                return match said.fetch_add(1, Ordering::SeqCst) {
+                    1 => reply.send("503 Service Unavailable", "", "").await,
+                    _ => reply.accepted().await,
+                };
+            }
+            match request.header("mcp-session-id") {
+                _ if request.method == "GET" => reply.send("405 Method Not Allowed", "", "").await,
+                Some("s1") => reply.send("404 Not Found", "", "").await,
+                Some("s2") => reply.send("400 Bad Request", "", "not initialized").await,
+                _ => {
+                    reply
+                        .json(&format!(r#"{{"id":{},"result":{{}}}}"#, request.id()))
+                        .await
+                }
+            }
+        }
+    })
+    .await;
+    let mut host = Host::start(&server.url).await;
+    host.shake_hands().await;
+    host.say(r#"{"id":1,"method":"a"}"#).await;
+    let error = host.hear().await;
+    assert!(error.contains(r#""http_status":503"#), "{error}");
+    host.say(r#"{"id":2,"method":"a"}"#).await;
+    assert_eq!(host.hear().await, r#"{"id":2,"result":{}}"#);
+    let last = server.seen().into_iter().rfind(|one| one.is("a")).unwrap();
+    assert_eq!(last.header("mcp-session-id"), Some("s3"));
+    assert_eq!(last.header("mcp-protocol-version"), Some("2025-06-18"));
+    let said = server
+        .seen()
+        .into_iter()
+        .filter(|one| one.body == INITIALIZED);
+    let named: Vec<_> = said
+        .map(|one| {
+            let version = one.header("mcp-protocol-version") == Some("2025-06-18");
+            (one.header("mcp-session-id").map(str::to_owned), version)
+        })
+        .collect();
+    let wanted = ["s1", "s2", "s3"].map(|id| (Some(id.to_owned()), true));
+    assert_eq!(named, wanted);
+}
+
 /// A server that forgets every session is asked for a new one once for each request, and then the host is told.
 #[tokio::test]
 async fn a_server_that_forgets_every_session_is_no_loop() {

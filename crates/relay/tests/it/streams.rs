@@ -69,6 +69,52 @@ async fn an_answer_goes_on_where_its_stream_broke_off() {
     );
 }
 
+/// TR-35: a server that closes the stream of a long call again and again, and each time has something new, is polled for as
+/// long as that goes on, each time after the pause that it named.
+#[tokio::test]
+async fn a_call_that_is_polled_for_has_no_last_try() {
+    const CLOSES: usize = 20;
+    let server = Script::start(|request, reply| async move {
+        let last = request
+            .header("last-event-id")
+            .and_then(|id| id.parse().ok());
+        let next = last.map_or(0, |last: usize| last + 1);
+        let mut reply = reply.stream().await;
+        let text = match next {
+            // An event that only has an id: it is there to be resumed after.
+            0..CLOSES => format!("retry: 10\nid: {next}\ndata:\n\n"),
+            _ => format!("id: {next}\ndata: {{\"id\":1,\"result\":{{}}}}\n\n"),
+        };
+        reply.write(&text).await;
+        reply
+    })
+    .await;
+    let mut host = Host::start(&server.url).await;
+    host.say(r#"{"id":1,"method":"a"}"#).await;
+    // The pauses are longer together than this.
+    host.hears_nothing().await;
+    assert_eq!(host.hear().await, r#"{"id":1,"result":{}}"#);
+    assert_eq!(server.seen().len(), 1 + CLOSES);
+}
+
+/// TR-35: a server that has nothing new, however often it is asked, is not asked for ever.
+#[tokio::test]
+async fn a_stream_that_stays_empty_is_given_up() {
+    let server = Script::start(|request, reply| async move {
+        let mut reply = reply.stream().await;
+        if request.method == "POST" {
+            reply.write("retry: 0\nid: 1\ndata:\n\n").await;
+        }
+        reply
+    })
+    .await;
+    let mut host = Host::start(&server.url).await;
+    host.say(r#"{"id":1,"method":"a"}"#).await;
+    let error = host.hear().await;
+    assert!(error.contains("server.no_answer"), "{error}");
+    assert!(server.seen().len() > 20, "{}", server.seen().len());
+}
+
 /// TR-10, TR-35: without the id of an event nothing can be resumed, and nothing is sent twice: the host is told.
 #[tokio::test]
 async fn an_answer_that_cannot_be_resumed_is_not_asked_for_again() {
@@ -123,22 +169,89 @@ async fn the_servers_own_stream_is_kept_open() {
         .await;
 }
 
+/// TR-34, TR-40: a stream that is refused for want of a token comes back when the server takes requests again; it asks nobody
+/// for a login by itself. One whose last event the server no longer knows is opened without it.
+#[tokio::test]
+async fn the_servers_own_stream_comes_back_after_a_refusal() {
+    let opened = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let server = Script::start(move |request, reply| {
+        let opened = opened.clone();
+        async move {
+            if request.is("initialize") {
+                return reply.json(&welcome("2025-11-25")).await;
+            }
+            if request.path != "/mcp" {
+                return reply.send("404 Not Found", "", "").await;
+            }
+            if request.method != "GET" {
+                return match request.body.contains(r#""id""#) {
+                    true => reply.json(r#"{"id":1,"result":{}}"#).await,
+                    false => reply.accepted().await,
+                };
+            }
+            match opened.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+                0 => {
+                    let head = "www-authenticate: Bearer\r\n";
+                    reply.send("401 Unauthorized", head, "").await
+                }
+                1 => {
+                    let mut reply = reply.stream().await;
+                    reply
+                        .write("retry: 20\nid: 7\ndata: {\"method\":\"notifications/one\"}\n\n")
+                        .await;
+                    reply
+                }
+                2 => reply.send("400 Bad Request", "", "no such event").await,
+                _ => {
+                    let mut reply = reply.stream().await;
+                    reply.event(r#"{"method":"notifications/two"}"#).await;
+                    reply.hung_up().await;
+                    reply
+                }
+            }
+        }
+    })
+    .await;
+    let mut host = Host::start(&server.url).await;
+    host.shake_hands().await;
+    server
+        .until(1, |one| one.method == "GET" && one.path == "/mcp")
+        .await;
+    host.hears_nothing().await;
+    host.say(r#"{"id":1,"method":"a"}"#).await;
+    let mut heard = [host.hear().await, host.hear().await];
+    heard.sort();
+    assert_eq!(
+        heard,
+        [
+            r#"{"id":1,"result":{}}"#,
+            r#"{"method":"notifications/one"}"#
+        ]
+    );
+    assert_eq!(host.hear().await, r#"{"method":"notifications/two"}"#);
+    let gets = server.seen().into_iter();
+    let last: Vec<_> = gets
+        .filter(|one| one.method == "GET" && one.path == "/mcp")
+        .map(|one| one.header("last-event-id").map(str::to_owned))
+        .collect();
+    assert_eq!(last, [None, None, Some("7".to_owned()), None]);
+}
+
 /// TR-37: on the stateful wire a cancelled request is told to the server; its stream stays open, and its silence is no error.
 #[tokio::test]
 async fn cancelling_is_told_and_does_not_hang_up() {
     let (cancelled, told) = tokio::sync::watch::channel(false);
+    let (hangs_up, mut hung_up) = tokio::sync::mpsc::unbounded_channel();
     let server = Script::start(move |request, reply| {
         let (cancelled, mut told) = (cancelled.clone(), told.clone());
+        let hangs_up = hangs_up.clone();
         async move {
             if request.is("a") {
                 let mut reply = reply.stream().await;
-                let hung_up = tokio::time::timeout(Duration::from_secs(5), async {
-                    tokio::select! {
-                        _ = told.wait_for(|told| *told) => false,
-                        () = reply.hung_up() => true,
-                    }
-                });
-                assert!(!hung_up.await.unwrap());
+                let _ = told.wait_for(|told| *told).await;
+                // Who hangs up because of what it told does so soon after.
+                let while_open = tokio::time::timeout(LONG_ENOUGH, reply.hung_up());
+                hangs_up.send(while_open.await.is_ok()).unwrap();
                 return reply;
             }
             cancelled.send_replace(true);
@@ -154,6 +267,8 @@ async fn cancelling_is_told_and_does_not_hang_up() {
     server
         .until(1, |one| one.is("notifications/cancelled"))
         .await;
+    let hung_up = tokio::time::timeout(crate::support::PATIENCE, hung_up.recv());
+    assert_eq!(hung_up.await.unwrap(), Some(false), "the stream stays open");
     host.hears_nothing().await;
 }
 
@@ -188,3 +303,5 @@ async fn a_silent_server_is_given_up() {
     }
     assert_eq!(server.seen().len(), 2);
 }
+
+const LONG_ENOUGH: Duration = Duration::from_millis(100);

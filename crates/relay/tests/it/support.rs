@@ -1,7 +1,10 @@
 //! A host that is scripted, a server that is scripted, and a bridge between them.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -62,12 +65,20 @@ type Handler = dyn Fn(Request, Reply) -> BoxFuture<'static, Reply> + Send + Sync
 pub(crate) struct Script {
     pub(crate) url: String,
     pub(crate) seen: Arc<Mutex<Vec<Request>>>,
+    /// How many handlers have panicked.
+    failed: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
 impl Drop for Script {
     fn drop(&mut self) {
         self.task.abort();
+        // What a handler asserts counts as what the test does.
+        let failed = self.failed.load(Ordering::SeqCst);
+        assert!(
+            failed == 0 || std::thread::panicking(),
+            "a handler has panicked"
+        );
     }
 }
 
@@ -133,17 +144,23 @@ impl Script {
         let url = format!("http://{}/mcp", listener.local_addr().unwrap());
         let seen = Arc::<Mutex<Vec<Request>>>::default();
         let kept = seen.clone();
+        let failed = Arc::<AtomicUsize>::default();
+        let fails = failed.clone();
         let handler: Arc<Handler> =
             Arc::new(move |request, reply| Box::pin(handler(request, reply)));
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (handler, kept) = (handler.clone(), kept.clone());
+                let (handler, kept, fails) = (handler.clone(), kept.clone(), fails.clone());
                 tokio::spawn(async move {
                     let mut stream = stream;
                     let _ = stream.set_nodelay(true);
                     while let Some(request) = read(&mut stream).await {
                         kept.lock().unwrap().push(request.clone());
-                        let Reply(next, goes_on) = handler(request, Reply(stream, true)).await;
+                        let handled = tokio::spawn(handler(request, Reply(stream, true))).await;
+                        let Ok(Reply(next, goes_on)) = handled else {
+                            fails.fetch_add(1, Ordering::SeqCst);
+                            return;
+                        };
                         stream = next;
                         if !goes_on {
                             break;
@@ -153,7 +170,12 @@ impl Script {
                 });
             }
         });
-        Self { url, seen, task }
+        Self {
+            url,
+            seen,
+            failed,
+            task,
+        }
     }
 
     pub(crate) fn seen(&self) -> Vec<Request> {

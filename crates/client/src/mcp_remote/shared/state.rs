@@ -11,13 +11,14 @@ use pilotlight_core::{
     credential::{Credential, CredentialId},
 };
 
+use super::tag;
 use crate::{
     cell::lock,
     clock::Clock,
     mcp_remote::{
         files::{Files, Fingerprint},
         link::Link,
-        marker::{Marker, RENEWED_EVERY, Watched},
+        marker::{Marker, RENEWED_EVERY, Taken, Watched},
     },
     store::Lease,
 };
@@ -101,15 +102,19 @@ pub(super) async fn write(state: &Arc<State>, id: CredentialId) -> Result<(), Er
             return Ok(());
         };
         // Whoever has taken the marker from us may have written something newer.
-        let holds = lock(&state.held)
-            .get(&id)
-            .is_some_and(|held| held.marker.is_held());
-        let link = Link::read(&state.links, id)?.filter(|link| !link.ended && holds);
-        let Some(mut link) = link else {
+        let marker = lock(&state.held).get(&id).map(|held| held.marker.clone());
+        let marker = marker.filter(|marker| marker.is_held());
+        let link = Link::read(&state.links, id)?.filter(|link| !link.ended);
+        let (Some(mut link), Some(marker)) = (link, marker) else {
             lock(&state.unwritten).remove(&id);
             return Ok(());
         };
-        link.files().write_tokens(&ours, now).map_err(unavailable)?;
+        let files = link.files();
+        if marker.is_alone() && !may_write(&state, id, &link)? {
+            lock(&state.unwritten).remove(&id);
+            return Ok(());
+        }
+        files.write_tokens(&ours, now).map_err(unavailable)?;
         if link.see(Fingerprint::of_ours(&ours)) {
             link.write(&state.links, id, now)?;
         }
@@ -123,6 +128,24 @@ pub(super) async fn write(state: &Arc<State>, id: CredentialId) -> Result<(), Er
         Ok(())
     })
     .await
+}
+
+/// Whether our version is to be written where no marker could be made: in a folder that is there, with the marker as soon as
+/// one can be made, and over nothing that somebody has written meanwhile.
+fn may_write(state: &State, id: CredentialId, link: &Link) -> Result<bool, Error> {
+    let files = link.files();
+    if files.is_gone() {
+        return Ok(false);
+    }
+    let taken = Marker::take(&files, &tag(id), &mut None, state.clock.now());
+    let Taken::Got(marker) = taken.map_err(unavailable)? else {
+        return Ok(false);
+    };
+    if !marker.is_alone() {
+        state.hold(id, marker);
+    }
+    let theirs = files.tokens();
+    Ok(!matches!(theirs, Ok(Some(theirs)) if !link.has_seen(&theirs.fingerprint())))
 }
 
 pub(super) fn unavailable(error: std::io::Error) -> Error {

@@ -4,9 +4,13 @@
 //! [`code`](Error::code) (the same in the command line, logs and `docs/errors.md`), who must [act](Error::action), and
 //! when to [try again](Error::retry_after).
 
+mod cause;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use cause::{Certainty, LoginCause, Named};
 
 use crate::{dpop::Refused, resource::clean};
 
@@ -309,73 +313,6 @@ pub enum Error {
     },
 }
 
-/// Why a session needs a person.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[serde(tag = "login", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum LoginCause {
-    /// Nobody has logged in to this server yet, or the login was ended by `logout`.
-    #[error("nobody is logged in to this server")]
-    Never,
-    /// The access token has ended and the issuer never gave a refresh token.
-    #[error("the login has ended, and the authorization server never issued a refresh token")]
-    NoRefreshToken,
-    /// The issuer refused the refresh token with `invalid_grant` (RFC 6749 section 5.2).
-    #[error("the authorization server refused to refresh the login{}", match .certainty { Certainty::Suspect => " (not yet certain)", Certainty::Certain => "" })]
-    RefreshRejected {
-        /// Whether the refusal is believed yet.
-        certainty: Certainty,
-        /// Whether the issuer named reuse or revocation.
-        named: Option<Named>,
-    },
-    /// The server wants scopes that this login does not have (RFC 6750 section 3.1).
-    #[error("the server asks for more permissions: {}", clean(&.scopes.join(" ")))]
-    Scope {
-        /// The scopes to ask for.
-        scopes: Vec<String>,
-    },
-    /// The server now trusts another authorization server.
-    #[error("the server has changed its authorization server: from {} to {}", clean(.former), clean(.issuer))]
-    IssuerChanged {
-        /// The issuer of the login there is.
-        former: String,
-        /// The issuer that the server names now.
-        issuer: String,
-    },
-    /// The pinned token endpoint has gone to another origin.
-    #[error("the authorization server has moved its token endpoint")]
-    EndpointMoved,
-    /// The issuer no longer knows this client (`invalid_client`).
-    #[error("the authorization server has forgotten this client")]
-    RegistrationGone,
-    /// The server refuses the key that a person has brought.
-    #[error("the server refuses the key that was stored for it")]
-    StaticTokenRefused,
-    /// A login was begun and not finished.
-    #[error("the login was begun but not finished")]
-    Abandoned,
-}
-
-/// Whether a refusal is believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Certainty {
-    /// Refused once; probes will tell.
-    Suspect,
-    /// Refused at every probe, or the issuer named the reason.
-    Certain,
-}
-
-/// What an issuer named as the reason of a refusal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Named {
-    /// A spent refresh token was presented.
-    Reuse,
-    /// The grant was revoked.
-    Revoked,
-}
-
 /// What broke on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
@@ -580,24 +517,6 @@ impl Error {
     }
 }
 
-impl LoginCause {
-    /// The stable, dotted code.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Never => "login.never",
-            Self::NoRefreshToken => "login.no_refresh_token",
-            Self::RefreshRejected { .. } => "login.refresh_rejected",
-            Self::Scope { .. } => "login.scope",
-            Self::IssuerChanged { .. } => "login.issuer_changed",
-            Self::EndpointMoved => "login.endpoint_moved",
-            Self::RegistrationGone => "login.registration_gone",
-            Self::StaticTokenRefused => "login.static_token_refused",
-            Self::Abandoned => "login.abandoned",
-        }
-    }
-}
-
 /// What a refresh can pause for, which is whatever an exchange or a reading can end with: whoever asks meanwhile is told the
 /// same code.
 const PAUSED_FOR: [&str; 14] = [
@@ -618,90 +537,4 @@ const PAUSED_FOR: [&str; 14] = [
 ];
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        exchange::{Delivery, Failure, Fault},
-        time::Now,
-    };
-
-    /// The category decides the exit code, and the code's first word is the category.
-    #[test]
-    fn each_category_has_its_exit_code() {
-        for (error, exit) in [
-            (Error::login(LoginCause::Never), 3),
-            (Error::DeniedByHuman, 4),
-            (Error::RateLimited { retry_after: None }, 75),
-            (Error::StateMismatch, 5),
-            (Error::NoPkceS256, 5),
-            (Error::ConfigRuntime, 2),
-            (
-                Error::StoreCorrupt {
-                    what: "header".into(),
-                },
-                6,
-            ),
-            (Error::Bug { what: "x" }, 70),
-        ] {
-            assert_eq!(error.exit_code(), exit, "{}", error.code());
-        }
-    }
-
-    /// F-12: who asks while refreshes pause is told what they pause for, and whose affair it is: a file that is missing here is
-    /// no failure of the issuer's. A code that no build of ours has written is one.
-    #[test]
-    fn a_pause_has_the_code_of_its_reason() {
-        let paused = |code: &str| Error::BackingOff {
-            code: code.into(),
-            retry_after: Duration::from_secs(1),
-        };
-        for code in PAUSED_FOR {
-            assert_eq!(paused(code).code(), code);
-        }
-        let network = NetworkFault::Connect;
-        let endings = [
-            Fault::Network(network),
-            Fault::Deadline(Duration::from_secs(60)),
-            Fault::TooLate,
-            Fault::Forbidden {
-                address: "10.0.0.1".into(),
-                field: "token_endpoint".into(),
-            },
-        ];
-        let unsigned = [
-            Error::ConfigRuntime,
-            Error::StoreCorrupt { what: "key".into() },
-            Error::Bug { what: "x" },
-            Error::ConfigValue {
-                what: "x".into(),
-                why: "y".into(),
-            },
-        ];
-        let unsigned = unsigned.map(|error| Fault::Unsigned(Box::new(error)));
-        for fault in endings.into_iter().chain(unsigned) {
-            let failure = Failure {
-                delivery: Delivery::NotDelivered,
-                fault,
-                host: "as.example".into(),
-                sent_at: Now::default(),
-            };
-            let error = failure.error();
-            assert_eq!(
-                paused(error.code()).exit_code(),
-                error.exit_code(),
-                "{error}"
-            );
-        }
-        assert_eq!(paused("config.value").action(), Action::FixOwnSide);
-        assert_eq!(paused("x").code(), "unavailable.server_error");
-    }
-
-    /// T-21: what a peer says is cleaned before it is shown.
-    #[test]
-    fn words_of_a_peer_are_cleaned() {
-        let error = Error::DeniedByIssuer {
-            error: "a\u{1b}[2J".into(),
-        };
-        assert!(!error.to_string().contains('\u{1b}'));
-    }
-}
+mod tests;

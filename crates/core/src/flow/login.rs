@@ -17,6 +17,7 @@ mod device;
 mod former;
 mod preflight;
 mod quirk;
+mod request;
 mod settle;
 mod unattended;
 
@@ -39,17 +40,17 @@ use crate::{
         discover::{self, Discover, Discovered, Ways},
         unattended::obtain::Obtain,
     },
-    grant::AuthorizationRequest,
     issuer::Issuer,
     pkce::{Pkce, state_from_entropy},
     quirks::Quirk,
     registration::{ApplicationType, Client},
-    resource::is_loopback,
     scope::Scopes,
-    secret::{AuthorizationCode, StateParameter},
+    secret::AuthorizationCode,
     time::{Mono, Now},
     unattended::Unattended,
 };
+
+use request::{Request, judge_redirect};
 
 /// What kind of login is wanted.
 #[derive(Clone)]
@@ -192,21 +193,6 @@ struct Known {
     application_type: ApplicationType,
     /// A client that the issuer does not seem to know any more: forgotten as soon as there is another.
     dead: Option<Client>,
-}
-
-/// One authorization request: the issuer is recorded with the verifier and the state, and so is the name that it goes by
-/// (AUTH-62).
-#[derive(Debug)]
-struct Request {
-    discovered: Discovered,
-    client: Client,
-    redirect_uri: String,
-    scopes: Scopes,
-    /// Whether `offline_access` is among them because we added it.
-    adds_offline_access: bool,
-    pkce: Pkce,
-    state: StateParameter,
-    issuer: Issuer,
 }
 
 impl Login {
@@ -389,55 +375,6 @@ impl Login {
             issuer: discovered.server.issuer.clone(),
             account: self.task.binding.key.account.clone(),
         }
-    }
-}
-
-impl Request {
-    /// What this request was refused with, at the redirect or for its code.
-    fn refused(&self, error: String) -> Error {
-        match error.as_str() {
-            "invalid_scope" => Error::ScopeRefused {
-                scopes: self.scopes.iter().map(str::to_owned).collect(),
-            },
-            _ => Error::refused(error),
-        }
-    }
-
-    /// Where the tokens come from, as the person is told.
-    fn token_host(&self) -> String {
-        let endpoint = &self.discovered.server.token_endpoint;
-        endpoint.host_str().unwrap_or_default().to_owned()
-    }
-
-    /// The authorization URL (RFC 6749 section 4.1.1), with what is said on top.
-    fn url(
-        &self,
-        asked: &[(String, String)],
-        learned: &[(&'static str, &'static str)],
-    ) -> Result<Url, Error> {
-        let invalid = |why| Error::MetadataInvalid {
-            document: "authorization server metadata",
-            field: "authorization_endpoint",
-            why,
-        };
-        let endpoint = self.discovered.server.authorization_endpoint.as_ref();
-        let endpoint = endpoint.ok_or(invalid("it is missing"))?;
-        if endpoint.scheme() != "https" && !is_loopback(endpoint) {
-            return Err(invalid("it is no https URL"));
-        }
-        let asked = asked.iter().map(|(name, value)| (&**name, &**value));
-        let extra: Vec<(&str, &str)> = asked.chain(learned.iter().copied()).collect();
-        Ok(AuthorizationRequest {
-            endpoint,
-            client_id: &self.client.id,
-            redirect_uri: &self.redirect_uri,
-            scopes: &self.scopes,
-            state: &self.state,
-            challenge: &self.pkce.challenge,
-            resource: self.discovered.resource_parameter.as_deref(),
-            extra: &extra,
-        }
-        .url())
     }
 }
 
@@ -640,50 +577,6 @@ fn derived(what: &str, seed: &[u8; 32]) -> [u8; 32] {
     hash.update(what);
     hash.update(seed);
     hash.finalize().into()
-}
-
-/// The code of a redirect that belongs to this request and comes from its issuer.
-fn judge_redirect(
-    request: &Request,
-    parameters: &[(String, String)],
-) -> Result<AuthorizationCode, Error> {
-    let one = |name: &str| {
-        let mut values = parameters
-            .iter()
-            .filter(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str());
-        (values.next(), values.next().is_some())
-    };
-    let (state, twice) = one("state");
-    let state = state.and_then(|text| StateParameter::new(text.to_owned()).ok());
-    if twice || state.as_ref() != Some(&request.state) {
-        return Err(Error::StateMismatch);
-    }
-    let expected = request.discovered.server.name().as_str();
-    let mismatch = |got: &str| Error::IssuerMismatch {
-        expected: expected.to_owned(),
-        got: got.to_owned(),
-    };
-    match one("iss") {
-        (Some(iss), false) if iss == expected => {}
-        (None, _) if !request.discovered.server.iss_parameter => {}
-        (iss, _) => return Err(mismatch(iss.unwrap_or_default())),
-    }
-    if let (Some(error), _) = one("error") {
-        return Err(match error {
-            "access_denied" => Error::DeniedByHuman,
-            other => Error::DeniedByIssuer {
-                error: other.to_owned(),
-            },
-        });
-    }
-    let missing = Error::DeniedByIssuer {
-        error: "the redirect carries neither code nor error".into(),
-    };
-    match one("code") {
-        (Some(code), false) => AuthorizationCode::new(code.to_owned()).map_err(|_| missing),
-        _ => Err(missing),
-    }
 }
 
 #[cfg(test)]

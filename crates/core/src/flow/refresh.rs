@@ -17,11 +17,13 @@
 //! without the lock (I-16), nothing that the store does not hold (I-2), and no refresh token twice but under a label that
 //! was durable first (I-1, I-3).
 
+mod ambiguous;
 pub(in crate::flow) mod decide;
 mod ending;
 mod moved;
 mod note;
 mod reach;
+mod refusal;
 mod scopes;
 pub(in crate::flow) mod settle;
 

@@ -14,6 +14,7 @@
 //! same run, to the last event.
 
 mod acts;
+mod event;
 mod exchanges;
 mod faults;
 mod issuer;
@@ -56,7 +57,8 @@ pub use report::{Broken, Loss, LossClass, Report, Totals};
 pub use variant::Variant;
 
 use acts::AnyFlow;
-use faults::{Ambush, Timed};
+use event::{Event, Scheduled};
+use faults::Ambush;
 use issuer::Issuer;
 use judge::Judge;
 use network::{Call, CallId, Outage};
@@ -94,104 +96,6 @@ pub fn shrink(setup: &Setup, seed: u64) -> Faults {
         }
     }
     needed
-}
-
-/// Something that happens at an instant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Event {
-    Start {
-        process: usize,
-    },
-    Request {
-        process: usize,
-        epoch: u32,
-        login: usize,
-    },
-    Arrive {
-        request: usize,
-    },
-    GiveUp {
-        request: usize,
-        wait: u32,
-    },
-    Perform {
-        run: usize,
-        step: u32,
-    },
-    Answer {
-        run: usize,
-        step: u32,
-    },
-    Begin {
-        run: usize,
-        step: u32,
-    },
-    StillLocked {
-        run: usize,
-        step: u32,
-    },
-    LeaseEnds {
-        lock: usize,
-        fence: u64,
-    },
-    AtIssuer {
-        call: CallId,
-    },
-    Again {
-        call: CallId,
-    },
-    Reply {
-        call: CallId,
-    },
-    Fail {
-        call: CallId,
-    },
-    AttemptStands {
-        login: usize,
-    },
-    LookForAbandoned {
-        process: usize,
-        epoch: u32,
-        login: usize,
-    },
-    Look {
-        process: usize,
-        epoch: u32,
-        login: usize,
-    },
-    Save {
-        process: usize,
-        epoch: u32,
-        login: usize,
-    },
-    Resume {
-        process: usize,
-    },
-    Person {
-        login: usize,
-        what: people::What,
-    },
-    Fault(Timed),
-}
-
-/// An event in the queue: by time, then in the order of scheduling.
-#[derive(Debug, PartialEq, Eq)]
-struct Scheduled {
-    at: u64,
-    order: u64,
-    event: Event,
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
 }
 
 /// The machine that the processes share.

@@ -5,15 +5,14 @@ use std::{collections::VecDeque, time::Duration};
 use crate::{
     attempt::Label,
     credential::{Credential, Lifetime, Version},
-    error::{Certainty, Error, LoginCause, Named, NetworkFault},
+    error::{Error, LoginCause},
     event::{Happened, Reason},
     exchange::{Exchange, Leg},
-    flow::{Act, Commit, Expects, Reading, Step, Turn},
+    flow::{Act, Commit, Expects, Reading, Turn},
     freshness::{Policy, refresh_point},
     grant::revocation_request,
-    notes::Trial,
     record::{Backoff, Fact, Failed, Forced, Record, Suspicion},
-    time::{Mono, Now, Wall},
+    time::{Now, Wall},
     token::{TokenAnswer, Verdict},
 };
 
@@ -241,171 +240,6 @@ impl Refresh {
         )
     }
 
-    /// Nobody knows whether the issuer rotated. Inside the window the call is repeated once, under its label; else the
-    /// attempt stays, and the login is *uncertain*.
-    pub(super) fn ambiguous(
-        self,
-        mut call: Box<Call>,
-        error: Error,
-        broken: bool,
-        now: Now,
-    ) -> Turn<Self> {
-        // An issuer that answers with a failure rarely acted; and the hour has few repeats. They are for answers that were lost.
-        let failing = matches!(error, Error::ServerError { .. }) && call.acted.is_none();
-        let enough = match call.attempt.label {
-            Some(Label::Uncertain) if !call.repeats => 0,
-            _ => REPEATS_OF_A_FAILURE,
-        };
-        let broken = broken && (!failing || call.sent <= enough);
-        if broken && let Some(pause) = self.repeat_after(&call, Duration::ZERO, now) {
-            let dead = NetworkFault::DeadPath;
-            if matches!(error, Error::Network { why, .. } if why == dead) {
-                // Another such repeat may have left, or been refused, while this call was on its way.
-                let key = self.task.key.clone();
-                return self.next(State::ExpectTrialNotes(call, error), Act::Reread(key));
-            }
-            call.failed = Some(error);
-            call.repeat_as_labelled();
-            return self.pause(call, now.mono + pause);
-        }
-        self.uncertain(call, error, Then::Unlock, now)
-    }
-
-    /// A dead path, and the notes as they are now: the repeat is put on trial, unless another one is, or
-    /// repeats are refused there.
-    pub(super) fn dead_path(
-        self,
-        mut call: Box<Call>,
-        error: Error,
-        read: Option<Box<Reading>>,
-        now: Now,
-    ) -> Turn<Self> {
-        if let Some(reading) = read {
-            call.reading.notes = reading.notes;
-        }
-        let Some(pause) = self.repeat_after(&call, Duration::ZERO, now) else {
-            return self.uncertain(call, error, Then::Unlock, now);
-        };
-        call.failed = Some(error);
-        call.repeat_as_labelled();
-        if call.reading.notes.is_trying(now.wall) {
-            // Two paths died together. The connection is given up, and its answer with it: a repeat risks nothing more.
-            return self.pause(call, now.mono + pause);
-        }
-        self.try_once(call, pause, now)
-    }
-
-    /// The attempt stays, and the next call waits.
-    pub(super) fn uncertain(
-        self,
-        call: Box<Call>,
-        error: Error,
-        then: Then,
-        now: Now,
-    ) -> Turn<Self> {
-        let first = call.attempt.label.is_none();
-        let usable = !matches!(call.reason, Reason::Refused | Reason::Expired);
-        let backoff = Backoff::after(
-            call.record.backoff.as_ref(),
-            &Failed {
-                error: &error,
-                retry_after: None,
-                calls: call.sent,
-                early: self.early,
-            },
-            self.fraction(),
-            now,
-        );
-        let happened = Happened::Ambiguous {
-            code: error.code().to_owned(),
-            repeated: !first,
-        };
-        let mut facts = vec![Fact::Backoff(Some(backoff))];
-        let Call {
-            reading,
-            mut record,
-            attempt,
-            credential,
-            ..
-        } = *call;
-        // A probe that nobody answered counts (I-1), but it is never the last: only a refusal is believed (I-7).
-        if let (Some(Label::ProbeSuspect), Some(before)) = (attempt.label, &record.suspicion) {
-            let probes = (before.probes + 1).min(LAST_PROBE);
-            facts.push(Fact::Suspicion(Some(Suspicion {
-                probes,
-                next_probe_at: probe_at(probes, now),
-                at: Some(now),
-                ..before.clone()
-            })));
-        }
-        record.apply(&facts);
-        record.attempt = Some(attempt);
-        let result = if usable {
-            Ok(Gain::Uncertain)
-        } else {
-            Err(error)
-        };
-        let event = self.event(now, happened);
-        let outcome = Outcome::known(record, reading.notes, result);
-        self.facts(outcome, credential.version, facts, event, then)
-    }
-
-    /// A repeat on a dead path may meet the first call, still on its way: one login at a time, and its outcome is waited for.
-    fn try_once(self, mut call: Box<Call>, pause: Duration, now: Now) -> Turn<Self> {
-        let version = call.credential.version.next();
-        let age = now.since(&call.window_from);
-        let trial = Trial {
-            version,
-            after: age.unwrap_or_default() + pause,
-            at: now.wall,
-        };
-        let notes = call.reading.notes.on_trial(trial);
-        call.reading.notes = notes.clone();
-        let issuer = self.task.key.issuer.clone();
-        self.next(
-            State::ExpectTrial(call, now.mono + pause),
-            Act::Learn(issuer, notes),
-        )
-    }
-
-    /// How long to pause before a call whose answer was lost is repeated in this run, if it may be: the window is still
-    /// open then, and it was not repeated too often. After the first repeat nothing is risked that was not risked before, so
-    /// one fault more costs no login.
-    pub(super) fn repeat_after(&self, call: &Call, asked: Duration, now: Now) -> Option<Duration> {
-        let repeats = match call.attempt.label {
-            // What was refused for its form alone spent nothing.
-            None => call.sent == 1 + u32::from(call.asked_otherwise),
-            Some(Label::RetryAmbiguous | Label::AfterCrash) => true,
-            // Nothing is left that waiting could save, and this call may be the first that got through.
-            Some(Label::Uncertain) => true,
-            Some(_) => false,
-        };
-        let age = now.since(&call.window_from)?;
-        let pause = match call.attempt.label {
-            None => Duration::from_millis(200).mul_f64(1.0 + 4.0 * self.fraction()),
-            Some(_) => {
-                let doubled = call.sent.saturating_sub(2).min(8);
-                REPEAT_PAUSE.mul_f64(1.0 + self.fraction()) * 2u32.pow(doubled)
-            }
-        };
-        let pause = pause.max(asked);
-        let window = call.window(self.task.policy, now)?;
-        let open = age + pause < window && call.sent <= self.task.policy.most_repeats;
-        let spare = Backoff::spares(call.record.backoff.as_ref(), call.sent, now);
-        // A call that is made because the issuer is back is one.
-        (repeats && open && spare && !self.early).then_some(pause)
-    }
-
-    pub(super) fn pause(self, call: Box<Call>, at: Mono) -> Turn<Self> {
-        Turn::Next(
-            Self {
-                state: State::ExpectPause(call, at),
-                ..self
-            },
-            Step::wait_until(at),
-        )
-    }
-
     /// The issuer did nothing: everything is kept, the attempt is taken back, and the next call waits.
     pub(super) fn back_off(
         self,
@@ -465,108 +299,6 @@ impl Refresh {
         let outcome = Outcome::known(record, reading.notes, Err(error));
         self.facts(outcome, credential.version, facts, event, Then::TakeBack)
     }
-
-    /// `invalid_grant`, and the store still holds what was refused: the login is suspect, or lost.
-    pub(super) fn refused(self, call: Call, named: Option<Named>, now: Now) -> Turn<Self> {
-        let before = call.record.suspicion.as_ref();
-        let (since, probes) = before.map_or((now.wall, 0), |s| (s.since, s.probes + 1));
-        let next_probe_at = match named {
-            Some(_) => None,
-            None => probe_at(probes, now),
-        };
-        let certainty = if next_probe_at.is_some() {
-            Certainty::Suspect
-        } else {
-            Certainty::Certain
-        };
-        let cause = LoginCause::RefreshRejected { certainty, named };
-        self.suspect(
-            call,
-            Suspicion {
-                cause,
-                since,
-                probes,
-                next_probe_at,
-                at: Some(now),
-            },
-            named,
-            now,
-        )
-    }
-
-    pub(super) fn suspect(
-        self,
-        call: Call,
-        suspicion: Suspicion,
-        named: Option<Named>,
-        now: Now,
-    ) -> Turn<Self> {
-        let Call {
-            mut reading,
-            mut record,
-            attempt,
-            credential,
-            repeats,
-            window_from,
-            left_at,
-            is_first,
-            ..
-        } = call;
-        let cause = suspicion.cause.clone();
-        let happened = match suspicion.next_probe_at {
-            next_probe_at @ Some(_) => Happened::Suspected {
-                cause: cause.clone(),
-                next_probe_at,
-                label: attempt.label,
-            },
-            None => Happened::Lost {
-                cause: cause.clone(),
-                label: attempt.label,
-            },
-        };
-        let after = match (attempt.label, reading.notes.trial) {
-            (Some(Label::RetryAmbiguous | Label::AfterCrash), _) => left_at.since(&window_from),
-            (Some(Label::Uncertain), _) if repeats && is_first => left_at.since(&window_from),
-            (Some(Label::Uncertain), _) if repeats => left_at.since(&attempt.first_sent_at),
-            // What a repeat has just brought is refused: the first call has reached the issuer after all, too late.
-            (None, Some(trial)) if trial.explains(credential.version, now.wall) => {
-                Some(trial.after)
-            }
-            _ => None,
-        };
-        let believed =
-            named != Some(Named::Revoked) && matches!(cause, LoginCause::RefreshRejected { .. });
-        let learned = after.filter(|_| believed);
-        if let Some(after) = learned {
-            reading.notes = reading.notes.repeated_badly(after, now.wall);
-        }
-        let facts = vec![
-            Fact::Attempt(None),
-            Fact::Backoff(None),
-            Fact::Suspicion(Some(suspicion)),
-        ];
-        record.apply(&facts);
-        let event = self.event(now, happened);
-        let gone = cause == LoginCause::RegistrationGone;
-        let result = Err(Error::login(cause));
-        let outcome = Outcome::known(record, reading.notes, result);
-        let then = if gone {
-            Then::Forget
-        } else if learned.is_some() {
-            Then::Learn
-        } else {
-            Then::Unlock
-        };
-        self.facts(outcome, credential.version, facts, event, then)
-    }
-}
-
-/// When the next probe is allowed after this many were refused; `None` when there is none left.
-fn probe_at(probes: u32, now: Now) -> Option<Wall> {
-    usize::try_from(probes)
-        .ok()
-        .and_then(|i| PROBES.get(i))
-        .map(|pause| now.wall + *pause)
 }
 
 /// What is remembered of forced refreshes after this one.
@@ -614,21 +346,5 @@ pub(in crate::flow) fn learned_lifetime(
         (_, None) => None,
     }
 }
-
-/// When a refused refresh token is tried again: after 1, 5 and 30 minutes and 6 hours (F-14, F-15).
-const PROBES: [Duration; 4] = [
-    Duration::from_secs(60),
-    Duration::from_secs(300),
-    Duration::from_secs(1800),
-    Duration::from_secs(21_600),
-];
-
-const LAST_PROBE: u32 = 3;
-
-/// How often a 5xx is asked again in a row.
-const REPEATS_OF_A_FAILURE: u32 = 2;
-
-/// The shortest pause before a second repeat (I-9); it doubles.
-const REPEAT_PAUSE: Duration = Duration::from_millis(500);
 
 const SHORTEST_LEARNED: Duration = Duration::from_secs(10);

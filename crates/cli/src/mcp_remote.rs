@@ -18,14 +18,19 @@ mod text;
 use std::{path::PathBuf, time::Duration};
 
 use http::HeaderMap;
-use pilotlight_core::{registration::ClientAuthentication, scope::Scopes, secret::ClientSecret};
+use pilotlight_core::{
+    registration::{Client, ClientAuthentication},
+    scope::Scopes,
+    secret::ClientSecret,
+};
+use pilotlight_relay::Transport;
 use serde_json::{Map, Value};
 use url::Url;
 
 pub(crate) use argv::rearranged;
 pub(crate) use flags::help;
 pub(crate) use hash::LoginHash;
-pub(crate) use join::{SHARED, join};
+pub(crate) use join::{Joined, SHARED, join};
 pub(crate) use pending::{AfterMcpRemote, passes};
 pub(crate) use read::read;
 
@@ -54,7 +59,13 @@ pub(crate) struct Options {
     /// Where the person's browser is sent once the tokens are there.
     pub(crate) success_page: Option<Url>,
     /// How long a callback may take.
-    #[allow(dead_code, reason = "read as it is there; nothing here depends on it")]
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "a person has ten minutes here; a test compares it with what mcp-remote made of the same arguments"
+        )
+    )]
     pub(crate) auth_timeout: Duration,
     /// The headers of every request to the server, `${NAME}` replaced; marked sensitive.
     pub(crate) headers: HeaderMap,
@@ -65,7 +76,13 @@ pub(crate) struct Options {
     /// Which transports are tried, and in which order.
     pub(crate) transport: Transport,
     /// Whether a server of 2026-07-28 is looked for.
-    #[allow(dead_code, reason = "read as it is there; nothing here depends on it")]
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "the bridge looks for both; a test compares it with what mcp-remote made of the same arguments"
+        )
+    )]
     pub(crate) protocol: Protocol,
     /// How long a connection may take to stand.
     pub(crate) connect_timeout: Option<Duration>,
@@ -77,12 +94,6 @@ pub(crate) struct Options {
     pub(crate) ping_every: Option<Duration>,
     /// Whether only IPv4 addresses are used.
     pub(crate) ipv4: bool,
-    /// Whether the proxies of the environment are used.
-    #[allow(dead_code, reason = "read as it is there; nothing here depends on it")]
-    pub(crate) proxy: bool,
-    /// Whether a server may be talked to in the clear although it is not on this machine.
-    #[allow(dead_code, reason = "read as it is there; nothing here depends on it")]
-    pub(crate) allow_http: bool,
     /// Whether cookies are kept, in memory.
     pub(crate) cookies: bool,
     /// Tools to hide, as globs.
@@ -133,20 +144,6 @@ pub(crate) enum ResourceParameter {
     Given(String),
     /// None: the tokens are not limited to the server.
     LeftOut,
-}
-
-/// Which transports are tried.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Transport {
-    /// Streamable HTTP, then HTTP+SSE.
-    #[default]
-    HttpFirst,
-    /// HTTP+SSE, then Streamable HTTP.
-    SseFirst,
-    /// Streamable HTTP.
-    HttpOnly,
-    /// HTTP+SSE.
-    SseOnly,
 }
 
 /// What is looked for at the server.
@@ -212,6 +209,16 @@ impl Options {
     pub(crate) fn scopes(&self) -> Option<Scopes> {
         let text = self.client_metadata.as_ref()?.get("scope")?.as_str()?;
         Some(Scopes::parse(text)).filter(|scopes| !scopes.is_empty())
+    }
+
+    /// The client that was registered by hand. Where nobody has said how it shows its secret, that is what the issuer takes.
+    pub(crate) fn own_client(&self) -> Option<Client> {
+        let given = self.client.as_ref()?;
+        Some(Client {
+            secret: given.secret.clone(),
+            authentication: given.authentication.unwrap_or(ClientAuthentication::None),
+            ..Client::brought(given.id.clone())
+        })
     }
 
     /// What was asked for and is not done here, or otherwise: said once, at the start.

@@ -8,8 +8,6 @@ use std::{
     time::Duration,
 };
 
-mod saving;
-
 use http::{HeaderMap, header::WWW_AUTHENTICATE, request::Parts};
 use pilotlight_core::{
     Error,
@@ -17,7 +15,7 @@ use pilotlight_core::{
     error::LoginCause,
     event::{Event, Happened},
     freshness::Freshness,
-    memory::{Installed, Memory, Want},
+    memory::{Installed, Memory, Saving, Want},
     record::{Fact, Record},
     resource::Resource,
     time::{Mono, Now},
@@ -32,7 +30,6 @@ use crate::{
     slot::{Slot, SlotCell},
     step_up::Asked,
 };
-use saving::Saving;
 
 /// What the clones of a session share.
 #[derive(Debug)]

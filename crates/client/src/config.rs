@@ -133,6 +133,20 @@ impl LoginRequest {
         chosen && accepted
     }
 
+    /// The same, and the person logs in as for that one: by which redirect or device, for whom, with what is said besides, in how
+    /// much time.
+    #[must_use]
+    pub(crate) fn asking_as(self, other: &Self) -> Self {
+        Self {
+            redirect: other.redirect.clone(),
+            owner: other.owner.clone(),
+            device: other.device,
+            authorize_params: other.authorize_params.clone(),
+            timeout: other.timeout,
+            ..self
+        }
+    }
+
     /// Whether it may end well although nobody can be asked.
     pub(crate) fn may_need_nobody(&self) -> bool {
         let confidential = self.client.as_ref().is_some_and(Client::is_confidential);

@@ -189,13 +189,14 @@ impl Cell {
     /// Joins the refresh in flight, or starts one, and waits for it no longer than a caller may.
     pub(crate) async fn join(self: &Arc<Self>, want: Want, by: Deadline) -> Result<Gain, Error> {
         let waited = by.limit(Waited::Refresh, async {
-            // A flight that was under way for a milder reason may end well without what this caller wants: then one more.
-            let (flight, started) = self.flight(want);
-            let gain = flight.await;
-            if started || self.answered_by(want, &gain) {
-                gain
-            } else {
-                self.flight(want).0.await
+            // A flight that another caller began, for a milder reason or one of its own, may end without telling what this
+            // caller wants to know: then one more.
+            loop {
+                let (flight, started) = self.flight(want);
+                let gain = flight.await;
+                if started || self.answered_by(want, &gain) {
+                    return gain;
+                }
             }
         });
         waited.await
@@ -306,17 +307,15 @@ impl Cell {
             return Err(Error::login(LoginCause::Never));
         };
         let generation = task.held.map_or(0, |version| version.generation.0);
-        let outcome = match credential.renewal() {
+        let mut outcome = match credential.renewal() {
             Renewal::Grant(_) => {
                 let flow = Unattended::new(task).after_login(self.refused_at_login().await);
                 Box::pin(driver.run_with(flow, &mut held)).await
             }
-            _ => {
-                let flow = Refresh::new(task).under(self.binding().exception);
-                Box::pin(driver.run_with(flow, &mut held)).await
+            Renewal::RefreshToken(_) | Renewal::Nothing => {
+                Box::pin(driver.run_with(Refresh::new(task), &mut held)).await
             }
         };
-        let mut outcome = outcome;
         let superseded = outcome.superseded.take();
         let result = {
             let mut live = lock(&self.live);

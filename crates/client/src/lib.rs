@@ -18,6 +18,7 @@ mod drive;
 pub mod egress;
 mod extensions;
 mod flight;
+mod hex;
 pub mod http;
 pub mod human;
 mod login;

@@ -8,6 +8,7 @@
 
 mod ask;
 mod static_token;
+pub(crate) mod told;
 
 use std::{
     sync::{Arc, Weak},
@@ -16,8 +17,10 @@ use std::{
 
 use pilotlight_core::{
     Error,
-    credential::{Binding, BindingId, BindingKey, Version},
+    credential::{Binding, BindingId, BindingKey, Credential, Version},
     error::{LoginCause, Waited},
+    record::Record,
+    scope::Scopes,
     time::Now,
 };
 
@@ -144,21 +147,10 @@ impl Sessions {
         }
         let while_waiting = outcome.at > asked_at.wall;
         if let Some(code) = outcome.code {
-            return match code.as_str() {
-                "denied.by_human" if while_waiting => Err(Error::DeniedByHuman),
-                "login.abandoned" if while_waiting => Err(Error::login(LoginCause::Abandoned)),
-                "denied.by_issuer" if while_waiting => Err(Error::DeniedByIssuer {
-                    error: "as another process was just told".into(),
-                }),
-                "denied.scope" if while_waiting => {
-                    let asked = outcome.authorizations.last();
-                    let scopes = asked.map(|asked| asked.scopes.iter().map(str::to_owned));
-                    Err(Error::ScopeRefused {
-                        scopes: scopes.into_iter().flatten().collect(),
-                    })
-                }
-                _ => Ok(None),
-            };
+            let asked = outcome.authorizations.last();
+            let scopes = asked.map_or_else(Scopes::default, |asked| asked.scopes.clone());
+            let told = told::decided(&code, &scopes).filter(|_| while_waiting);
+            return told.map_or(Ok(None), Err);
         }
         if !while_waiting && outcome.at.until(now) > JUST_NOW {
             return Ok(None);
@@ -173,12 +165,7 @@ impl Sessions {
         let Some(credential_key) = &binding.credential else {
             return Ok(None);
         };
-        let record = match store.read(credential_key).await {
-            // What nobody can read is no answer to anybody: a login takes its place.
-            Err(Error::StoreCorrupt { .. }) => None,
-            read => read?,
-        };
-        let Some(credential) = record.and_then(|record| record.credential) else {
+        let Some(credential) = readable(store.read(credential_key).await)? else {
             return Ok(None);
         };
         let covered = request
@@ -244,16 +231,10 @@ impl Sessions {
                 binding.exception = Some(exception.clone()).filter(|one| !one.is_none());
             }
             let held = match &binding.credential {
-                Some(key) => match store.read(key).await {
-                    Err(Error::StoreCorrupt { .. }) => None,
-                    read => read?,
-                },
+                Some(key) => readable(store.read(key).await)?,
                 None => None,
             };
-            if held
-                .and_then(|record| record.credential)
-                .is_some_and(|held| held.is_static())
-            {
+            if held.is_some_and(|held| held.is_static()) {
                 // A key is nobody's login: what comes now is the first.
                 binding = binding.unbound();
             }
@@ -278,6 +259,14 @@ impl Sessions {
             without_resource_at: None,
             former: Vec::new(),
         })
+    }
+}
+
+/// The login that was read. One that nobody can read is none: another takes its place.
+fn readable(read: Result<Option<Record>, Error>) -> Result<Option<Credential>, Error> {
+    match read {
+        Err(Error::StoreCorrupt { .. }) => Ok(None),
+        read => Ok(read?.and_then(|record| record.credential)),
     }
 }
 

@@ -93,7 +93,11 @@ impl Cell {
         }
         // Whoever logs in finds out anyway.
         let Locked::Got(lease) = store.try_lock(LockName::Login(id)).await? else {
-            return Ok(Found::by_another(LookedAt::new(now, issuer), now));
+            return Ok(Found {
+                named: None,
+                since: now,
+                lasts: A_MOMENT,
+            });
         };
         let mut outcome = store.login_outcome(id).await?.unwrap_or_default();
         if let Some(looked) = outcome.looked.filter(lately) {
@@ -139,7 +143,7 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// Somebody else looked, or is about to: where they have found nothing they may just not be done.
+    /// Somebody else looked: where they have found nothing they may just not be done.
     fn by_another(looked: LookedAt, now: Wall) -> Self {
         let LookedAt { at, named, .. } = looked;
         let (since, lasts) = match named {

@@ -133,17 +133,24 @@ impl Session {
     /// lie below its URL. The token goes to nobody else: the endpoint is of the same origin (AUTH-82, TR-52).
     ///
     /// # Errors
-    /// `config.url` for an endpoint of another origin, or with a user name in it.
+    /// `peer.metadata_invalid` for an endpoint of another origin, with a user name in it, or that cannot be requested.
     pub fn at(&self, endpoint: &Url) -> Result<Self, Error> {
-        let own = &self.cell.url;
-        let same = endpoint.origin().is_tuple() && endpoint.origin() == own.url().origin();
-        let plain = endpoint.username().is_empty() && endpoint.password().is_none();
-        let uri: Option<http::Uri> = endpoint.as_str().parse().ok();
-        let Some(uri) = uri.filter(|_| same && plain) else {
-            let url = pilotlight_core::resource::clean(endpoint.as_str());
-            let why = "the server has named an endpoint of another origin";
-            return Err(Error::ConfigUrl { url, why });
+        let bad = |why| Error::MetadataInvalid {
+            document: "HTTP+SSE stream",
+            field: "endpoint",
+            why,
         };
+        let origin = endpoint.origin();
+        if !origin.is_tuple() || origin != self.cell.url.url().origin() {
+            return Err(bad("it is of another origin than the server"));
+        }
+        if !endpoint.username().is_empty() || endpoint.password().is_some() {
+            return Err(bad("there is a user name or a password in it"));
+        }
+        let uri: http::Uri = endpoint
+            .as_str()
+            .parse()
+            .map_err(|_| bad("it is no URL that can be requested"))?;
         Ok(Self {
             endpoint: Some(Arc::new(uri)),
             ..self.clone()

@@ -12,8 +12,6 @@
 //! What was asked of people is kept beside the outcome of the last login: what belongs to a login ends with it, and a
 //! step-up is a new login. What the store could not take is kept in memory.
 
-mod told;
-
 use std::{sync::Arc, time::Duration};
 
 use http::HeaderMap;
@@ -32,6 +30,7 @@ use crate::{
     cell::{Cell, lock},
     config::LoginRequest,
     flight::Deadline,
+    login::told,
     session::Next,
     sessions::Sessions,
     store::{Authorization, LoginOutcome},
@@ -168,8 +167,9 @@ impl Cell {
         if let Some(error) = self.failed_since(want) {
             return Err(error);
         }
-        if let Some(code) = failed_elsewhere(&asked, want, now) {
-            return Err(told::again(code, &credential.key.issuer).unwrap_or_else(tell));
+        if let Some((code, scopes)) = failed_elsewhere(&asked, want, now) {
+            let told = told::again(code, scopes, &credential.key.issuer);
+            return Err(told.unwrap_or_else(tell));
         }
         // Where the grant needs no person, nobody is asked but the issuer.
         let human = credential.unattended.is_some() || !self.inner.human.refuses();
@@ -199,11 +199,7 @@ impl Cell {
             _ => {}
         }
         if let Some(last) = self.inner.last_request(&key) {
-            request.redirect = last.redirect;
-            request.owner = last.owner;
-            request.device = last.device;
-            request.authorize_params = last.authorize_params;
-            request.timeout = last.timeout;
+            request = request.asking_as(&last);
         }
         request.scopes = Some(credential.scopes_requested.union(wanted));
         // What was made without a key goes on so: a program may have the token as a header.
@@ -256,7 +252,11 @@ impl Cell {
 }
 
 /// The code of a step-up of any process that failed while a request waited for it.
-fn failed_elsewhere<'a>(asked: &'a LoginOutcome, want: &Want, now: Wall) -> Option<&'a str> {
+fn failed_elsewhere<'a>(
+    asked: &'a LoginOutcome,
+    want: &Want,
+    now: Wall,
+) -> Option<(&'a str, &'a Scopes)> {
     let answers = |one: &&Authorization| {
         one.step_up
             && one.at > want.asked_at.wall
@@ -264,8 +264,8 @@ fn failed_elsewhere<'a>(asked: &'a LoginOutcome, want: &Want, now: Wall) -> Opti
             && one.scopes.covers(&want.scopes)
     };
     let failed = asked.authorizations.iter().filter(answers);
-    let mut codes = failed.filter_map(|one| one.code.as_deref());
-    codes.rfind(|code| *code != Authorization::LEFT)
+    let mut codes = failed.filter_map(|one| Some((one.code.as_deref()?, &one.scopes)));
+    codes.rfind(|(code, _)| *code != Authorization::LEFT)
 }
 
 /// What to do about scopes that are wanted.

@@ -18,7 +18,7 @@ use crate::{
     resource::{Resource, clean},
     scope::Scopes,
     secret::{self, AccessToken, RefreshToken},
-    time::{Stamp, Wall},
+    time::{BootId, Stamp, Wall},
     token::TokenAnswer,
     unattended::Unattended,
 };
@@ -364,11 +364,12 @@ impl Credential {
 
     /// Whether a store that holds `stored` has gone back behind this one. Where the store's was received later it has gone
     /// on since: another process, which did not know this one, has refreshed what it found there, and the issuer has moved on
-    /// with that.
+    /// with that. `boot` is this machine's: what was received since its restart was received after what was not.
     #[must_use]
-    pub fn is_ahead_of(&self, stored: &Self) -> bool {
+    pub fn is_ahead_of(&self, stored: &Self, boot: BootId) -> bool {
         let later = match (self.received_at, stored.received_at) {
-            (Some(own), Some(stored)) => own.boot == stored.boot && stored.mono > own.mono,
+            (Some(own), Some(stored)) if own.boot == stored.boot => stored.mono > own.mono,
+            (Some(_), Some(stored)) => stored.boot == boot,
             _ => false,
         };
         self.version.succeeds(&stored.version) && !later

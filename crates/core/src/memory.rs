@@ -4,7 +4,11 @@
 //! lets something older take the place of something newer. It waits for nothing and sends nothing: the caller runs the
 //! refresh that it asks for, once for all requests that need it, and hands the outcome to [`Memory::settle`].
 
+mod saving;
+
 use std::time::Duration;
+
+pub use saving::Saving;
 
 use crate::{
     attempt::{Attempt, ProcessId, Ruling, repeat_window},
@@ -13,7 +17,7 @@ use crate::{
     flow::refresh::{Gain, Outcome, Task},
     freshness::{Freshness, Policy},
     notes::IssuerNotes,
-    record::{Acceptance, Record, Suspicion, later},
+    record::{Acceptance, Record, Suspicion},
     time::{BootId, Now, Wall},
 };
 
@@ -124,7 +128,7 @@ impl Memory {
         let read = record
             .as_ref()
             .and_then(|record| record.credential.as_ref());
-        if matches!((known, read), (Some(known), Some(read)) if known.is_ahead_of(read)) {
+        if matches!((known, read), (Some(known), Some(read)) if known.is_ahead_of(read, boot)) {
             // The store has gone back, or never got this version: memory is the newest copy, and is brought back to it.
             self.unsaved = true;
             return Installed::Older;
@@ -137,7 +141,7 @@ impl Memory {
                 read.attempt = Attempt::of_both(read.attempt, self.standing.attempt, boot);
             }
             let known = &self.standing.suspicion;
-            read.suspicion = later(read.suspicion.take(), known, |doubt| doubt.at, boot);
+            read.suspicion = Suspicion::of_both(read.suspicion.take(), known, boot);
         }
         match (&self.record, &mut record) {
             // What the store could not note is known here all the same.

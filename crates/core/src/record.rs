@@ -56,12 +56,7 @@ impl Record {
         if known.version() == self.version() {
             self.attempt = Attempt::of_both(self.attempt, known.attempt, boot);
             self.backoff = later(self.backoff.take(), &known.backoff, |pause| pause.at, boot);
-            self.suspicion = later(
-                self.suspicion.take(),
-                &known.suspicion,
-                |doubt| doubt.at,
-                boot,
-            );
+            self.suspicion = Suspicion::of_both(self.suspicion.take(), &known.suspicion, boot);
         }
     }
 
@@ -144,6 +139,27 @@ pub struct Suspicion {
 }
 
 impl Suspicion {
+    /// Of what the store says of a version and what memory says, the later; but each refused probe was one, and none is left
+    /// where either says so (I-1). They differ where the store went back, and somebody has gone on from what it said. `boot`
+    /// is this machine's.
+    pub(crate) fn of_both(
+        stored: Option<Self>,
+        known: &Option<Self>,
+        boot: BootId,
+    ) -> Option<Self> {
+        let probes = [&stored, known].map(|one| one.as_ref().map_or(0, |doubt| doubt.probes));
+        let last = known.as_ref().filter(|doubt| doubt.next_probe_at.is_none());
+        let doubt = match &stored {
+            Some(open) if open.next_probe_at.is_some() && last.is_some() => last.cloned(),
+            Some(over) if over.next_probe_at.is_none() && last.is_none() => stored,
+            _ => later(stored, known, |doubt| doubt.at, boot),
+        };
+        doubt.map(|doubt| Self {
+            probes: probes[0].max(probes[1]),
+            ..doubt
+        })
+    }
+
     /// How long the next probe has to wait, zero where it need not; `None` when there is none left.
     #[must_use]
     pub fn probe_in(&self, now: Now) -> Option<Duration> {

@@ -10,14 +10,14 @@ use crate::{
     app::{App, Stay},
     args::{Import, Tool},
     failure::Failure,
-    mcp_remote::{self, Invocation, SHARED},
+    mcp_remote::{self, Invocation, Joined, SHARED},
 };
 
 pub(crate) async fn run(app: &App, args: Import) -> Result<(), Failure> {
     let Tool::McpRemote = args.tool;
     let shared = app.shared()?;
     let sessions = app.sessions(Arc::new(shared.clone()), Stay::Brief)?;
-    let (mut brought, mut wanted) = (Vec::new(), Vec::new());
+    let (mut brought, mut copied, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
     for url in &args.urls {
         let read = mcp_remote::read(vec![url.clone()], &app.settings.environment);
         let Invocation::Run(options) = read else {
@@ -25,15 +25,24 @@ pub(crate) async fn run(app: &App, args: Import) -> Result<(), Failure> {
             return Err(Failure::usage(why, 2));
         };
         let target = app.find(options.server.as_str(), &sessions.store().bindings().await?)?;
-        let is_shared = mcp_remote::join(&sessions, &shared, &options, &target.key).await;
-        if !is_shared.map_err(|error| Failure::of(&error, &target))? {
-            let why = format!(
-                "mcp-remote has no login for {url}, or there is one here already that is not shared"
-            );
-            return Err(Failure::usage(why, 1));
+        let joined = mcp_remote::join(&sessions, &shared, &options, &target.key).await;
+        match joined.map_err(|error| Failure::of(&error, &target))? {
+            Joined::Shared => {
+                app.report.say(format!("{}: {SHARED}.", target.typed()));
+                brought.push(target.typed());
+            }
+            Joined::Copied => {
+                let how = "copied from an older mcp-remote, and Pilotlight's alone";
+                app.report.say(format!("{}: {how}.", target.typed()));
+                copied.push(target.typed());
+            }
+            Joined::Neither => {
+                let why = format!(
+                    "mcp-remote has no login for {url}, or there is one here already that is not shared"
+                );
+                return Err(Failure::usage(why, 1));
+            }
         }
-        app.report.say(format!("{}: {SHARED}.", target.typed()));
-        brought.push(target.typed());
         wanted.push(target.key);
     }
     let mut moved = Vec::new();
@@ -42,7 +51,7 @@ pub(crate) async fn run(app: &App, args: Import) -> Result<(), Failure> {
     }
     if app.report.json() {
         app.report
-            .object(json!({ "shared": brought, "moved": moved }));
+            .object(json!({ "shared": brought, "copied": copied, "moved": moved }));
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ mod words;
 use pilotlight::{
     LoggedIn, LoginRequest, Sessions,
     core::{
+        credential::Account,
         flow::{Callback, Device, Redirect},
         issuer::Issuer,
         reference::SecretRef,
@@ -98,6 +99,13 @@ async fn targets(app: &App, args: &Login) -> Result<Vec<Target>, Failure> {
     waiting
         .map(|login| app.find(&format!("{}@{}", login.name, login.key.account), &bindings))
         .collect()
+}
+
+/// The login that follows from the configuration alone.
+pub(super) fn configured(app: &App, target: &Target) -> Result<LoginRequest, Failure> {
+    let mut configured = request(app, &Login::default(), target)?;
+    configured.timeout = LoginRequest::new(configured.url.clone(), Account::default()).timeout;
+    Ok(configured)
 }
 
 fn request(app: &App, args: &Login, target: &Target) -> Result<LoginRequest, Failure> {

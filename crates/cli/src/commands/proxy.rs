@@ -12,12 +12,11 @@ use pilotlight::{
     LoginRequest,
     core::{
         flow::{Callback, Device, Redirect},
-        registration::{Client, ClientAuthentication, ClientSource},
         resource::clean,
     },
     store::Store,
 };
-use pilotlight_relay::{Bridge, Config, Ended, Ground, Transport, approver::Approver, stdio};
+use pilotlight_relay::{Bridge, Config, Ended, Ground, approver::Approver, stdio};
 
 use crate::{
     app::{App, Stay},
@@ -26,7 +25,8 @@ use crate::{
     config::bad_value,
     failure::{Failure, Told},
     mcp_remote::{
-        self, AfterMcpRemote, Grant, Invocation, Options, Patience, ResourceParameter, passes,
+        self, AfterMcpRemote, Grant, Invocation, Joined, Options, Patience, ResourceParameter,
+        passes,
     },
     target::Target,
 };
@@ -72,7 +72,7 @@ pub(crate) async fn run(app: &App, args: Proxy) -> Result<(), Failure> {
     let approver = Arc::new(Approver::new(person.clone(), opens));
     let sessions = app.sessions_with(store, Stay::Bridge, approver.clone())?;
     match mcp_remote::join(&sessions, &shared, &options, &target.key).await {
-        Ok(true) if !options.is_mute() => app.report.must_say(mcp_remote::SHARED),
+        Ok(Joined::Shared) if !options.is_mute() => app.report.must_say(mcp_remote::SHARED),
         Ok(_) => {}
         Err(error) if passes(&error) => {
             if !options.is_mute() {
@@ -89,6 +89,9 @@ pub(crate) async fn run(app: &App, args: Proxy) -> Result<(), Failure> {
             );
         }
         // A login of our own does as well.
+        Err(error) if options.is_mute() => {
+            tracing::warn!(code = error.code(), "mcp-remote's login is left alone");
+        }
         Err(error) => app.report.warn(format!(
             "the login of mcp-remote is left alone: {error} ({})",
             error.code()
@@ -96,7 +99,7 @@ pub(crate) async fn run(app: &App, args: Proxy) -> Result<(), Failure> {
     }
     let session = sessions.open(&target.key.url, &target.key.account).await;
     let session = session.map_err(|error| failed(&error))?;
-    let config = config(&options, &target)?;
+    let config = config(app, &options, &target)?;
     let ground = Ground::new(sessions, session, approver, app.clock().clone());
     let mut stop = crate::Stop::new()?;
     let bridge = Bridge::new(ground, config, stdio::output()).map_err(|error| failed(&error))?;
@@ -149,21 +152,15 @@ pub(super) fn log_name(args: &Proxy) -> String {
     format!("proxy-{host}-{}", std::process::id())
 }
 
-fn config(options: &Options, target: &Target) -> Result<Config, Failure> {
-    let mut config = Config::new(login(options, target)?);
+fn config(app: &App, options: &Options, target: &Target) -> Result<Config, Failure> {
+    let mut config = Config::new(login(app, options, target)?);
     config.headers.clone_from(&options.headers);
     config.cookies = options.cookies;
     config.ignored_tools.clone_from(&options.ignored_tools);
-    config.transport = match options.transport {
-        mcp_remote::Transport::HttpFirst => Transport::HttpFirst,
-        mcp_remote::Transport::SseFirst => Transport::SseFirst,
-        mcp_remote::Transport::HttpOnly => Transport::HttpOnly,
-        mcp_remote::Transport::SseOnly => Transport::SseOnly,
-    };
+    config.transport = options.transport;
     config.headers_timeout = patience(options.headers_timeout);
     config.body_timeout = patience(options.body_timeout);
     config.ping_interval = options.ping_every;
-    config.ignored_tools.clone_from(&options.ignored_tools);
     config.login_command = format!("pilotlight login {}", target.typed());
     Ok(config)
 }
@@ -176,32 +173,21 @@ fn patience(patience: Patience) -> Option<Duration> {
     }
 }
 
-/// The login that is asked for where the server wants one.
-fn login(options: &Options, target: &Target) -> Result<LoginRequest, Failure> {
-    let server = target.server.as_ref();
-    let mut request = LoginRequest::new(target.key.url.clone(), target.key.account.clone());
-    if target.binding.is_none() {
-        request.name = server.map(|server| server.name.clone());
+/// The login that is asked for where the server wants one: as it is configured, with what mcp-remote's flags say over it.
+fn login(app: &App, options: &Options, target: &Target) -> Result<LoginRequest, Failure> {
+    let mut request = super::login::configured(app, target)?;
+    if let Some(scopes) = options.scopes() {
+        request.scopes = Some(scopes);
     }
-    request.scopes = options.scopes().or_else(|| server?.scopes.clone());
-    request.issuer = server.and_then(|server| server.issuer.clone());
-    request.exception = server.and_then(|server| server.accept_issuer.clone());
-    request.client_metadata_url = options
-        .client_metadata_url
-        .clone()
-        .or_else(|| server?.client_metadata_url.clone());
-    request.client = options.client.as_ref().map(|client| Client {
-        id: client.id.clone(),
-        secret: client.secret.clone(),
-        secret_ref: None,
-        key: None,
-        secret_expires_at: None,
-        authentication: client.authentication.unwrap_or(match client.secret {
-            Some(_) => ClientAuthentication::Basic,
-            None => ClientAuthentication::None,
-        }),
-        source: ClientSource::PreRegistered,
-    });
+    if let Some(url) = &options.client_metadata_url {
+        request.client_metadata_url = Some(url.clone());
+    }
+    if let Some(client) = options.own_client() {
+        // What was configured of another client is not this one's.
+        request.client = Some(client);
+        request.client_key = None;
+        request.unattended = None;
+    }
     request.authorize_params = options
         .authorize_params
         .iter()
@@ -211,8 +197,12 @@ fn login(options: &Options, target: &Target) -> Result<LoginRequest, Failure> {
         request.without_resource = Some(true);
     }
     request.device = match options.grant {
+        Grant::Browser if request.device == Device::Only => Device::Only,
         Grant::Browser => Device::Never,
-        Grant::Device => Device::Only,
+        Grant::Device => {
+            request.unattended = None;
+            Device::Only
+        }
         Grant::ClientCredentials { .. } => {
             let why = "log in with `pilotlight login URL --grant client-credentials` first; the bridge then uses that login";
             return Err(bad_value("--client-credentials", why).into());

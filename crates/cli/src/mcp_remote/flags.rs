@@ -82,7 +82,7 @@ const FLAGS: &[Flag] = &[
     ),
     alone(
         "--disable-cookies",
-        "Read: cookies of the server are kept, in memory",
+        "Keep no cookies of the server; else they are kept in memory",
     ),
     alone("--device-code", "Log in with a code on another device"),
     with(

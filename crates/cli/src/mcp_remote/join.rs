@@ -2,10 +2,7 @@
 
 use pilotlight::{
     Sessions,
-    core::{
-        credential::BindingKey,
-        registration::{Client, ClientAuthentication},
-    },
+    core::{credential::BindingKey, registration::Client},
     mcp_remote::{Brought, Files, Import, Shared},
     store::Store as _,
 };
@@ -16,7 +13,18 @@ use super::{Grant, Options, ResourceParameter};
 /// What is said of a login that is shared.
 pub(crate) const SHARED: &str = "shared with mcp-remote";
 
-/// Brings in what mcp-remote has, if anything; answers whether the login is shared with it now. `sessions` were opened over
+/// What a login has to do with mcp-remote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Joined {
+    /// Both use it.
+    Shared,
+    /// It was brought in just now, from an older layout that no running program uses.
+    Copied,
+    /// mcp-remote has none, or there is one here that is not shared.
+    Neither,
+}
+
+/// Brings in what mcp-remote has, if anything. `sessions` were opened over
 /// `shared`. Nothing is asked of a person, and nothing is sent where there is a login already, or none there.
 ///
 /// # Errors
@@ -26,7 +34,7 @@ pub(crate) async fn join(
     shared: &Shared,
     options: &Options,
     key: &BindingKey,
-) -> Result<bool, Error> {
+) -> Result<Joined, Error> {
     // A client that logs in as itself shares nothing that could be spent; an ID token is not what we keep.
     let by_a_person = matches!(options.grant, Grant::Browser | Grant::Device) && !options.id_token;
     let files = options
@@ -36,34 +44,25 @@ pub(crate) async fn join(
     if let Some(files) = files.filter(|_| by_a_person) {
         let mut import = Import::new(key.url.clone(), files);
         import.account = key.account.clone();
-        import.client = client(options);
+        let document = options.client_metadata_url.as_ref();
+        // It keeps none of its own where it was given one.
+        import.client = options
+            .own_client()
+            .or_else(|| document.map(Client::metadata_document));
         import.resource_parameter = match &options.resource {
             ResourceParameter::Published => None,
             ResourceParameter::Given(resource) => Some(Some(resource.clone())),
             ResourceParameter::LeftOut => Some(None),
         };
-        if let Brought::Shared(_) = Box::pin(sessions.bring(shared, import)).await? {
-            return Ok(true);
+        match Box::pin(sessions.bring(shared, import)).await? {
+            Brought::Shared(_) => return Ok(Joined::Shared),
+            Brought::Copied(_) => return Ok(Joined::Copied),
+            Brought::Nothing | Brought::Known => {}
         }
     }
     let binding = shared.binding(key).await?;
     Ok(match binding.and_then(|binding| binding.credential) {
-        Some(credential) => shared.is_shared(&credential).await,
-        None => false,
+        Some(credential) if shared.is_shared(&credential).await => Joined::Shared,
+        _ => Joined::Neither,
     })
-}
-
-/// The client that mcp-remote was given: it keeps none of its own then.
-fn client(options: &Options) -> Option<Client> {
-    if let Some(given) = &options.client {
-        return Some(Client {
-            secret: given.secret.clone(),
-            authentication: given.authentication.unwrap_or(ClientAuthentication::None),
-            ..Client::brought(given.id.clone())
-        });
-    }
-    options
-        .client_metadata_url
-        .as_ref()
-        .map(Client::metadata_document)
 }

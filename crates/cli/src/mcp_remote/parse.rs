@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pilotlight_core::{registration::ClientAuthentication, resource::clean, secret::ClientSecret};
+use pilotlight_relay::Transport;
 use serde_json::{Map, Value};
 use url::{Host, Url};
 use zeroize::Zeroizing;
@@ -10,8 +11,8 @@ use zeroize::Zeroizing;
 use crate::config::Environment;
 
 use super::{
-    Grant, Parameter, Patience, Protocol, ResourceParameter, StaticClient, Transport,
-    arguments::Arguments, read::variable, text,
+    Grant, Parameter, Patience, Protocol, ResourceParameter, StaticClient, arguments::Arguments,
+    read::variable, text,
 };
 
 /// How long things may take.

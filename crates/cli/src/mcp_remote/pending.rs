@@ -62,8 +62,8 @@ impl AfterMcpRemote {
                         tracing::warn!(code = error.code(), "mcp-remote's login is left alone");
                         break;
                     }
-                    Ok(is_shared) => {
-                        tracing::info!(is_shared, "mcp-remote's login was looked for again");
+                    Ok(joined) => {
+                        tracing::info!(?joined, "mcp-remote's login was looked for again");
                         break;
                     }
                 }

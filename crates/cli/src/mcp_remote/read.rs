@@ -107,8 +107,6 @@ fn options(words: Vec<String>, environment: &Environment) -> Result<Options, Vec
         body_timeout: times.body,
         ping_every: times.ping,
         ipv4: arguments.has("--ipv4"),
-        proxy: arguments.has("--enable-proxy"),
-        allow_http,
         cookies: !arguments.has("--disable-cookies"),
         ignored_tools: parse::owned(arguments.values("--ignore-tool")),
         client_metadata,

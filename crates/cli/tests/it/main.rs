@@ -13,6 +13,7 @@ mod bridged;
 mod cli;
 mod cli_by_hand;
 mod cli_device;
+mod cli_import;
 mod cli_issuers;
 mod cli_memory;
 mod cli_moves;

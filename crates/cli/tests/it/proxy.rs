@@ -1,10 +1,15 @@
 //! `proxy` as one process: how it begins and ends, and what it leaves behind.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use md5::{Digest as _, Md5};
 use pilotlight_testkit::{Fault, faults::Endpoint};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 
 use crate::bridged::{Bridged, browsers};
 use crate::cli::Machine;
@@ -26,23 +31,71 @@ fn the_end_of_stdin_is_the_end() {
     machine.assert_nothing_lost();
 }
 
-/// A host that is killed leaves nothing running; signals end it with their codes.
+/// Signals end it with their codes, also with a call under way.
 #[test]
-fn signals_and_a_dead_host_end_it() {
+fn signals_end_it() {
     let machine = Machine::new();
     machine.login(&[]);
-    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+    for (times, signal, code) in [(1, Signal::TERM, 143), (2, Signal::INT, 130)] {
         let mut bridge = Bridged::ready(&machine);
         bridge.ask(
             "slow",
             "tools/call",
             &serde_json::json!({ "name": "slow", "arguments": { "ms": 60_000 } }),
         );
-        machine.lab.with_mcp(|server| server.stats().tools);
+        called(&machine, times);
         kill_process(Pid::from_child(&bridge.child), signal).unwrap();
         assert_eq!(bridge.ended(), Some(code), "{}", bridge.errors());
     }
     machine.assert_nothing_lost();
+}
+
+/// A host that is killed, with a call under way, leaves nothing running: what it had open is closed, and that is the end.
+#[test]
+fn a_dead_host_ends_it() {
+    let machine = Machine::new();
+    machine.login(&[]);
+    let home = &machine.home;
+    let messages = [
+        json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+            "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "h", "version": "1" } } }),
+        json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }),
+        json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
+            "name": "slow", "arguments": { "ms": 60_000 } } }),
+    ];
+    let lines: Vec<_> = messages.iter().map(Value::to_string).collect();
+    std::fs::write(home.beside("home").join("lines"), lines.join("\n") + "\n").unwrap();
+    // The bridge has the one end of each pipe, and the host alone the other.
+    let host = "mkfifo to from && exec 3<>to 4<>from && cat lines >&3 || exit
+        (\"$0\" proxy \"$1\"; echo $? >code.new && mv code.new code) <to >from 3>&- 4>&- &
+        exec sleep 600";
+    let mut host = Command::new("sh")
+        .args(["-c", host, env!("CARGO_BIN_EXE_pilotlight"), machine.url()])
+        .env_clear()
+        .env("HOME", home.beside("home"))
+        .env("PILOTLIGHT_HOME", home.data())
+        .env("PATH", std::env::var("PATH").unwrap())
+        .current_dir(home.beside("home"))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    called(&machine, 1);
+    host.kill().unwrap();
+    host.wait().unwrap();
+    let code = home.beside("home").join("code");
+    until("the bridge ends", Duration::from_secs(20), || {
+        code.exists().then_some(())
+    });
+    assert_eq!(read(&code), "0\n");
+    machine.assert_nothing_lost();
+}
+
+/// Waits until so many calls of tools have reached the server.
+fn called(machine: &Machine, times: u64) {
+    until("the call arrives", Duration::from_secs(20), || {
+        let calls = machine.lab.with_mcp(|server| server.stats().tools);
+        (calls == times).then_some(())
+    });
 }
 
 /// A refresh under way when the host hangs up is finished and stored.
@@ -110,6 +163,35 @@ fn a_first_login_is_asked_for_by_itself() {
     bridge.echoed("1");
     assert_eq!(browsers(&machine), 1);
     machine.assert_nothing_lost();
+}
+
+/// What is configured for a server counts for the login of its bridge, too: the client that was made by hand, and its port; a
+/// client in mcp-remote's flags takes its place.
+#[test]
+fn a_login_is_the_one_that_is_configured() {
+    let machine = Machine::new();
+    let config = machine.home.beside("config.toml");
+    let server = format!(
+        "[servers.here]\nurl = \"{}\"\nclient_id = \"by-hand\"\ncallback_port = 28085\n",
+        machine.url()
+    );
+    std::fs::write(&config, server).unwrap();
+    let asked_with = |more: &[&str], number: usize| {
+        let mut args = vec!["--config", config.to_str().unwrap()];
+        args.extend(more);
+        let mut bridge = Bridged::start(&machine, &args);
+        bridge.begin();
+        until("a browser opens", Duration::from_secs(20), || {
+            let urls = read(&machine.home.beside("bridge-browsers"));
+            urls.lines().nth(number).map(str::to_owned)
+        })
+    };
+    let url = asked_with(&[], 0);
+    assert!(url.contains("client_id=by-hand&"), "{url}");
+    assert!(url.contains("%3A28085%2F"), "{url}");
+    let client = "{\"client_id\":\"typed\"}";
+    let url = asked_with(&["--static-oauth-client-info", client], 1);
+    assert!(url.contains("client_id=typed&"), "{url}");
 }
 
 /// Storm case (e), the drop-in contract: mcp-remote is logged in, and at our first start the authorization server is down. No
@@ -197,21 +279,30 @@ fn wrong_arguments_are_told_in_the_caller_s_way() {
     assert!(stderr.contains("Usage: mcp-remote"), "{stderr}");
 }
 
-/// The help of the bridge has every flag that its parser knows.
+/// The help of the bridge has every flag that mcp-remote was seen to take.
 #[test]
 fn help_lists_the_flags() {
     let help = crate::support::Home::new()
         .run(["proxy", "--help"])
         .ok()
         .stdout;
-    for flag in [
-        "--header ",
-        "--transport ",
-        "--ignore-tool ",
-        "--silent ",
-        "--allow-http ",
-    ] {
-        assert!(help.contains(flag), "{flag} in {help}");
+    let seen: Value =
+        serde_json::from_str(include_str!("../../src/mcp_remote/observed.json")).unwrap();
+    let ran = seen["observed"].as_array().unwrap().iter();
+    let ran = ran.filter(|row| row["did"] == "ran");
+    let words: BTreeSet<&str> = ran
+        .flat_map(|row| row["args"].as_array().unwrap())
+        .filter_map(Value::as_str)
+        // Two that it passes over: one that nobody knows, and what is no flag because of its `=`.
+        .filter(|word| word.starts_with("--") && *word != "--unknown" && !word.contains('='))
+        .collect();
+    assert!(words.len() > 25, "{words:?}");
+    for flag in words {
+        assert!(
+            help.lines()
+                .any(|line| line.split_whitespace().next() == Some(flag)),
+            "{flag} in {help}"
+        );
     }
     assert!(help.contains("docs/guides/bridge.md"), "{help}");
 }

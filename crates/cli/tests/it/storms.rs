@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pilotlight_testkit::faults::Endpoint;
-use pilotlight_testkit::{Fault, LabConfig};
+use pilotlight_testkit::{Fault, LabConfig, authorization_server::Kind};
 
 use crate::bridged::{Bridged, browsers};
 use crate::cli::Machine;
@@ -158,6 +158,14 @@ fn an_outage_of_the_issuer_is_no_loss() {
         assert!(back.elapsed() < Duration::from_secs(30), "not well in time");
         thread::sleep(Duration::from_millis(500));
     }
+    machine.lab.with_issuer(|issuer| {
+        let stats = issuer.stats();
+        assert_eq!(
+            (stats.spent_presented, stats.reuse_revocations),
+            (0, 0),
+            "{stats:?}"
+        );
+    });
     assert_eq!(browsers(&machine), 0, "no browser opens");
     machine.assert_nothing_lost();
 }
@@ -184,9 +192,23 @@ fn a_lost_answer_is_asked_for_once_more() {
     });
     all_answer(&mut bridges, 4);
     machine.lab.with_issuer(|issuer| {
+        let sent: Vec<_> = issuer.ledger().of(Kind::Refresh).collect();
+        let seen: Vec<_> = sent
+            .iter()
+            .map(|entry| (entry.answer_lost, entry.grace_hit))
+            .collect();
+        assert_eq!(seen, [(true, false), (false, true)], "{sent:?}");
         let stats = issuer.stats();
-        assert_eq!(stats.reuse_revocations, 0, "{stats:?}");
+        assert_eq!(
+            (stats.spent_presented, stats.reuse_revocations),
+            (1, 0),
+            "{stats:?}"
+        );
     });
+    // What is sent anew has its reason in the history, once.
+    let refreshed = machine.home.events(machine.url(), "refreshed");
+    let labels: Vec<_> = refreshed.iter().map(|event| &event["label"]).collect();
+    assert_eq!(labels, ["retry_ambiguous"], "{refreshed:?}");
     assert_eq!(browsers(&machine), 0, "no browser opens");
     machine.assert_nothing_lost();
 }

@@ -210,15 +210,8 @@ impl Sessions {
         let mut asked = Authorization::new(scopes, now, code.map(str::to_owned));
         asked.step_up = request.step_up;
         if let Some(Ok(_)) = ended {
-            let as_asked = LoginRequest {
-                redirect: request.redirect,
-                owner: request.owner,
-                device: request.device,
-                authorize_params: request.authorize_params,
-                timeout: request.timeout,
-                ..LoginRequest::new(request.url, request.account)
-            };
-            lock(&inner.requests).insert(id, as_asked);
+            let next = LoginRequest::new(request.url.clone(), request.account.clone());
+            lock(&inner.requests).insert(id, next.asking_as(&request));
         }
         let noted = self.in_time(async {
             let stored = inner.store.login_outcome(id).await?.unwrap_or_default();

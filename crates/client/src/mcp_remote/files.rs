@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::crypto;
+use crate::{crypto, hex::hex};
 
 /// Where mcp-remote keeps one login.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Fingerprint {
         hash.update(access.expose());
         hash.update(refresh.map_or("", RefreshToken::expose));
         let digest: [u8; 32] = hash.finalize().into();
-        Self(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+        Self(hex(&digest))
     }
 
     /// That of what our version would be as a file.

@@ -14,6 +14,7 @@ use pilotlight_core::{
 use serde::{Deserialize, Serialize};
 
 use super::files::{Files, Fingerprint, Tokens, replace};
+use crate::hex::hex;
 
 /// A login that is shared, or was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,8 +141,7 @@ pub(super) fn is_issuer(text: &str, ours: &Credential) -> bool {
 }
 
 fn file(links: &Path, id: CredentialId) -> PathBuf {
-    let name: String = id.0.iter().map(|byte| format!("{byte:02x}")).collect();
-    links.join(format!("{name}.json"))
+    links.join(format!("{}.json", hex(&id.0)))
 }
 
 #[cfg(unix)]

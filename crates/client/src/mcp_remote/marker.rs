@@ -17,7 +17,7 @@ use pilotlight_core::{
 use serde::{Deserialize, Serialize};
 
 use super::files::{Files, private};
-use crate::crypto;
+use crate::{crypto, hex::hex};
 
 /// What the file says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -312,7 +312,7 @@ fn age_of(path: &Path, now: Wall) -> Option<Duration> {
 /// A random name in the form of a UUID.
 fn nonce() -> String {
     let bytes: [u8; 16] = crypto::random();
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex(&bytes);
     let mut parts = Vec::new();
     let mut rest = hex.as_str();
     for length in [8, 4, 4, 4] {

@@ -12,7 +12,7 @@ use std::{
 use pilotlight_core::{
     Error,
     attempt::ProcessId,
-    credential::{Credential, CredentialId, CredentialKey, Lifetime},
+    credential::{Credential, CredentialId, CredentialKey, Generation, Lifetime},
     error::Holder,
     event::{Event, Happened},
     flow::{Commit, Committed, Expects},
@@ -30,6 +30,7 @@ use crate::{
     cell::lock,
     clock::Clock,
     drive::poll_lock,
+    hex::hex,
     store::{Lease, LockName, Locked, Store},
 };
 use state::{Both, State, blocking, unavailable, write};
@@ -185,7 +186,8 @@ impl Shared {
         };
         let holds = self.held(id).is_some();
         let files = link.files();
-        let (theirs, client) = match look(files.clone()).await {
+        let (theirs, client) = look(files.clone()).await;
+        let (theirs, client) = match theirs.and_then(|theirs| Ok((theirs, client?))) {
             Ok(found) => found,
             // What cannot be read may be newer, and what we would spend may be spent: not while there is no need.
             Err(error) if holds && !files.is_blocked() && works(&ours, self.now()) => {
@@ -326,19 +328,42 @@ impl Shared {
                 );
             }
         };
-        let (theirs, client) = look(link.files()).await.unwrap_or_default();
-        // It keeps no client of its own where one was given to it.
-        let same = client.is_none_or(|client| client.client.id == credential.client.id);
+        let (theirs, client) = look(link.files()).await;
+        let same = match client {
+            // It keeps no client of its own where one was given to it.
+            Ok(client) => client.is_none_or(|client| client.client.id == credential.client.id),
+            // Later versions have the client that the login was shared with; a new login may have any.
+            Err(error) => {
+                tracing::warn!(%error, "which client mcp-remote has is not known");
+                credential.version.generation > Generation(0)
+            }
+        };
         if !same || !is_writable(credential) {
             return self
                 .end(id, link, "the login is one as another client")
                 .await;
         }
-        match link.compare(credential, theirs) {
+        let theirs = match theirs {
+            Ok(theirs) => link.compare(credential, theirs),
+            Err(error) => {
+                tracing::warn!(%error, "mcp-remote's file is written over");
+                Theirs::Nothing
+            }
+        };
+        match theirs {
             // Written while our call was on its way: it is taken over at the next look.
             Theirs::Newer(_) | Theirs::Foreign => {}
             Theirs::Ours | Theirs::Older | Theirs::Nothing => self.write_back(id, credential).await,
         }
+    }
+
+    /// The login is over here: nothing of it is shared any more.
+    async fn ended(&self, key: &CredentialKey) -> Result<(), Error> {
+        let id = self.inner.credential_id(key);
+        if let Some(link) = self.link(id).await? {
+            self.end(id, link, "the login has ended").await;
+        }
+        Ok(())
     }
 
     async fn end(&self, id: CredentialId, mut link: Link, why: &'static str) {
@@ -466,20 +491,27 @@ fn works(credential: &Credential, now: Wall) -> bool {
 }
 
 /// What lies in mcp-remote's files. One that is just being written is looked at once more.
-async fn look(files: Files) -> Result<(Option<Tokens>, Option<StoredClient>), Unreadable> {
-    for _ in 0..UNREADABLE_FOR {
-        let once = files.clone();
-        let read = tokio::task::spawn_blocking(move || both_of(&once)).await;
-        match read {
-            Ok(Ok(found)) => return Ok(found),
-            _ => tokio::time::sleep(Duration::from_millis(20)).await,
+async fn look(files: Files) -> Found {
+    let mut found = look_once(files.clone()).await;
+    for _ in 1..UNREADABLE_FOR {
+        if found.0.is_ok() && found.1.is_ok() {
+            break;
         }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        found = look_once(files.clone()).await;
     }
-    both_of(&files)
+    found
 }
 
-fn both_of(files: &Files) -> Result<(Option<Tokens>, Option<StoredClient>), Unreadable> {
-    Ok((files.tokens()?, files.client()?))
+async fn look_once(files: Files) -> Found {
+    let read = tokio::task::spawn_blocking(move || (files.tokens(), files.client()));
+    read.await.unwrap_or_else(|error| {
+        let lost = Unreadable {
+            path: "mcp-remote's folder".to_owned(),
+            why: error.to_string(),
+        };
+        (Err(lost.clone()), Err(lost))
+    })
 }
 
 /// The version that follows ours, with what mcp-remote has got. `None` where its client is of another issuer.
@@ -530,12 +562,7 @@ fn adopted(
 /// What our markers of a login begin with. Our own lock keeps us apart from each other: whoever has it need not heed a marker
 /// that another process over the same store has left, to write what it could not write at once.
 pub(super) fn tag(id: CredentialId) -> String {
-    let head: String =
-        id.0.iter()
-            .take(8)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-    format!("pilotlight-{head}-")
+    format!("pilotlight-{}-", hex(&id.0[..8]))
 }
 
 /// An instant that only the wall clock knows.
@@ -558,6 +585,12 @@ fn spooled(stored: &Record, next: Credential) -> Record {
         ..Record::default()
     }
 }
+
+/// What was found, one file beside the other: where one cannot be read, the other still counts.
+type Found = (
+    Result<Option<Tokens>, Unreadable>,
+    Result<Option<StoredClient>, Unreadable>,
+);
 
 const AN_HOUR: Duration = Duration::from_secs(3600);
 /// As long as mcp-remote goes on with a token before its end, and less than a call may take.

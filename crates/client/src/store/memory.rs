@@ -435,6 +435,15 @@ impl Store for MemoryStore {
     async fn changes(&self) -> Result<u64, Error> {
         Ok(self.state().changes)
     }
+
+    /// Nothing here is written where it could be damaged.
+    async fn bury_damaged(&self, _: &CredentialKey, _: &Event, _: bool) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    async fn is_shared(&self, _: &CredentialKey) -> bool {
+        false
+    }
 }
 
 impl Drop for Unlock {

@@ -128,7 +128,7 @@ pub trait Store: Send + Sync + Debug + 'static {
 
     /// Replaces a login that cannot be read any more by a tombstone, with [`Happened::Damaged`] before the event; `false` where
     /// there is none like that. With `revoke`, what its spool slot still tells is moved to the revocation queue. A store that
-    /// can have no damage need not have this.
+    /// can have no damage answers `false`; one over another asks that one.
     ///
     /// [`Happened::Damaged`]: pilotlight_core::event::Happened::Damaged
     async fn bury_damaged(
@@ -136,10 +136,7 @@ pub trait Store: Send + Sync + Debug + 'static {
         key: &CredentialKey,
         event: &Event,
         revoke: bool,
-    ) -> Result<bool, Error> {
-        let _ = (key, event, revoke);
-        Ok(false)
-    }
+    ) -> Result<bool, Error>;
 
     /// Lists what waits to be revoked, oldest first.
     async fn revocations(&self) -> Result<Vec<QueuedRevocation>, Error>;
@@ -185,10 +182,7 @@ pub trait Store: Send + Sync + Debug + 'static {
     async fn changes(&self) -> Result<u64, Error>;
 
     /// Whether a login is shared with another program, beside this store ([`Shared`](crate::mcp_remote::Shared)).
-    async fn is_shared(&self, key: &CredentialKey) -> bool {
-        let _ = key;
-        false
-    }
+    async fn is_shared(&self, key: &CredentialKey) -> bool;
 }
 
 /// What can be locked on a machine (or, with a database, in a fleet).

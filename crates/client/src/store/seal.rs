@@ -28,6 +28,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+pub(super) use crate::hex::hex;
+
 use super::lookup::{Lookup, framed, hmac};
 
 /// The keys of an open store.
@@ -259,15 +261,6 @@ pub(super) fn derive(root: &[u8; 32], salt: &[u8], info: &[&[u8]]) -> Zeroizing<
 /// The first bytes of an id: enough to find a row by, in messages.
 pub(super) fn short(id: &[u8; 32]) -> String {
     hex(&id[..4])
-}
-
-/// Lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Serialises a value into one buffer that never grows (so that no copy is left behind) and is wiped.

@@ -1,16 +1,17 @@
 //! Logins whose row in the store cannot be read any more: they are errors for whoever wants to use them, and in nobody's way who
 //! logs in or out.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use pilotlight::{
-    Error, LoginRequest,
+    Error, LoginRequest, Sessions,
     core::{
         credential::{Account, BindingKey},
         error::LoginCause,
         event::{Happened, Revocation},
         resource::Resource,
     },
+    mcp_remote::{Brought, Files, Import, Shared},
     store::Store,
 };
 use pilotlight_testkit::{Lab, LabConfig};
@@ -93,6 +94,51 @@ async fn a_damaged_login_can_be_logged_out() {
         later.sessions.login(request(&world)).await.unwrap();
         served(&later.session(&world).await, &world).await;
     }
+}
+
+/// F-27, promise 10: a store over another hides no damage. A damaged login that is shared with mcp-remote can be logged out, too;
+/// sharing ends with it, and what was ours is not brought in again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_login_that_is_shared_can_be_logged_out() {
+    let world = World::new(|_| {}).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (process, _) = world.logged_in().await;
+    let made = process.record(&world).await.credential.unwrap();
+    let files = Files::new(folder.path(), &"0".repeat(32)).unwrap();
+    let layout = folder.path().join("mcp-remote-v1");
+    std::fs::create_dir(&layout).unwrap();
+    let tokens = serde_json::json!({
+        "access_token": made.access_token.expose(),
+        "refresh_token": made.refresh_token.as_ref().unwrap().expose(),
+        "expires_in": 3600,
+    });
+    let client = serde_json::json!({ "client_id": made.client.id });
+    for (name, content) in [("tokens", tokens), ("client_info", client)] {
+        let file = layout.join(format!("{}_{name}.json", "0".repeat(32)));
+        std::fs::write(file, content.to_string()).unwrap();
+    }
+    process.sessions.logout(&world.key(), true).await.unwrap();
+
+    let later = world.process();
+    let links = folder.path().join("links");
+    let shared = Shared::over(later.store.clone(), links, later.time.clone());
+    let sessions = Sessions::builder(Arc::new(shared.clone()))
+        .clock(later.time.clone())
+        .open()
+        .unwrap();
+    let bring = || sessions.bring(&shared, Import::new(world.url(), files.clone()));
+    let brought = bring().await.unwrap();
+    assert!(matches!(brought, Brought::Shared(_)), "{brought:?}");
+    let key = later.binding(&world).await.credential.unwrap();
+    assert!(shared.is_shared(&key).await);
+
+    damage(&world, &later, DAMAGES[0]);
+    let done = sessions.logout(&world.key(), true).await;
+    assert_eq!(done, Ok(Revocation::Local));
+    assert_eq!(told(&later, &world).await, 1);
+    assert!(!shared.is_shared(&key).await);
+    let again = bring().await.unwrap();
+    assert!(matches!(again, Brought::Nothing), "{again:?}");
 }
 
 /// RFC 7009: what the spool slot still tells of a damaged login is revoked all the same.

@@ -19,7 +19,7 @@ use pilotlight::{
 };
 use pilotlight_testkit::{Fault, authorization_server::Kind, fingerprint};
 
-use crate::faults_support::{Dice, HOUR, World, ask, served, slow, until};
+use crate::faults_support::{Dice, HOUR, World, ask, served, slow, until, until_async};
 
 /// What the person does while a refresh is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,4 +221,50 @@ async fn a_login_out_of_the_spool_revokes_what_it_replaced() {
     );
     assert_eq!(world.stats().revocations, 1);
     assert_eq!(world.lab.with_issuer(|issuer| issuer.live_grants()), 0);
+}
+
+/// T-39, I-2: somebody restores a copy of the store from before the last refresh while a process runs. It brings the store
+/// forward at its next look, before anybody sends the spent token that lies there again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_copy_costs_no_login() {
+    let world = World::with_tokens_of(HOUR).await;
+    let (process, session) = world.logged_in().await;
+    let other = world.process();
+    let file = world.dir.path().join("data/store.db");
+    let copy = world.dir.path().join("copy.db");
+    let database = rusqlite::Connection::open(&file).unwrap();
+    let to = copy.to_str().unwrap();
+    database.execute("VACUUM INTO ?1", [to]).unwrap();
+    session.refresh(true).await.unwrap();
+    served(&session, &world).await;
+    process.idle().await;
+    let refreshed = process.record(&world).await.version().unwrap();
+
+    database.execute("ATTACH ?1 AS copy", [to]).unwrap();
+    let tables: Vec<String> = {
+        let tables =
+            "SELECT name FROM copy.sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
+        let mut tables = database.prepare(tables).unwrap();
+        let names = tables.query_map((), |row| row.get(0)).unwrap();
+        names.map(Result::unwrap).collect()
+    };
+    let each = tables.iter().map(|name| {
+        format!("DELETE FROM main.{name}; INSERT INTO main.{name} SELECT * FROM copy.{name};")
+    });
+    let restore: String = each.collect();
+    let restore = format!("PRAGMA foreign_keys = OFF; BEGIN IMMEDIATE; {restore} COMMIT");
+    database.execute_batch(&restore).unwrap();
+    let restored = other.record(&world).await.version().unwrap();
+    assert!(restored.generation < refreshed.generation, "it is restored");
+
+    until_async("the store to be brought forward", async || {
+        process.record(&world).await.version() == Some(refreshed)
+    })
+    .await;
+    world.advance(2 * HOUR);
+    let late = other.session(&world).await;
+    served(&late, &world).await;
+    served(&session, &world).await;
+    assert_eq!(world.stats().refresh_ok, 2);
+    world.assert_nothing_lost();
 }

@@ -121,7 +121,7 @@ impl Clock for Watched {
 /// An issuer behind a proxy, a server, and a folder with a store.
 pub(crate) struct World {
     pub(crate) lab: Lab,
-    dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl World {

@@ -12,6 +12,7 @@ mod damaged_logins;
 mod device;
 mod dpop;
 mod dpop_nonces;
+mod endpoint;
 #[cfg(feature = "sqlite")]
 mod faults_answers;
 #[cfg(feature = "sqlite")]

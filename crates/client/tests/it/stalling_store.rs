@@ -193,6 +193,16 @@ impl Store for StallingStore {
         self.inner.bury(key, event, revoke).await
     }
 
+    async fn bury_damaged(
+        &self,
+        key: &CredentialKey,
+        event: &Event,
+        revoke: bool,
+    ) -> Result<bool, Error> {
+        self.moves("bury_damaged").await;
+        self.inner.bury_damaged(key, event, revoke).await
+    }
+
     async fn revocations(&self) -> Result<Vec<QueuedRevocation>, Error> {
         self.moves("revocations").await;
         self.inner.revocations().await
@@ -260,5 +270,10 @@ impl Store for StallingStore {
     async fn changes(&self) -> Result<u64, Error> {
         self.moves("changes").await;
         self.inner.changes().await
+    }
+
+    async fn is_shared(&self, key: &CredentialKey) -> bool {
+        self.moves("is_shared").await;
+        self.inner.is_shared(key).await
     }
 }

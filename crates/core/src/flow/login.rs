@@ -254,8 +254,9 @@ impl Login {
         match self.wants_device(&discovered.server) {
             Err(error) => self.fail(error),
             Ok(true) if !self.may_show_client(&discovered.server, self.held.as_deref()) => {
+                // Nobody has said that our secret may go there: by a redirect a person looks first.
                 let error = client::unnamed(&discovered.server);
-                self.not_by_device(error, discovered)
+                self.rather_by_redirect(error, discovered)
             }
             Ok(true) => self.with_registrations(true, discovered),
             Ok(false) => self.by_redirect(discovered),

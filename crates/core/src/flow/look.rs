@@ -63,8 +63,7 @@ impl Look {
         match turn {
             Turn::Next(discover, step) => Turn::Next(Self { discover, issuer }, step),
             Turn::Done(found) => Turn::Done(found.map(|found| {
-                // A login of an older build, under an exception, is at the name in the metadata.
-                let same = found.server.issuer == issuer || *found.server.name() == issuer;
+                let same = found.server.issuer == issuer;
                 (!same).then_some(found.server.issuer)
             })),
         }

@@ -38,7 +38,7 @@ use crate::{
     reference::SecretRef,
     registration::{Client, RegistrationManagement},
     secret::StateParameter,
-    time::{Mono, Now},
+    time::{Mono, Now, Wall},
 };
 
 pub use ways::{CodePrompt, Device, Redirect};
@@ -175,6 +175,19 @@ pub enum Act {
     ReadSecret(SecretRef),
 }
 
+impl Act {
+    /// Forgets a client that an issuer has registered. It is found by the two: what else was known of it does not matter any more.
+    fn forgetting(issuer: Issuer, client: Client, registered_at: Wall) -> Self {
+        Self::ForgetRegistration(Box::new(Registration {
+            issuer,
+            client,
+            redirect_uris: Vec::new(),
+            management: None,
+            registered_at,
+        }))
+    }
+}
+
 /// What came of a step.
 pub enum Answer {
     /// An exchange.
@@ -293,7 +306,7 @@ pub struct Registration {
     /// How to delete it again (RFC 7592).
     pub management: Option<RegistrationManagement>,
     /// When it was made.
-    pub registered_at: crate::time::Wall,
+    pub registered_at: Wall,
 }
 
 /// A login that was replaced by a tombstone.
@@ -345,7 +358,7 @@ pub struct Prompt {
     pub url: Url,
     /// The `state` that the redirect must carry: the listener answers 400 to any other and goes on waiting.
     pub state: StateParameter,
-    /// The issuer that the redirect must come from (AUTH-62): the one that the server names.
+    /// The issuer that the login is at, as the server names it; the redirect's `iss` is judged by the flow (AUTH-62).
     pub issuer: Issuer,
     /// The issuer of the login so far, where the server has changed it: whoever approves gives consent to that, too.
     pub former_issuer: Option<Issuer>,

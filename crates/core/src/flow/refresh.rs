@@ -39,10 +39,9 @@ use crate::{
     exchange::Fault,
     flow::{Act, Answer, Committed, Flow, Lock, Reading, Step, Turn},
     freshness::Policy,
-    issuer::IssuerException,
     notes::IssuerNotes,
     record::Record,
-    time::{Mono, Now},
+    time::{BootId, Mono, Now},
     token::Verdict,
 };
 use ending::Then;
@@ -91,15 +90,24 @@ pub struct Outcome {
 
 impl Outcome {
     /// An end at which memory knows nothing that the store does not.
-    fn known(record: Record, notes: IssuerNotes, result: Result<Gain, Error>) -> Self {
+    pub(in crate::flow) fn known(
+        record: impl Into<Option<Record>>,
+        notes: IssuerNotes,
+        result: Result<Gain, Error>,
+    ) -> Self {
         Self {
-            record: Some(record),
+            record: record.into(),
             notes,
             result,
             unsaved: false,
             unnoted: false,
             superseded: None,
         }
+    }
+
+    /// An end at which nothing could be read.
+    pub(in crate::flow) fn unread(error: Error) -> Self {
+        Self::known(None::<Record>, IssuerNotes::default(), Err(error))
     }
 }
 
@@ -135,8 +143,6 @@ pub struct Refresh {
     asked_issuer: Option<Now>,
     /// What is known of the calls of this run, and may have been noted nowhere.
     known: Option<Box<(Record, IssuerNotes)>>,
-    /// What a person has accepted of the issuer: its metadata lies elsewhere then.
-    exception: Option<IssuerException>,
     /// What a merge of this run has replaced.
     superseded: Option<Box<Credential>>,
 }
@@ -251,15 +257,8 @@ impl Refresh {
             early: false,
             asked_issuer: None,
             known: None,
-            exception: None,
             superseded: None,
         }
-    }
-
-    /// The same, for a binding with this exception: where the issuer's metadata lies follows from it.
-    #[must_use]
-    pub fn under(self, exception: Option<IssuerException>) -> Self {
-        Self { exception, ..self }
     }
 
     fn next(self, state: State, act: Act) -> Turn<Self> {
@@ -292,12 +291,8 @@ impl Refresh {
             ..Record::default()
         };
         self.unlock(Outcome {
-            record: Some(record),
-            notes,
-            result: Ok(Gain::Refreshed),
             unsaved: true,
-            unnoted: false,
-            superseded: None,
+            ..Outcome::known(record, notes, Ok(Gain::Refreshed))
         })
     }
 
@@ -309,7 +304,7 @@ impl Refresh {
         self.stored = None;
         self.looks += 1;
         if self.looks > MOST_LOOKS {
-            return self.unlock(failed(Error::StoreUnavailable {
+            return self.unlock(Outcome::unread(Error::StoreUnavailable {
                 why: "it changes faster than it can be read".to_owned(),
             }));
         }
@@ -319,7 +314,7 @@ impl Refresh {
 
     /// The store has gone back behind what memory holds, and nobody has looked since: what it holds now is spent, and never
     /// sent (I-2). Memory brings its own back, with what it knows of it; answers whether it has to.
-    fn bring_back(&mut self, reading: &Reading) -> bool {
+    fn bring_back(&mut self, reading: &Reading, boot: BootId) -> bool {
         let stored = reading
             .record
             .as_ref()
@@ -332,7 +327,7 @@ impl Refresh {
         let (Some((known, held)), Some(stored)) = (held, stored) else {
             return false;
         };
-        if !held.is_ahead_of(stored) {
+        if !held.is_ahead_of(stored, boot) {
             return false;
         }
         let copy = Some(Box::new(held.clone()));
@@ -386,12 +381,14 @@ impl Flow for Refresh {
         let state = std::mem::replace(&mut self.state, State::Ready);
         match (state, answer) {
             (State::ExpectLease, Answer::Locked(Ok(fence))) => self.reread(fence, false),
-            (State::ExpectLease, Answer::Locked(Err(error))) => Turn::Done(failed(error)),
+            (State::ExpectLease, Answer::Locked(Err(error))) => Turn::Done(Outcome::unread(error)),
             (State::ExpectRecord { fence, merged }, Answer::Read(Ok(reading))) => {
-                let merged = !self.bring_back(&reading) && merged;
+                let merged = !self.bring_back(&reading, now.boot) && merged;
                 self.decide(fence, *reading, merged, now)
             }
-            (State::ExpectRecord { .. }, Answer::Read(Err(error))) => self.unlock(failed(error)),
+            (State::ExpectRecord { .. }, Answer::Read(Err(error))) => {
+                self.unlock(Outcome::unread(error))
+            }
             (State::ExpectMerge { fence, .. }, Answer::Committed(Ok(committed))) => {
                 if let Committed::Done { superseded } = committed {
                     self.superseded = superseded.or(self.superseded);
@@ -554,7 +551,7 @@ impl Flow for Refresh {
                 self.dead_path(call, error, read.ok(), now)
             }
             (State::ExpectUnlock(outcome), Answer::Done(_)) => Turn::Done(*outcome),
-            _ => Turn::Done(failed(Error::Bug {
+            _ => Turn::Done(Outcome::unread(Error::Bug {
                 what: "refresh: an answer that nothing waits for",
             })),
         }
@@ -563,17 +560,6 @@ impl Flow for Refresh {
 
 fn version_of(record: &Option<Record>) -> Option<Version> {
     record.as_ref().and_then(Record::version)
-}
-
-fn failed(error: Error) -> Outcome {
-    Outcome {
-        record: None,
-        notes: IssuerNotes::default(),
-        result: Err(error),
-        unsaved: false,
-        unnoted: false,
-        superseded: None,
-    }
 }
 
 const MOST_LOOKS: u32 = 4;

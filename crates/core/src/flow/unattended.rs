@@ -112,7 +112,7 @@ impl Unattended {
         self.stored = None;
         if self.looks > MOST_LOOKS {
             let why = "it changes faster than it can be read".to_owned();
-            return self.unlock(nothing_known(Error::StoreUnavailable { why }));
+            return self.unlock(Outcome::unread(Error::StoreUnavailable { why }));
         }
         let key = self.task.key.clone();
         self.next(State::ExpectRecord { merged }, Act::Reread(key))
@@ -133,7 +133,7 @@ impl Unattended {
         let version = credential.version;
         if !merged {
             let kept = self.task.unsaved.take();
-            let kept = kept.filter(|kept| kept.is_ahead_of(credential));
+            let kept = kept.filter(|kept| kept.is_ahead_of(credential, now.boot));
             let follows = record.spooled.map(|spooled| spooled.follows);
             let newer = match (kept, follows) {
                 (Some(kept), _) => Some((*kept, Expects::Version(version))),
@@ -295,14 +295,7 @@ impl Unattended {
 
     fn stop(self, reading: Reading, result: Result<Gain, Error>) -> Turn<Self> {
         let Reading { record, notes, .. } = reading;
-        self.unlock(Outcome {
-            record,
-            notes,
-            result,
-            unsaved: false,
-            unnoted: false,
-            superseded: None,
-        })
+        self.unlock(Outcome::known(record, notes, result))
     }
 
     fn unlock(mut self, mut outcome: Outcome) -> Turn<Self> {
@@ -342,12 +335,12 @@ impl Flow for Unattended {
         let state = std::mem::replace(&mut self.state, State::Ready);
         match (state, answer) {
             (State::ExpectLease, Answer::Locked(Ok(_))) => self.reread(false),
-            (State::ExpectLease, Answer::Locked(Err(error))) => Turn::Done(nothing_known(error)),
+            (State::ExpectLease, Answer::Locked(Err(error))) => Turn::Done(Outcome::unread(error)),
             (State::ExpectRecord { merged }, Answer::Read(Ok(reading))) => {
                 self.decide(*reading, merged, now)
             }
             (State::ExpectRecord { .. }, Answer::Read(Err(error))) => {
-                self.unlock(nothing_known(error))
+                self.unlock(Outcome::unread(error))
             }
             (State::ExpectMerge { .. }, Answer::Committed(Ok(committed))) => {
                 if let Committed::Done { superseded } = committed {
@@ -387,7 +380,7 @@ impl Flow for Unattended {
             }
             (State::ExpectTold(outcome), Answer::Done(_)) => self.unlock(*outcome),
             (State::ExpectUnlock(outcome), Answer::Done(_)) => Turn::Done(*outcome),
-            _ => Turn::Done(nothing_known(Error::Bug {
+            _ => Turn::Done(Outcome::unread(Error::Bug {
                 what: "unattended: an answer that nothing waits for",
             })),
         }
@@ -416,17 +409,6 @@ fn pause(backoff: &Backoff, waits: bool, now: Now) -> Result<bool, Error> {
             retry_after,
         },
     })
-}
-
-fn nothing_known(error: Error) -> Outcome {
-    Outcome {
-        record: None,
-        notes: IssuerNotes::default(),
-        result: Err(error),
-        unsaved: false,
-        unnoted: false,
-        superseded: None,
-    }
 }
 
 const MOST_LOOKS: u32 = 4;

@@ -118,18 +118,17 @@ fn what_a_store_went_on_with_is_adopted() {
     let install = |memory: &mut Memory| memory.install(Some(branch.clone()), None, false, HERE);
     assert_eq!(install(&mut memory), Installed::Changed);
     assert!(!memory.waits_for_store());
-    // Of two boots nothing tells but the number.
-    let mut memory = holding(4);
-    let received = &mut memory
-        .record
-        .as_mut()
-        .unwrap()
-        .credential
-        .as_mut()
-        .unwrap()
-        .received_at;
-    received.as_mut().unwrap().boot = BootId([2; 16]);
-    assert_eq!(install(&mut memory), Installed::Older);
+    // What was received before the restart is the older one; of two boots that are not this machine's only the number tells.
+    for (boot, installed) in [
+        (HERE, Installed::Changed),
+        (BootId([3; 16]), Installed::Older),
+    ] {
+        let mut memory = holding(4);
+        let held = memory.record.as_mut().and_then(|r| r.credential.as_mut());
+        held.unwrap().received_at.as_mut().unwrap().boot = BootId([2; 16]);
+        let found = memory.install(Some(branch.clone()), None, false, boot);
+        assert_eq!(found, installed, "{boot:?}");
+    }
 }
 
 /// I-7: a store that went back may hold an earlier verdict on the same version: the one that came after it counts.
@@ -341,6 +340,38 @@ fn who_has_sent_a_call_remembers_it() {
     memory.settle(ended(&login(4)), HERE).1.unwrap();
     memory.install(Some(login(4)), None, false, HERE);
     assert_eq!(memory.record.as_ref().unwrap().attempt, None, "taken back");
+}
+
+/// I-1: a store that went back forgets probes that this process knows of; another has begun anew from what it said. Each was a
+/// probe, and where none was left, none is.
+#[test]
+fn probes_count_whoever_knows_of_them() {
+    let refused = |probes, second: u64, is_last: bool| {
+        let mut record = login(3);
+        record.suspicion = Some(Suspicion {
+            cause: LoginCause::Never,
+            since: at(second).wall,
+            probes,
+            next_probe_at: (!is_last).then(|| at(second + 300).wall),
+            at: Some(at(second)),
+        });
+        record
+    };
+    // What memory and the store say, and how many of what is held then, from when, and whether it is the last.
+    for (known, stored, held) in [
+        ((2, 10, false), (1, 20, false), (2, 20, false)),
+        ((1, 10, false), (2, 20, false), (2, 20, false)),
+        ((2, 30, false), (1, 20, false), (2, 30, false)),
+        ((4, 10, true), (1, 20, false), (4, 10, true)),
+        ((1, 30, false), (4, 20, true), (4, 20, true)),
+    ] {
+        let of = |(probes, second, is_last)| refused(probes, second, is_last);
+        let mut memory = holding(3);
+        memory.settle(ended(&of(known)), at(1).boot).1.unwrap();
+        memory.install(Some(of(stored)), None, false, at(1).boot);
+        let now = memory.record.unwrap().suspicion;
+        assert_eq!(now, of(held).suspicion, "{known:?} {stored:?}");
+    }
 }
 
 /// I-1, I-3, I-9: what no store could note is not forgotten at the next look at it, until the version is another.

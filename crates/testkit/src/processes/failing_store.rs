@@ -311,6 +311,18 @@ impl<S: Store> Store for FailingStore<S> {
         Ok(buried)
     }
 
+    async fn bury_damaged(
+        &self,
+        key: &CredentialKey,
+        event: &Event,
+        revoke: bool,
+    ) -> Result<bool, Error> {
+        self.before(Deed::Bury)?;
+        let is_buried = self.inner.bury_damaged(key, event, revoke).await?;
+        self.after(Deed::Bury)?;
+        Ok(is_buried)
+    }
+
     async fn revocations(&self) -> Result<Vec<QueuedRevocation>, Error> {
         self.inner.revocations().await
     }
@@ -389,5 +401,9 @@ impl<S: Store> Store for FailingStore<S> {
 
     async fn changes(&self) -> Result<u64, Error> {
         self.inner.changes().await
+    }
+
+    async fn is_shared(&self, key: &CredentialKey) -> bool {
+        self.inner.is_shared(key).await
     }
 }

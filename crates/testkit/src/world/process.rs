@@ -5,7 +5,7 @@ use pilotlight_core::{
     credential::{Incarnation, Version},
     error::{Action, LoginCause, Waited},
     flow::refresh::{Gain, Outcome, Refresh},
-    memory::{Installed, Memory, Service, Want, tries_the_ended},
+    memory::{Installed, Memory, Saving, Service, Want, tries_the_ended},
     record::Fact,
 };
 
@@ -27,8 +27,7 @@ pub(super) struct Cell {
     /// When a request last used it.
     pub(super) used_at: u64,
     save_scheduled: bool,
-    /// How long the next try to save waits: twice as long as the one before.
-    save_pause: u64,
+    saving: Saving,
 }
 
 /// One request of a program to the server.
@@ -304,12 +303,9 @@ impl World {
             let policy = self.setup.policy;
             let memory = self.memory(process, login);
             if !started && !memory.answers(want, result, now, policy) {
-                // It was under way for a milder reason: one more.
-                self.flight(process, login, want);
-                self.requests[request].waiting = Some(Waiting {
-                    want,
-                    started: true,
-                });
+                // It was under way for another reason: one more.
+                let started = self.flight(process, login, want);
+                self.requests[request].waiting = Some(Waiting { want, started });
                 self.processes[process].cells[login].waiters.push(request);
                 continue;
             }
@@ -459,28 +455,26 @@ impl World {
         if self.memory(process, login).waits_for_store() {
             self.save_later(process, login);
         } else {
-            self.processes[process].cells[login].save_pause = 0;
+            self.processes[process].cells[login].saving.rest();
         }
     }
 
+    /// The ticker's next turn for what waits: it comes by once a second.
     fn save_later(&mut self, process: usize, login: usize) {
-        let cell = &mut self.processes[process].cells[login];
-        if !cell.save_scheduled {
-            cell.save_pause = (2 * cell.save_pause).clamp(1_000, SAVE_AT_LEAST_EVERY);
-            let pause = cell.save_pause;
-            self.save_in(process, login, pause);
-        }
-    }
-
-    fn save_in(&mut self, process: usize, login: usize, pause: u64) {
+        let now = self.clock(process).mono;
         let own = &mut self.processes[process];
-        own.cells[login].save_scheduled = true;
+        let cell = &mut own.cells[login];
+        if cell.save_scheduled {
+            return;
+        }
+        cell.save_scheduled = true;
         let save = Event::Save {
             process,
             epoch: own.epoch,
             login,
         };
-        self.after(pause, save);
+        let pause = cell.saving.next().0.saturating_sub(now.0);
+        self.after(pause.max(1_000), save);
     }
 
     /// The ticker's look at a store that has changed.
@@ -530,15 +524,17 @@ impl World {
 
     /// Brings to the store what only memory or the spool holds.
     pub(super) fn save(&mut self, process: usize, login: usize) {
-        self.processes[process].cells[login].save_scheduled = false;
-        if self.memory(process, login).waits_for_store() {
-            // A call that is under way takes no turn: it is saved as soon as that has ended.
-            if self.processes[process].cells[login].flight.is_some() {
-                return self.save_in(process, login, 1_000);
-            }
-            self.flight(process, login, Want::default());
-            self.save_later(process, login);
+        let now = self.clock(process).mono;
+        let waits = self.memory(process, login).waits_for_store();
+        let cell = &mut self.processes[process].cells[login];
+        cell.save_scheduled = false;
+        if !waits {
+            return cell.saving.rest();
         }
+        if cell.saving.turn(cell.flight.is_some(), now) {
+            self.flight(process, login, Want::default());
+        }
+        self.save_later(process, login);
     }
 
     /// Starts a refresh unless one is in flight; whether it did.
@@ -592,6 +588,3 @@ impl World {
         self.wake(process, login, &result);
     }
 }
-
-/// The longest pause between two tries to bring to the store what only memory or the spool holds.
-const SAVE_AT_LEAST_EVERY: u64 = 32_000;

@@ -113,11 +113,21 @@ impl Store for Shared {
         revoke: bool,
     ) -> Result<Option<Buried>, Error> {
         let buried = self.inner.bury(key, event, revoke).await?;
-        let id = self.inner.credential_id(key);
-        if let Some(link) = self.link(id).await? {
-            self.end(id, link, "the login has ended").await;
-        }
+        self.ended(key).await?;
         Ok(buried)
+    }
+
+    async fn bury_damaged(
+        &self,
+        key: &CredentialKey,
+        event: &Event,
+        revoke: bool,
+    ) -> Result<bool, Error> {
+        let is_buried = self.inner.bury_damaged(key, event, revoke).await?;
+        if is_buried {
+            self.ended(key).await?;
+        }
+        Ok(is_buried)
     }
 
     async fn revocations(&self) -> Result<Vec<QueuedRevocation>, Error> {

@@ -192,4 +192,8 @@ impl Store for SqliteStore {
     async fn changes(&self) -> Result<u64, Error> {
         self.call(Inner::changes).await
     }
+
+    async fn is_shared(&self, _: &CredentialKey) -> bool {
+        false
+    }
 }

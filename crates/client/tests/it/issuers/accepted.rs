@@ -1,13 +1,7 @@
 //! An issuer that is accepted although its metadata names another, which is there, too: neither gets what is the other's.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use pilotlight::core::{
-    attempt::ProcessId,
-    credential::{Credential, CredentialKey, Incarnation, Version},
-    event::Event,
-    flow::{Commit, Expects},
-    resource::Resource,
-};
+use pilotlight::core::resource::Resource;
 
 use super::*;
 
@@ -100,73 +94,46 @@ async fn the_one_that_poses_gets_nothing_of_the_true_one() {
     }
 }
 
-/// T-17, I-5: an exception of an older build, which took the name in the metadata for the issuer: its login is kept alive where it is
-/// pinned, nothing calls it changed, and the next login by hand is one at the issuer that the server names, as at another.
+/// T-15, T-17, T-20: back at the true issuer, the exception stays with the server, and counts for nothing there: where the token
+/// endpoint is now is asked of the issuer of the login, and the one that goes by its name has no say in it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_login_of_an_older_build_lives_on() {
-    let world = World::with_tokens_of(Duration::from_secs(3600)).await;
-    let name = format!("{}/inner", world.lab.issuer());
-    world.lab.with_issuer(|issuer| {
-        let config = issuer.config_mut();
+async fn an_exception_says_nothing_of_the_true_issuer() {
+    let world = World::with_tokens_of(Duration::from_secs(600)).await;
+    let name = world.lab.issuer().to_owned();
+    let poses = another(&world, |config| {
         config.metadata_overrides = json!({ "issuer": name });
         config.send_iss = pilotlight_testkit::authorization_server::SendIss::Other(name.clone());
-    });
+    })
+    .await;
     let human = Remembers::new();
     let process = process(&world, &human);
+    process.sessions.login(request(&world)).await.unwrap();
+    world.lab.trust(&poses);
+    world.advance(Duration::from_secs(60));
     let mut accepting = request(&world);
-    let exception = format!("{}={name}", world.lab.issuer());
+    let exception = format!("{}={name}", poses.issuer());
     accepting.exception = IssuerException::parse(&exception).ok();
     process.sessions.login(accepting).await.unwrap();
 
-    // What an older build would have stored of it.
-    let named = Issuer::parse(&name).unwrap();
-    let made = process.record(&world).await.credential.unwrap();
-    let event = Event {
-        at: made.logged_in_at,
-        process: ProcessId { pid: 1, nonce: 1 },
-        happened: Happened::LoggedOut { local: true },
-    };
-    process.store.bury(&made.key, &event, false).await.unwrap();
-    let mut older = Credential {
-        key: CredentialKey {
-            issuer: named.clone(),
-            ..made.key.clone()
-        },
-        version: Version {
-            incarnation: Incarnation([7; 16]),
-            ..made.version
-        },
-        ..made
-    };
-    older.pins.called = None;
-    let mut binding = process.binding(&world).await.moved_to(older.key.clone());
-    binding.former.clear();
-    let commit = Commit {
-        credential: older,
-        expects: Expects::Anything,
-        binding: Some(binding),
-        forced: None,
-        event: Event {
-            happened: Happened::Healed,
-            ..event
-        },
-    };
-    process.store.commit(&commit).await.unwrap();
+    world.lab.trust(&world.lab);
+    world.advance(Duration::from_secs(60));
+    let back = process.sessions.login(request(&world)).await.unwrap();
+    assert_eq!(back.former_issuer, Some(issuer(&poses)));
+    assert_eq!(human.prompts().len(), 2, "nobody was asked");
+    let kept = process.binding(&world).await.exception;
+    assert_eq!(kept.unwrap().to_string(), exception);
 
-    let later = world.process();
-    let session = later.session(&world).await;
-    world.advance(Duration::from_secs(3700));
-    later.ticked().await;
+    let collects = json!({ "issuer": name, "token_endpoint": format!("{name}/collect") });
+    poses.with_issuer(|issuer| issuer.config_mut().metadata_overrides = collects);
+    let heard = poses.with_issuer(|issuer| issuer.heard().len());
+    world
+        .lab
+        .with_issuer(|issuer| issuer.config_mut().token_path = "/v2/token".into());
+    let session = process.session(&world).await;
+    world.advance(Duration::from_secs(700));
+    moved::fails_for(&world, &process, &session, 16).await;
     served(&session, &world).await;
-    assert_eq!(world.refreshes().len(), 1);
-    // The server refuses it, and names the same issuer as ever: that is no change.
-    world.lab.with_issuer(|issuer| issuer.revoke_all());
-    let error = ask(&session, &world).await.unwrap_err();
-    assert_ne!(error.code(), "login.issuer_changed");
-
-    process.sessions.login(request(&world)).await.unwrap();
-    let last = human.prompts().pop().unwrap();
-    assert_eq!(last.issuer, issuer(&world.lab));
-    assert_eq!(last.former_issuer, Some(named));
-    served(&process.session(&world).await, &world).await;
+    let pins = process.record(&world).await.credential.unwrap().pins;
+    assert_eq!(pins.token_endpoint.path(), "/v2/token");
+    assert_eq!(poses.with_issuer(|issuer| issuer.heard().len()), heard);
 }

@@ -5,7 +5,12 @@ use super::*;
 const FIVE_MINUTES: Duration = Duration::from_secs(300);
 
 /// Requests for so long that a refresh fails many times in a row, at the pace at which it may.
-async fn fails_for(world: &World, process: &Process, session: &pilotlight::Session, spans: u32) {
+pub(super) async fn fails_for(
+    world: &World,
+    process: &Process,
+    session: &pilotlight::Session,
+    spans: u32,
+) {
     for _ in 0..spans {
         world.advance(FIVE_MINUTES);
         drop(session.refresh(false).await);

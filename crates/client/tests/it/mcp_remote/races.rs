@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use pilotlight::{
+    LoginRequest,
     clock::SystemClock,
     core::{
         attempt::{Attempt, ProcessId},
@@ -13,12 +14,14 @@ use pilotlight::{
     mcp_remote::Shared,
     store::{LockName, Locked, Store},
 };
+use pilotlight_testkit::{Fault, ScriptedHuman};
 use serde_json::json;
 
 use super::{
     Desk,
     rival::{Alive, dead, now_ms},
 };
+use crate::sessions::Clicks;
 
 /// I-16: while a process of mcp-remote refreshes, ours waits, and goes on with what that has got: one refresh in all.
 #[tokio::test(flavor = "multi_thread")]
@@ -322,4 +325,62 @@ async fn a_crowd_refreshes_one_by_one() {
         refreshed >= 6 && spent == 0,
         "{refreshed} refreshes, {spent} spent"
     );
+}
+
+/// I-6, F-06: what mcp-remote has written while our call was on its way is not written over because the file beside it, of its
+/// client, cannot be read just then: each of the two counts by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_client_hides_no_later_tokens() {
+    let desk = Desk::new(|issuer| issuer.reuse_grace = None).await;
+    let (_ours, session) = desk.joined().await;
+    let client = desk.rival.read("client_info.json").unwrap();
+    let mut later = desk.rival.tokens();
+    later["access_token"] = "theirs".into();
+    later["refresh_token"] = "theirs too".into();
+    desk.lab
+        .with_issuer(|issuer| issuer.push_fault(Fault::DelayAnswer { ms: 1500 }));
+    let before = desk.counts();
+    let refreshes = {
+        let session = session.clone();
+        tokio::spawn(async move { session.refresh(true).await })
+    };
+    while desk.counts() == before {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    desk.rival.put("tokens.json", &later);
+    std::fs::write(desk.rival.path("client_info.json"), "{\"client_i").unwrap();
+    assert!(refreshes.await.unwrap().unwrap().refreshed);
+    assert_eq!(desk.rival.tokens(), later);
+    // It is the same login all the same: once both can be read, theirs is taken over.
+    desk.rival.put("client_info.json", &client);
+    session.refresh(false).await.unwrap();
+    let token = session.token(None).await.unwrap().access_token;
+    assert_eq!(token.expose(), "theirs");
+}
+
+/// The same while nothing else is written there: a later version is of the client that the login was shared with, and
+/// mcp-remote gets it; a new login may be of any, and ends sharing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_client_is_not_taken_for_the_same() {
+    let desk = Desk::new(|issuer| issuer.access_ttl = Duration::from_secs(20)).await;
+    let (ours, session) = desk.joined().await;
+    let client = desk.rival.read("client_info.json").unwrap();
+    std::fs::write(desk.rival.path("client_info.json"), "{\"client_i").unwrap();
+    assert!(session.refresh(true).await.unwrap().refreshed);
+    let token = session.token(None).await.unwrap().access_token;
+    assert_eq!(desk.rival.access(), token.expose());
+    desk.rival.put("client_info.json", &client);
+    assert!(session.refresh(true).await.unwrap().refreshed);
+
+    let theirs = desk.rival.tokens();
+    std::fs::write(desk.rival.path("client_info.json"), "{\"client_i").unwrap();
+    let person = pilotlight::Sessions::builder(Arc::new(ours.shared.clone()))
+        .human(Arc::new(Clicks(ScriptedHuman::allows())))
+        .open()
+        .unwrap();
+    let mut request = LoginRequest::new(desk.url(), Account::default());
+    request.bearer = true;
+    person.login(request).await.unwrap();
+    assert_eq!(desk.rival.tokens(), theirs);
+    assert!(!ours.shared.is_shared(&desk.key().await).await);
 }

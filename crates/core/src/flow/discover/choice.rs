@@ -44,7 +44,7 @@ impl Task {
             )));
         }
         let known = self.known_issuer.as_ref();
-        if let Some(issuer) = known.and_then(|known| self.known_as(known, &named)) {
+        if let Some(issuer) = known.filter(|known| named.contains(known)) {
             return Ok(vec![issuer.clone()]);
         }
         if self.ways.brought {
@@ -62,17 +62,6 @@ impl Task {
             }
         }
         Ok(named)
-    }
-
-    /// What the server calls the issuer of the login there is. A login of an older build, under an exception, is at the name in the
-    /// metadata.
-    fn known_as<'a>(&self, issuer: &Issuer, named: &'a [Issuer]) -> Option<&'a Issuer> {
-        let accepted = self.exception.as_ref();
-        let accepted = accepted.filter(|exception| exception.metadata == *issuer);
-        named.iter().find(|one| *one == issuer).or_else(|| {
-            let published = &accepted?.published;
-            named.iter().find(|one| *one == published)
-        })
     }
 
     /// What the metadata of an issuer must name: itself, or exactly what a person has accepted instead (AUTH-23, T-17).

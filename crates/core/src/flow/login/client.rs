@@ -302,17 +302,9 @@ impl Login {
         let Some(dead) = known.dead.take() else {
             return self.register_unlock(known, redirect_uri, Ok(client));
         };
-        let gone = Registration {
-            issuer: known.discovered.server.issuer.clone(),
-            client: dead,
-            redirect_uris: vec![redirect_uri.clone()],
-            management: None,
-            registered_at: now.wall,
-        };
-        self.next(
-            State::ExpectDeadForgotten(known, redirect_uri, client),
-            Act::ForgetRegistration(Box::new(gone)),
-        )
+        let issuer = known.discovered.server.issuer.clone();
+        let act = Act::forgetting(issuer, dead, now.wall);
+        self.next(State::ExpectDeadForgotten(known, redirect_uri, client), act)
     }
 
     /// Nobody is registered. Where that is the issuer's word, the client that it did not seem to know is shown all the same: a

@@ -69,14 +69,22 @@ impl Login {
     /// The issuer does not let this client log in so: where a redirect would do as well, that is tried.
     pub(super) fn not_by_device(self, error: Error, discovered: Discovered) -> Turn<Self> {
         let refused = match &error {
-            Error::RegistrationRefused { .. } | Error::DeniedByIssuer { .. } => true,
+            Error::RegistrationRefused { .. }
+            | Error::DeniedByIssuer { .. }
+            | Error::ScopeRefused { .. } => true,
             Error::LoginRequired { cause } => *cause == LoginCause::RegistrationGone,
-            // Nobody has said that our secret may go there: by a redirect a person looks first.
-            Error::ConfigValue { .. } => true,
             _ => false,
         };
+        match refused {
+            true => self.rather_by_redirect(error, discovered),
+            false => self.fail(error),
+        }
+    }
+
+    /// A redirect will do where a device was only preferred and the issuer has one; else this is how it ends.
+    pub(super) fn rather_by_redirect(self, error: Error, discovered: Discovered) -> Turn<Self> {
         let by_browser = discovered.server.offers_grant("authorization_code");
-        if refused && by_browser && self.task.device == Device::Prefer {
+        if by_browser && self.task.device == Device::Prefer {
             return self.by_redirect(discovered);
         }
         self.fail(error)
@@ -141,7 +149,7 @@ impl Login {
                     return self.not_known(*request, now);
                 }
                 let error = said.unwrap_or_else(|| format!("HTTP {status}"));
-                return self.not_by_device(Error::refused(error), request.discovered);
+                return self.not_by_device(request.refused(error), request.discovered);
             }
             _ => {
                 return self.fail(Error::ServerError {
@@ -257,7 +265,7 @@ impl Login {
             }
             Verdict::Ambiguous { error, .. } => self.no_answer(pending, error, Duration::ZERO, now),
             Verdict::InvalidClient => self.gone(&pending.request, now),
-            Verdict::Refused { error } => self.fail(Error::refused(error)),
+            Verdict::Refused { error } => self.fail(pending.request.refused(error)),
             // A code is good once: what it brought was in the answer that never came.
             Verdict::InvalidGrant { .. } => {
                 let refused = Error::DeniedByIssuer {

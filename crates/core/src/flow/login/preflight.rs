@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::{
     error::{Error, LoginCause},
     exchange::{Exchange, Exchanged, Leg, Reply},
-    flow::{Act, Reading, Registration, Turn},
+    flow::{Act, Reading, Turn},
     registration::Client,
     time::Now,
 };
@@ -114,13 +114,7 @@ impl Login {
     /// Forgets a registration, and that it was ours: what a store that refuses shows again is not taken for alive.
     pub(super) fn forget(&mut self, request: &Request, now: Now) -> Act {
         self.give_up(&request.client);
-        Act::ForgetRegistration(Box::new(Registration {
-            issuer: request.issuer.clone(),
-            client: request.client.clone(),
-            redirect_uris: vec![request.redirect_uri.clone()],
-            management: None,
-            registered_at: now.wall,
-        }))
+        Act::forgetting(request.issuer.clone(), request.client.clone(), now.wall)
     }
 
     fn give_up(&mut self, client: &Client) {

@@ -30,14 +30,9 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// What this request was refused with, at the redirect or for its code.
+    /// What this request was refused with, at the redirect, for its code or on another device.
     pub(super) fn refused(&self, error: String) -> Error {
-        match error.as_str() {
-            "invalid_scope" => Error::ScopeRefused {
-                scopes: self.scopes.iter().map(str::to_owned).collect(),
-            },
-            _ => Error::refused(error),
-        }
+        refused_for(&self.scopes, error)
     }
 
     /// Where the tokens come from, as the person is told.
@@ -75,6 +70,16 @@ impl Request {
             extra: &extra,
         }
         .url())
+    }
+}
+
+/// What a login that asks for these scopes was refused with.
+pub(super) fn refused_for(scopes: &Scopes, error: String) -> Error {
+    match error.as_str() {
+        "invalid_scope" => Error::ScopeRefused {
+            scopes: scopes.iter().map(str::to_owned).collect(),
+        },
+        _ => Error::refused(error),
     }
 }
 

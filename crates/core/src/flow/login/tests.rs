@@ -150,6 +150,15 @@ fn sent_to<'a>(stage: &'a Stage, url: &str) -> Vec<&'a Exchange> {
         .collect()
 }
 
+/// Every request in full, in words.
+fn all_sent(stage: &Stage) -> String {
+    let words = stage.exchanges.iter().map(|sent| {
+        let body = String::from_utf8_lossy(&sent.body);
+        format!("{} {:?} {body}\n", sent.url, sent.headers)
+    });
+    words.collect()
+}
+
 /// A stored registration with this redirect URI.
 fn registration(id: &str, redirect_uri: &str) -> Registration {
     Registration {

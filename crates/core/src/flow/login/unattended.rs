@@ -16,7 +16,7 @@ use crate::{
     unattended::Unattended,
 };
 
-use super::{Login, State, client::unnamed};
+use super::{Login, State, client::unnamed, request::refused_for};
 
 /// What such a login is to be.
 #[derive(Debug)]
@@ -199,7 +199,10 @@ impl Login {
                     // One grant in a login: nothing was left there before.
                     let _ = self.shown_in_vain.set(refused);
                 }
-                self.fail(failed.error)
+                self.fail(match failed.error {
+                    Error::DeniedByIssuer { error } => refused_for(&wish.scopes, error),
+                    other => other,
+                })
             }
         }
     }

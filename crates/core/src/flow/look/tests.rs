@@ -96,24 +96,29 @@ fn what_cannot_be_read_says_nothing() {
     assert!(look(&mut stage).is_err());
 }
 
-/// T-17: a login under an exception has not changed its issuer because the server calls it by the other name.
+/// T-17, T-20: the issuer that a server names stays the same under whatever name a person has accepted it. It is another than the true
+/// issuer of that name, and a login at that one has lost its own.
 #[test]
-fn an_accepted_name_is_no_change() {
-    let mut stage = named(r#"["https://new.example"]"#);
-    let place = "https://new.example/.well-known/oauth-authorization-server";
-    stage.page(
-        place,
-        reply(
-            200,
-            r#"{"issuer":"https://as.example","token_endpoint":"https://as.example/t"}"#,
-        ),
-    );
-    let task = Task {
+fn an_accepted_name_is_no_identity() {
+    let known = |known: &str| Task {
+        issuer: Issuer::parse(known).unwrap(),
         exception: Some(IssuerException {
             published: Issuer::parse(NEW).unwrap(),
             metadata: issuer(),
         }),
         ..task()
     };
-    assert_eq!(stage.run(Look::new(task)).unwrap(), None);
+    for (login_at, want) in [(NEW, None), (OLD, Some(NEW))] {
+        let mut stage = named(r#"["https://new.example"]"#);
+        let place = "https://new.example/.well-known/oauth-authorization-server";
+        stage.page(
+            place,
+            reply(
+                200,
+                r#"{"issuer":"https://as.example","token_endpoint":"https://as.example/t"}"#,
+            ),
+        );
+        let found = stage.run(Look::new(known(login_at))).unwrap();
+        assert_eq!(found.as_ref().map(Issuer::as_str), want, "{login_at}");
+    }
 }

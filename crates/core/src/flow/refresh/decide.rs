@@ -41,7 +41,7 @@ impl Refresh {
                 .task
                 .unsaved
                 .take()
-                .filter(|kept| kept.is_ahead_of(credential));
+                .filter(|kept| kept.is_ahead_of(credential, now.boot));
             if let Some(kept) = self.task.unsaved.clone() {
                 return self.merge(fence, reading, *kept, Expects::Version(version), true, now);
             }
@@ -274,7 +274,7 @@ impl Refresh {
     }
 
     /// The server refuses the key that a person has brought: noted, so that every process and `status` tell it; once a minute
-    /// at most, whatever asks. The key stays, and the next time that the server takes it ends this.
+    /// at most, whatever asks, and by whoever may write. The key stays, and the next time that the server takes it ends this.
     fn key_refused(
         self,
         reading: Reading,
@@ -283,26 +283,24 @@ impl Refresh {
         now: Now,
     ) -> Turn<Self> {
         let cause = LoginCause::StaticTokenRefused;
-        let known = record.suspicion.take();
-        let since = known.as_ref().map_or(now.wall, |known| known.since);
-        let lately = known.as_ref().and_then(|known| known.at);
-        let lately = lately.and_then(|at| now.since(&at));
+        let error = Err(Error::login(cause.clone()));
+        let known = record.suspicion.as_ref();
+        let noted_at = known.and_then(|known| known.at);
+        let age = noted_at.and_then(|at| now.since(&at));
+        if !reading.writable || age.is_some_and(|age| age < A_MINUTE) {
+            return self.unlock(Outcome::known(record, reading.notes, error));
+        }
         let suspicion = Suspicion {
             cause: cause.clone(),
-            since,
+            since: known.map_or(now.wall, |known| known.since),
             probes: 0,
             next_probe_at: None,
             at: Some(now),
         };
-        let error = Err(Error::login(cause.clone()));
-        if lately.is_some_and(|age| age < A_MINUTE) {
-            record.suspicion = known;
-            return self.unlock(Outcome::known(record, reading.notes, error));
-        }
-        let facts = vec![Fact::Suspicion(Some(suspicion))];
-        record.apply(&facts);
         let lost = Happened::Lost { cause, label: None };
         let event = known.is_none().then(|| self.event(now, lost));
+        let facts = vec![Fact::Suspicion(Some(suspicion))];
+        record.apply(&facts);
         let outcome = Outcome::known(record, reading.notes, error);
         self.facts(outcome, version, facts, event, Then::Unlock)
     }

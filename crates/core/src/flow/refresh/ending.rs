@@ -5,7 +5,7 @@ use crate::{
     credential::Version,
     error::{Error, LoginCause},
     event::Event,
-    flow::{Act, Lock, Reading, Registration, Turn},
+    flow::{Act, Lock, Reading, Turn},
     record::Fact,
     registration::ClientSource,
 };
@@ -116,14 +116,8 @@ impl Refresh {
         else {
             return self.unlock(*outcome);
         };
-        let registration = Registration {
-            issuer: self.task.key.issuer.clone(),
-            client: credential.client.clone(),
-            redirect_uris: Vec::new(),
-            management: None,
-            registered_at: credential.logged_in_at,
-        };
-        let act = Act::ForgetRegistration(Box::new(registration));
+        let issuer = self.task.key.issuer.clone();
+        let act = Act::forgetting(issuer, credential.client.clone(), credential.logged_in_at);
         self.next(State::ExpectForgotten(outcome), act)
     }
 
@@ -146,14 +140,7 @@ impl Refresh {
 
     pub(super) fn stop(self, reading: Reading, result: Result<Gain, Error>) -> Turn<Self> {
         let Reading { record, notes, .. } = reading;
-        self.unlock(Outcome {
-            record,
-            notes,
-            result,
-            unsaved: false,
-            unnoted: false,
-            superseded: None,
-        })
+        self.unlock(Outcome::known(record, notes, result))
     }
 
     pub(super) fn unlock(mut self, mut outcome: Outcome) -> Turn<Self> {

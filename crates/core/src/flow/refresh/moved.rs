@@ -7,8 +7,7 @@
 //!     -> another origin                        -> `login.endpoint_moved`: a person confirms by logging in
 //! ```
 //!
-//! Under an exception that a person has accepted, the metadata still has to carry the name that was accepted, to the letter. A login
-//! of a build that took that name for the issuer has its metadata where the server's issuer has it.
+//! Under an exception that a person has accepted, the metadata still has to carry the name that was accepted, to the letter.
 //!
 //! This is the only time that a refresh reads metadata, and it never sends anything where the metadata leads but within
 //! the origin that the person has approved (T-15, I-15). Nothing is asked while an attempt stands: its label belongs to the
@@ -50,13 +49,7 @@ impl Refresh {
         if let Some(record) = &mut reading.record {
             record.backoff = record.backoff.take().map(|pause| pause.metadata_asked());
         }
-        let issuer = &self.task.key.issuer;
-        let accepted = self.exception.as_ref();
-        let lies_with = match accepted.filter(|accepted| accepted.metadata == *issuer) {
-            Some(accepted) => &accepted.published,
-            None => issuer,
-        };
-        let mut left = lies_with.metadata_urls();
+        let mut left = self.task.key.issuer.metadata_urls();
         left.reverse();
         self.ask_at(fence, Box::new(reading), left, now)
     }

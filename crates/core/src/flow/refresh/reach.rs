@@ -9,7 +9,7 @@ use crate::{
     time::Now,
 };
 
-use super::{Outcome, Refresh, State, ending::Then, failed};
+use super::{Outcome, Refresh, State, ending::Then};
 
 impl Refresh {
     /// Calls pause. Who waits looks whether anything answers where the pinned issuer has its metadata.
@@ -67,7 +67,7 @@ impl Refresh {
         let mut record = reading.record.unwrap_or_default();
         record.apply(&facts);
         let Some(version) = Record::version(&record) else {
-            return self.unlock(failed(error));
+            return self.unlock(Outcome::unread(error));
         };
         let outcome = Outcome::known(record, reading.notes, Err(error));
         self.facts(outcome, version, facts, None, Then::Unlock)

@@ -11,7 +11,6 @@ use crate::{
             settle::{forced_after, learned_lifetime, refresh_point_of},
         },
     },
-    notes::IssuerNotes,
     record::{Backoff, Fact, Failed, Forced, Record, Spooled},
     time::{Now, Wall},
 };
@@ -70,12 +69,8 @@ impl Unattended {
             ..Record::default()
         };
         let outcome = Outcome {
-            record: Some(record),
-            notes: call.notes,
-            result: Ok(Gain::Refreshed),
             unsaved: held_by == HeldBy::Memory,
-            unnoted: false,
-            superseded: None,
+            ..Outcome::known(record, call.notes, Ok(Gain::Refreshed))
         };
         let Some(happened) = otherwise else {
             return self.unlock(outcome);
@@ -99,7 +94,7 @@ impl Unattended {
         let pauses = record.backoff.as_ref().and_then(|known| known.binds(now));
         if failed.calls == 0 && pauses.is_some() {
             // Somebody who waits has looked, and nothing has changed: the pause that is noted goes on.
-            return self.unlock(known(record, notes, Err(failed.error.clone())));
+            return self.unlock(Outcome::known(record, notes, Err(failed.error.clone())));
         }
         let backoff = Backoff {
             denied: match &failed.error {
@@ -128,7 +123,7 @@ impl Unattended {
         };
         let facts = vec![Fact::Backoff(Some(backoff))];
         record.apply(&facts);
-        let outcome = known(record, notes, Err(failed.error.clone()));
+        let outcome = Outcome::known(record, notes, Err(failed.error.clone()));
         self.note(outcome, credential.version, facts, happened, now)
     }
 
@@ -144,7 +139,7 @@ impl Unattended {
         let facts = vec![Fact::Forced(Some(forced))];
         let mut record = reading.record.unwrap_or_default();
         record.apply(&facts);
-        let outcome = known(record, reading.notes, Err(Error::DeniedByResource));
+        let outcome = Outcome::known(record, reading.notes, Err(Error::DeniedByResource));
         let happened = Happened::BreakerTripped { until };
         self.note(outcome, version, facts, happened, now)
     }
@@ -173,15 +168,4 @@ pub(super) enum HeldBy {
     Store,
     Spool,
     Memory,
-}
-
-fn known(record: Record, notes: IssuerNotes, result: Result<Gain, Error>) -> Outcome {
-    Outcome {
-        record: Some(record),
-        notes,
-        result,
-        unsaved: false,
-        unnoted: false,
-        superseded: None,
-    }
 }

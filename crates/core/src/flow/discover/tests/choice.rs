@@ -231,27 +231,34 @@ fn an_exception_is_for_exactly_two_issuers() {
     }
 }
 
-/// T-17, AUTH-15: a login under an exception is found again by the issuer that the server names, and so is one of an older build,
-/// which took the name in the metadata for it. To choose, only what the server names will do.
+/// T-17, T-20, AUTH-15: a login under an exception is found again by the issuer that the server names. One at the true issuer of the
+/// accepted name is not taken for it, and to choose, only what the server names will do.
 #[test]
 fn an_excepted_issuer_is_known_by_what_the_server_calls_it() {
     let as_example = "https://as.example";
-    for (chosen, takes) in [(None, true), (Some(TWO), false), (Some(as_example), true)] {
-        for known in [None, Some(TWO), Some(as_example)] {
-            let mut stage = challenged("Bearer");
-            published(&mut stage);
-            stage.page(OAUTH, reply(200, &server_document(TWO)));
-            let task = Task {
-                exception: accepts(as_example, TWO),
-                known_issuer: known.and_then(|known| Issuer::parse(known).ok()),
-                issuer: chosen.and_then(|chosen| Issuer::parse(chosen).ok()),
-                ..task()
-            };
-            let found = discover(&mut stage, task);
-            let found = found.map(|found| found.server.issuer.as_str().to_owned());
-            match takes {
-                true => assert_eq!(found.as_deref(), Ok(as_example), "{chosen:?} {known:?}"),
-                false => assert_eq!(found.unwrap_err().code(), "config.value"),
+    let issuers = format!(r#"["{ONE}","{as_example}"]"#);
+    for (chosen, known, want) in [
+        (None, None, Some(ONE)),
+        (None, Some(TWO), Some(ONE)),
+        (None, Some(as_example), Some(as_example)),
+        (Some(as_example), Some(TWO), Some(as_example)),
+        (Some(TWO), Some(as_example), None),
+    ] {
+        let mut stage = challenged("Bearer");
+        stage.page(RESOURCE_PATH, reply(200, &resource_document(MCP, &issuers)));
+        stage.page(&place(ONE), reply(200, &registers(ONE)));
+        stage.page(OAUTH, reply(200, &server_document(TWO)));
+        let task = Task {
+            exception: accepts(as_example, TWO),
+            known_issuer: known.and_then(|known| Issuer::parse(known).ok()),
+            issuer: chosen.and_then(|chosen| Issuer::parse(chosen).ok()),
+            ..task()
+        };
+        match want {
+            Some(want) => assert_eq!(found(&mut stage, task), want, "{chosen:?} {known:?}"),
+            None => {
+                let error = discover(&mut stage, task).unwrap_err();
+                assert_eq!(error.code(), "config.value");
             }
         }
     }

@@ -52,14 +52,6 @@ fn accepting() -> Task {
     task
 }
 
-fn all_sent(stage: &Stage) -> String {
-    let words = stage.exchanges.iter().map(|sent| {
-        let body = String::from_utf8_lossy(&sent.body);
-        format!("{} {:?} {body}\n", sent.url, sent.headers)
-    });
-    words.collect()
-}
-
 /// AUTH-16, AUTH-39, T-17, T-20: an accepted issuer counts as the one whose documents are read. Nothing of the one that it calls itself
 /// goes there: the client is its own, and so are the registration that is kept and the credential.
 #[test]

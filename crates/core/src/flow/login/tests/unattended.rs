@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::{
-    assertion::ClientKey, reference::SecretRef, secret::ClientSecret, unattended::Unattended,
+    assertion::ClientKey, reference::SecretRef, scope::Scopes, secret::ClientSecret,
+    unattended::Unattended,
 };
 
 const ONLY_SO: &str = r#","grant_types_supported":["client_credentials"]"#;
@@ -71,6 +72,20 @@ fn a_service_logs_in_without_a_person() {
     );
     assert_eq!(stage.commits.len(), 1);
     assert!(stage.commits[0].binding.is_some());
+}
+
+/// AUTH-56, EXT-10: an issuer that does not grant a service the scopes has them named, as after a redirect.
+#[test]
+fn refused_scopes_are_named() {
+    let mut stage = with_metadata(ONLY_SO);
+    stage.page(TOKEN, oauth_error("invalid_scope"));
+    let wanted = Task {
+        scopes: Some(Scopes::parse("a b")),
+        ..as_service()
+    };
+    let error = login(&mut stage, wanted).unwrap_err();
+    let scopes = vec!["a".to_owned(), "b".to_owned()];
+    assert_eq!(error, Error::ScopeRefused { scopes });
 }
 
 /// EXT-30: a service's token is bound to a key wherever the issuer does that, and the key stays with the login.

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     credential::{Generation, Lifetime},
     record::Acceptance,
+    registration::ClientSource,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -289,4 +290,27 @@ fn a_server_that_refuses_at_once_drives_no_refreshes() {
         "{} calls in a minute",
         stage.sent.len()
     );
+}
+
+/// DESIGN.md section 4 (`min_writer`), F-30, T-45: that a server refuses a key is noted once a minute, however often it does so, and
+/// never by a process that may not write: that one says it, and no more.
+#[test]
+fn a_refused_key_is_noted_once_a_minute_by_who_may_write() {
+    let mut key = Credential {
+        refresh_token: None,
+        lifetime: None,
+        ..credential(4)
+    };
+    key.client.source = ClientSource::Static;
+    for (read_only, notes) in [(false, 2), (true, 0)] {
+        let mut stage = Stage::with(key.clone());
+        stage.read_only = read_only;
+        for _ in 0..5 {
+            stage.pass(secs(20));
+            let outcome = stage.run(Refresh::new(refused(4)));
+            let want = Error::login(LoginCause::StaticTokenRefused);
+            assert_eq!(outcome.result, Err(want));
+        }
+        assert_eq!(stage.count("note"), notes, "{:?}", stage.log);
+    }
 }

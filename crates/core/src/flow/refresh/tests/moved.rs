@@ -5,7 +5,6 @@ use crate::{
     error::NetworkFault,
     exchange::{Delivery, Exchanged, Failure, Fault},
     flow::Expects,
-    issuer::IssuerException,
 };
 
 const WELL_KNOWN: &str = "https://as.example/.well-known/oauth-authorization-server";
@@ -245,39 +244,4 @@ fn a_refused_token_is_replaced_after_the_move() {
     let outcome = stage.run(Refresh::new(refused(4)));
     assert_eq!(outcome.result, Ok(Gain::Refreshed));
     assert_eq!(stage.asked().len(), 2);
-}
-
-/// T-15, T-17: where a person has accepted that the metadata of an issuer names another, a move is looked for where that metadata
-/// lies. It has to name the issuer of the login all the same, and an exception for another issuer leads nowhere.
-#[test]
-fn an_accepted_issuer_is_asked_where_its_metadata_lies() {
-    let public = "https://public.example/.well-known/oauth-authorization-server";
-    let exception = |metadata: &str| {
-        let text = format!("https://public.example={metadata}");
-        IssuerException::parse(&text).ok()
-    };
-    let (moved, strange) = (
-        document("https://as.example/v2/token"),
-        document("https://as.example/v2/token").replace(
-            r#""issuer":"https://as.example""#,
-            r#""issuer":"https://public.example""#,
-        ),
-    );
-    let run = |accepted: &str, document: &str| {
-        let mut stage = gone(5, HOUR, not_found);
-        stage.page(public, reply(200, document));
-        for place in [WELL_KNOWN, OPENID] {
-            stage.page(place, not_found);
-        }
-        stage.answer(tokens(6));
-        let flow = Refresh::new(task(4)).under(exception(accepted));
-        assert_eq!(stage.run(flow).result, Ok(Gain::Refreshed));
-        stage.asked()
-    };
-    let asked = run("https://as.example", &moved);
-    assert_eq!(asked, [public, "https://as.example/v2/token"]);
-    let asked = run("https://as.example", &strange);
-    assert_eq!(asked, [public, PINNED]);
-    let asked = run("https://other.example", &moved);
-    assert_eq!(asked, [WELL_KNOWN, OPENID, PINNED]);
 }

@@ -12,14 +12,6 @@ fn with_secret() -> Client {
     }
 }
 
-fn all_sent(stage: &Stage) -> String {
-    let words = stage.exchanges.iter().map(|sent| {
-        let body = String::from_utf8_lossy(&sent.body);
-        format!("{} {:?} {body}\n", sent.url, sent.headers)
-    });
-    words.collect()
-}
-
 /// AUTH-39, AUTH-41, T-20: a device login shows a secret before a person has seen where it leads. So it goes only to an issuer that
 /// somebody has named, or where this client has a login; a wish for a device gives way to the redirect, where a person looks first.
 #[test]

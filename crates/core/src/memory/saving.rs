@@ -2,30 +2,36 @@
 
 use std::time::Duration;
 
-use pilotlight_core::time::Mono;
+use crate::time::Mono;
 
 /// The turns of one login: at once, and while the store refuses with doubling pauses, since every process of the machine
-/// does the same.
-#[derive(Debug, Default)]
-pub(crate) struct Saving {
+/// does the same. The caller asks once a second.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Saving {
     next: Mono,
     pause: Duration,
 }
 
 impl Saving {
     /// There is nothing to save.
-    pub(super) fn rest(&mut self) {
+    pub fn rest(&mut self) {
         *self = Self::default();
     }
 
     /// Whether it is time for a try. A call that is under way takes no turn: what waits for its end is saved right after it.
-    pub(super) fn turn(&mut self, calling: bool, now: Mono) -> bool {
+    pub fn turn(&mut self, calling: bool, now: Mono) -> bool {
         if calling || now < self.next {
             return false;
         }
         self.pause = (2 * self.pause).clamp(Duration::from_secs(1), AT_LEAST_EVERY);
         self.next = now + self.pause;
         true
+    }
+
+    /// Before that there is no turn.
+    #[must_use]
+    pub fn next(&self) -> Mono {
+        self.next
     }
 }
 

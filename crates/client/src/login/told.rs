@@ -2,18 +2,33 @@
 
 use std::time::Duration;
 
-use pilotlight_core::{Error, error::LoginCause, issuer::Issuer};
+use pilotlight_core::{Error, error::LoginCause, issuer::Issuer, scope::Scopes};
 
-/// The error of that code, as far as the code says what a person has to know.
-pub(super) fn again(code: &str, issuer: &Issuer) -> Option<Error> {
-    let issuer = || issuer.to_string();
+/// What a person or the issuer has decided about a login that asked for these scopes: that is an answer to whoever waited for it.
+/// Anything else the next one may fare better with.
+pub(super) fn decided(code: &str, asked: &Scopes) -> Option<Error> {
     Some(match code {
         "denied.by_human" => Error::DeniedByHuman,
         "denied.by_issuer" => Error::DeniedByIssuer {
             error: ELSEWHERE.into(),
         },
-        "denied.scope" => Error::ScopeRefused { scopes: Vec::new() },
+        "denied.scope" => Error::ScopeRefused {
+            scopes: asked.iter().map(str::to_owned).collect(),
+        },
         "login.abandoned" => Error::login(LoginCause::Abandoned),
+        _ => return None,
+    })
+}
+
+/// The error of that code, as far as the code says what a person has to know.
+pub(crate) fn again(code: &str, asked: &Scopes, issuer: &Issuer) -> Option<Error> {
+    decided(code, asked).or_else(|| of_the_issuer(code, issuer))
+}
+
+/// What was wrong with the issuer or with the way to it.
+fn of_the_issuer(code: &str, issuer: &Issuer) -> Option<Error> {
+    let issuer = || issuer.to_string();
+    Some(match code {
         "peer.issuer_mismatch" => Error::IssuerMismatch {
             expected: issuer(),
             got: ELSEWHERE.into(),
@@ -66,6 +81,7 @@ mod tests {
     #[test]
     fn what_is_told_again_has_the_same_code() {
         let issuer = Issuer::parse("https://as.example").unwrap();
+        let asked = Scopes::parse("a b");
         for code in [
             "denied.by_human",
             "denied.by_issuer",
@@ -77,6 +93,7 @@ mod tests {
             "peer.metadata_invalid",
             "peer.no_pkce_s256",
             "peer.no_dpop",
+            "peer.no_device_login",
             "peer.proof_refused",
             "peer.no_registration_way",
             "peer.registration_refused",
@@ -86,9 +103,18 @@ mod tests {
             "unavailable.server_error",
             "unavailable.store",
         ] {
-            let error = again(code, &issuer).map(|error| error.code());
-            assert_eq!(error, Some(code));
+            let error = again(code, &asked, &issuer);
+            assert_eq!(error.map(|error| error.code()), Some(code));
         }
-        assert_eq!(again("config.callback_port", &issuer), None);
+        assert_eq!(again("config.callback_port", &asked, &issuer), None);
+    }
+
+    /// AUTH-56: whoever waited for a login or a step-up reads which scopes the issuer did not grant.
+    #[test]
+    fn refused_scopes_are_named_again() {
+        let issuer = Issuer::parse("https://as.example").unwrap();
+        let error = again("denied.scope", &Scopes::parse("a b"), &issuer);
+        let scopes = vec!["a".to_owned(), "b".to_owned()];
+        assert_eq!(error, Some(Error::ScopeRefused { scopes }));
     }
 }

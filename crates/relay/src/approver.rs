@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
 
-use crate::{out::Out, scan::Id};
+use crate::{lock::lock, out::Out, scan::Id};
 
 /// Asks the person through the host, or by another way.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub struct Approver {
     host: Mutex<Option<Arc<Out>>>,
     /// Whether the host has declared that it shows URLs.
     elicits: AtomicBool,
+    /// Whether it has ended the handshake: before that it may not be asked.
+    open_to_questions: AtomicBool,
     asked: Mutex<HashMap<Id, oneshot::Sender<Answer>>>,
     /// The question that the host has not been told the end of.
     open: Mutex<Option<String>>,
@@ -71,6 +73,7 @@ impl Approver {
             opens,
             host: Mutex::default(),
             elicits: AtomicBool::new(false),
+            open_to_questions: AtomicBool::new(false),
             asked: Mutex::default(),
             open: Mutex::default(),
             next: AtomicU64::new(1),
@@ -84,8 +87,19 @@ impl Approver {
 
     /// Reads of an `initialize` what the host can do.
     pub(crate) fn learn(&self, initialize: &[u8]) {
+        self.open_to_questions.store(false, Ordering::Relaxed);
         self.elicits
             .store(shows_urls(initialize), Ordering::Relaxed);
+    }
+
+    /// The host has ended the handshake.
+    pub(crate) fn initialized(&self) {
+        self.open_to_questions.store(true, Ordering::Relaxed);
+    }
+
+    fn may_elicit(&self) -> bool {
+        let may = [&self.elicits, &self.open_to_questions];
+        may.iter().all(|may| may.load(Ordering::Relaxed))
     }
 
     pub(crate) fn shown(&self) -> watch::Receiver<Option<Shown>> {
@@ -120,7 +134,7 @@ impl Approver {
     /// Has the host show the URL; nothing where it cannot.
     async fn elicited(&self, prompt: &Prompt) -> Option<Answer> {
         let host = lock(&self.host).clone()?;
-        if !self.elicits.load(Ordering::Relaxed) {
+        if !self.may_elicit() {
             return None;
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -161,7 +175,7 @@ impl Human for Approver {
                 in_sight,
             }));
         };
-        if self.elicits.load(Ordering::Relaxed) {
+        if self.may_elicit() {
             show(true);
         }
         match self.elicited(prompt).await {
@@ -202,10 +216,6 @@ fn said(message: &[u8]) -> Answer {
         Some(_) => Answer::Declined,
         None => Answer::Unable,
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

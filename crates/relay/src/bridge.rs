@@ -1,9 +1,9 @@
-//! The bridge: the loop that reads the host, and owns every task.
+//! The bridge: the loop that reads the host, and ends every task.
 
 use std::{
     future::Future,
     pin::pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -25,6 +25,7 @@ use crate::{
     cookies::Cookies,
     era::Input,
     frame::{Frame, FrameReader},
+    lock::lock,
     login::Login,
     message::Message,
     out::Out,
@@ -165,6 +166,7 @@ impl Bridge {
                 // Who writes its questions and hangs up, as a script does, still gets its answers.
                 let answers = async {
                     while tasks.len() > own_tasks && tasks.join_next().await.is_some() {}
+                    core.translation.settled().await;
                 };
                 tokio::select! {
                     () = &mut stop => Ended::Stopped,
@@ -174,8 +176,8 @@ impl Bridge {
             }
         };
         core.login.abandon();
-        core.translation.stop();
         tasks.shutdown().await;
+        core.translation.end().await;
         core.farewell().await;
         ended
     }
@@ -247,6 +249,9 @@ impl Core {
             Route::Pass => {}
             Route::Wait => return,
             Route::Translate => {
+                if peek.method == INITIALIZED {
+                    self.approver.initialized();
+                }
                 return self.feed(Input::Host(message), Some(permit)).await;
             }
             Route::Ask => {
@@ -340,12 +345,10 @@ impl Core {
         let mut ask = Ask::new(id, &peek.method, false);
         if !self.config.ignored_tools.is_empty() && peek.method.starts_with("tools/") {
             let read = Message::read(message.clone()).ok();
-            let hidden = read.as_ref().and_then(Message::name).is_some_and(|name| {
-                self.tools
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .ignored(&name)
-            });
+            let hidden = read
+                .as_ref()
+                .and_then(Message::name)
+                .is_some_and(|name| lock(&self.tools).ignored(&name));
             if hidden && peek.method == "tools/call" {
                 return self.refusing(Some(ask.id), Fault::Hidden, permit);
             }
@@ -381,7 +384,10 @@ impl Core {
         {
             ask.cancel();
         }
-        let opens = peek.method == "notifications/initialized";
+        let opens = peek.method == INITIALIZED;
+        if opens {
+            self.approver.initialized();
+        }
         let before = self.opening.before();
         let opening = opens.then(|| self.opening.take());
         let waits = Waits {
@@ -477,6 +483,7 @@ impl Waits {
     }
 }
 
+const INITIALIZED: &str = "notifications/initialized";
 /// What was asked before the host hung up may take this long.
 const LINGER: Duration = Duration::from_secs(2);
 const PING: Duration = Duration::from_secs(30);

@@ -3,12 +3,14 @@
 //! They go to that server's origin only, whatever their `Domain` says. They end with the process or when the server takes them
 //! back, not by their age.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use http::{
     HeaderMap, HeaderValue, Uri,
     header::{COOKIE, SET_COOKIE},
 };
+
+use crate::lock::lock;
 
 /// The cookies there are.
 #[derive(Default)]
@@ -26,7 +28,7 @@ struct Cookie {
 impl Cookies {
     /// Puts on a request what belongs there, unless the person has put cookies there.
     pub(crate) fn mark(&self, uri: &Uri, head: &mut HeaderMap) {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = lock(&self.kept);
         if kept.is_empty() || head.contains_key(COOKIE) {
             return;
         }
@@ -53,7 +55,7 @@ impl Cookies {
             else {
                 continue;
             };
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = lock(&self.kept);
             kept.retain(|old| (&old.name, &old.path) != (&cookie.name, &cookie.path));
             if !over && kept.len() < MOST {
                 kept.push(cookie);

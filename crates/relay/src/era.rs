@@ -105,7 +105,7 @@ pub struct Post {
     pub ticket: Ticket,
     /// The message.
     pub raw: Bytes,
-    /// Headers that repeat parts of it. The old era has the version alone, and that only after `initialize`.
+    /// Headers that repeat parts of it. The old era has none but the agreed version, which is the wire's to know.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Whether it is a request: only then something is to be told about it.
     pub answered: bool,
@@ -127,8 +127,8 @@ pub enum Failure {
     /// the right machine, and begin with it.
     #[error("the host speaks the other era")]
     HostEra(Bytes),
-    /// The server does not speak the era it was taken for. The host's messages that wait are handed back: detect the era
-    /// again, and begin with them.
+    /// The server does not speak the era it was taken for. The host's messages that wait are handed back: see whether it
+    /// speaks HTTP+SSE, and begin with them.
     #[error("the server speaks another era")]
     ServerEra(Vec<Bytes>),
 }

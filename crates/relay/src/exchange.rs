@@ -1,9 +1,6 @@
 //! One request of the host, from its turn to its answer.
 
-use std::{
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
@@ -16,6 +13,7 @@ use crate::{
     bridge::Core,
     config::Transport,
     era::Input,
+    lock::lock,
     message::Message as Whole,
     refusal::Fault,
     scan::{Kind, Scan},
@@ -50,7 +48,7 @@ impl Core {
         permit: Arc<OwnedSemaphorePermit>,
     ) -> Result<(), Fault> {
         let response = match ask.method.as_str() {
-            "initialize" => match Box::pin(self.initialize(&message, &permit)).await? {
+            "initialize" => match Box::pin(self.initialize(ask, &message, &permit)).await? {
                 Some(response) => response,
                 None => {
                     // Answered by whoever translates from now on.
@@ -59,7 +57,7 @@ impl Core {
                 }
             },
             _ => {
-                self.post(&message, &HeaderMap::new(), Place::InSession)
+                self.post_asked(ask, &message, &HeaderMap::new(), Place::InSession)
                     .await?
             }
         };
@@ -74,6 +72,26 @@ impl Core {
             return Ok(());
         }
         self.answered(ask, response).await
+    }
+
+    /// Sends a request. On HTTP+SSE one whose stream breaks is answered as lost; it is not sent after that, for the host may ask
+    /// again.
+    pub(crate) async fn post_asked(
+        self: &Arc<Self>,
+        ask: &Arc<Ask>,
+        message: &Bytes,
+        fields: &HeaderMap,
+        place: Place,
+    ) -> Result<Response<Body>, Fault> {
+        if self.wire.stage() == Stage::Sse {
+            self.endpoint().await?;
+        }
+        ask.begin();
+        tokio::select! {
+            biased;
+            () = ask.is_lost() => Err(Fault::NoAnswer),
+            response = Box::pin(self.post(message, fields, place)) => response,
+        }
     }
 
     /// Reads what comes with the taking of a message that has no answer of its own: answers to a batch do.
@@ -310,17 +328,19 @@ impl Core {
         let Ok(message) = Whole::read(bytes.clone()) else {
             return bytes;
         };
-        let mut tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tools = lock(&self.tools);
         tools.list(&message, ask.first_page, false).raw
     }
 
     /// Opens the session, by the transport that the server speaks.
     async fn initialize(
         self: &Arc<Self>,
+        ask: &Ask,
         message: &Bytes,
         permit: &Arc<OwnedSemaphorePermit>,
     ) -> Result<Option<Response<Body>>, Fault> {
         self.wire.keep_initialize(message);
+        ask.begin();
         let transport = self.config.transport;
         let none = HeaderMap::new();
         if transport.begins_with_sse() && self.wire.stage() != Stage::Sse {

@@ -15,6 +15,7 @@ mod exchange;
 pub mod frame;
 pub mod headers;
 mod listen;
+mod lock;
 mod login;
 pub mod message;
 pub mod out;

@@ -121,9 +121,9 @@ impl Core {
                 failures = 0;
             }
             self.wire.endpoint.send_replace(Endpoint::Unknown);
-            // What was asked on it is answered by nobody.
+            // What was asked on it is answered by nobody. What waits to be sent goes to the next.
             for ask in self.table.all() {
-                if ask.answer() && !ask.own {
+                if ask.lose() && !ask.own {
                     let answer = Fault::NoAnswer.answer(Some(&ask.id), &self.config.login_command);
                     if self.out.message(&answer).await.is_err() {
                         return;
@@ -167,9 +167,11 @@ impl Core {
                 Came::Other(..) => {}
                 Came::Message(Message::Held(_, peek))
                     if peek.kind == Kind::Response
-                        && replayed
-                            .as_ref()
-                            .is_some_and(|(id, _)| peek.id.as_ref() == Some(id)) =>
+                        && replayed.as_ref().is_some_and(|(id, _)| {
+                            peek.id
+                                .as_ref()
+                                .is_some_and(|one| one.meaning() == id.meaning())
+                        }) =>
                 {
                     if let Some((_, endpoint)) = replayed.take() {
                         if let Some(initialized) = self.wire.said().1 {

@@ -1,7 +1,7 @@
 //! A login in the middle of a session: one for all requests of the bridge, and, by the login lock, for all processes.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -9,7 +9,7 @@ use pilotlight::{LoginRequest, Sessions, clock::Clock, human::Human as _};
 use pilotlight_core::{Error, credential::BindingKey, error::LoginCause};
 use tokio::{sync::watch, task::AbortHandle};
 
-use crate::{approver::Approver, config::Config, refusal::Fault};
+use crate::{approver::Approver, config::Config, lock::lock, refusal::Fault};
 
 /// The login that the bridge may ask for.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Login {
 
     /// Asks for a login, or waits for the one that is under way.
     pub(crate) async fn settle(&self, error: Error) -> Result<(), Fault> {
-        if self.approver.refuses() || self.lately_refused().await {
+        if self.approver.refuses() || self.lately_refused().await? {
             return Err(error.into());
         }
         let mut shown = self.approver.shown();
@@ -91,22 +91,23 @@ impl Login {
         Ok(result?)
     }
 
-    /// A login of any process was refused, or left, less than five minutes ago: nobody is asked again so soon.
-    async fn lately_refused(&self) -> bool {
+    /// A login of any process was refused, or left, less than five minutes ago: nobody is asked again so soon. A store that
+    /// cannot be read does not say that nobody has refused.
+    async fn lately_refused(&self) -> Result<bool, Error> {
         let key = BindingKey::new(self.request.url.clone(), self.request.account.clone());
         let store = self.sessions.store();
-        let Ok(Some(outcome)) = store.login_outcome(store.binding_id(&key)).await else {
-            return false;
+        let Some(outcome) = store.login_outcome(store.binding_id(&key)).await? else {
+            return Ok(false);
         };
         let refused = outcome
             .code
             .is_some_and(|code| REFUSALS.contains(&code.as_str()));
         let now = self.clock.now().wall;
-        refused && outcome.at <= now && outcome.at.until(now) < PEACE
+        Ok(refused && outcome.at <= now && outcome.at.until(now) < PEACE)
     }
 
     fn joined(&self) -> watch::Receiver<Option<Result<(), Error>>> {
-        let mut flight = self.flight.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flight = lock(&self.flight);
         if let Some(flight) = flight.as_ref().filter(|flight| !flight.task.is_finished()) {
             return flight.done.clone();
         }
@@ -131,7 +132,7 @@ impl Login {
 
     /// Nobody waits for it any more.
     pub(crate) fn abandon(&self) {
-        let flight = self.flight.lock().unwrap_or_else(PoisonError::into_inner);
+        let flight = lock(&self.flight);
         if let Some(flight) = &*flight {
             flight.task.abort();
         }

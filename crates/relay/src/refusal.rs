@@ -8,7 +8,11 @@ use pilotlight_core::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{frame::TooLong, scan::Id};
+use crate::{
+    era::{INTERNAL_ERROR, INVALID_REQUEST, PARSE_ERROR},
+    frame::TooLong,
+    scan::Id,
+};
 
 /// Why a request has no answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -77,7 +81,7 @@ struct Answer<'a> {
 
 #[derive(Serialize)]
 struct Body {
-    code: i32,
+    code: i64,
     message: String,
     data: Data,
 }
@@ -163,6 +167,7 @@ impl Fault {
             Self::Session(_) | Self::Login { .. } => REFUSED,
             Self::TooLong(_) | Self::NotMessage => INVALID_REQUEST,
             Self::NotJson => PARSE_ERROR,
+            // As `mcp-remote` answers.
             Self::Hidden => INTERNAL_ERROR,
             _ => SERVER_ERROR,
         };
@@ -207,12 +212,8 @@ fn null() -> Box<RawValue> {
 }
 
 /// What `mcp-remote` answers with where a login is in the way.
-const REFUSED: i32 = -32001;
-const SERVER_ERROR: i32 = -32000;
-const INVALID_REQUEST: i32 = -32600;
-/// What `mcp-remote` answers with to a call of a hidden tool.
-const INTERNAL_ERROR: i32 = -32603;
-const PARSE_ERROR: i32 = -32700;
+const REFUSED: i64 = -32001;
+const SERVER_ERROR: i64 = -32000;
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,8 @@
 
 use memchr::memchr2;
 
+use crate::message;
+
 /// Reads a message in pieces.
 #[derive(Debug)]
 pub struct Scan {
@@ -62,6 +64,14 @@ impl Id {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// What it says, one way of writing for each meaning.
+    pub(crate) fn meaning(&self) -> String {
+        match message::Id::of_value(self.0.as_bytes()) {
+            Some(id) => id.meaning(),
+            None => self.0.to_string(),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -12,12 +12,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
-use crate::{era::Ticket, scan::Id};
+use crate::{era::Ticket, lock::lock, scan::Id};
 
 /// The requests in flight.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    entries: Mutex<HashMap<Id, Arc<Ask>>>,
+    /// By what the id means: whoever asks as `1` may cancel `1.0`.
+    entries: Mutex<HashMap<String, Arc<Ask>>>,
 }
 
 /// A request that somebody waits for.
@@ -31,7 +32,10 @@ pub(crate) struct Ask {
     pub(crate) ticket: Option<Ticket>,
     /// Whether it asks for a list from its beginning.
     pub(crate) first_page: bool,
+    /// Whether it may have been sent.
+    begun: AtomicBool,
     answered: AtomicBool,
+    lost: AtomicBool,
     cancelled: AtomicBool,
     changed: Notify,
 }
@@ -44,7 +48,9 @@ impl Ask {
             own,
             ticket: None,
             first_page: true,
+            begun: AtomicBool::new(false),
             answered: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
             cancelled: AtomicBool::new(false),
             changed: Notify::new(),
         }
@@ -70,6 +76,31 @@ impl Ask {
         self.cancelled.load(Ordering::Acquire)
     }
 
+    /// It goes out from here on.
+    pub(crate) fn begin(&self) {
+        self.begun.store(true, Ordering::Release);
+    }
+
+    /// Notes that its answer has nowhere to come from, if it was sent; tells whether somebody has to be told.
+    pub(crate) fn lose(&self) -> bool {
+        if !self.begun.load(Ordering::Acquire) || self.is_answered() {
+            return false;
+        }
+        self.lost.store(true, Ordering::Release);
+        self.answer()
+    }
+
+    /// Waits until it is lost.
+    pub(crate) async fn is_lost(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.lost.load(Ordering::Acquire) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Waits until it is answered or cancelled.
     pub(crate) async fn settled(&self) {
         loop {
@@ -85,11 +116,11 @@ impl Ask {
 impl Table {
     /// Notes a request. One with the id of another takes its place: the host has only one to match an answer with.
     pub(crate) fn add(&self, ask: &Arc<Ask>) {
-        self.entries().insert(ask.id.clone(), ask.clone());
+        self.entries().insert(ask.id.meaning(), ask.clone());
     }
 
     pub(crate) fn find(&self, id: &Id) -> Option<Arc<Ask>> {
-        self.entries().get(id).cloned()
+        self.entries().get(&id.meaning()).cloned()
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Ask>> {
@@ -102,17 +133,14 @@ impl Table {
 
     /// Forgets a request, if it is still this one.
     pub(crate) fn remove(&self, ask: &Arc<Ask>) {
-        let mut entries = self.entries();
-        if entries
-            .get(&ask.id)
-            .is_some_and(|one| Arc::ptr_eq(one, ask))
-        {
-            entries.remove(&ask.id);
+        let (mut entries, id) = (self.entries(), ask.id.meaning());
+        if entries.get(&id).is_some_and(|one| Arc::ptr_eq(one, ask)) {
+            entries.remove(&id);
         }
     }
 
-    fn entries(&self) -> MutexGuard<'_, HashMap<Id, Arc<Ask>>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn entries(&self) -> MutexGuard<'_, HashMap<String, Arc<Ask>>> {
+        lock(&self.entries)
     }
 }
 
@@ -148,6 +176,27 @@ mod tests {
         assert_eq!(table.find(&Id::new("1")).unwrap().method, "new");
         table.remove(&new);
         assert_eq!(table.len(), 0);
+    }
+
+    /// TR-37: a request is found by what its id means, however it is written.
+    #[test]
+    fn a_request_is_found_by_what_its_id_means() {
+        let table = Table::default();
+        for (asked, named, other) in [
+            ("1", "1.0", "\"1\""),
+            ("\"a\"", "\"\\u0061\"", "\"A\""),
+            (
+                "18446744073709551616",
+                "18446744073709551616",
+                "18446744073709551617",
+            ),
+        ] {
+            let ask = Arc::new(Ask::new(Id::new(asked), "x", false));
+            table.add(&ask);
+            assert!(table.find(&Id::new(named)).is_some(), "{asked} as {named}");
+            assert!(table.find(&Id::new(other)).is_none(), "{asked} as {other}");
+            table.remove(&ask);
+        }
     }
 
     #[test]

@@ -7,7 +7,8 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    future::{Future, poll_fn},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use futures_util::future::BoxFuture;
 use http::HeaderMap;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::AbortHandle,
+    task::{AbortHandle, JoinSet},
 };
 
 use crate::{
@@ -26,6 +27,7 @@ use crate::{
         Era, Failure, Identity, Input, NEW, NewHost, OldHost, Output, Post, Stateless, Ticket,
         detect::{self, Asked, Discovery, Verdict},
     },
+    lock::lock,
     message::{Id as MessageId, Message},
     refusal::Fault,
     scan::{Id, Kind, Scan},
@@ -63,6 +65,8 @@ pub(crate) struct Translation {
     mode: Mutex<Mode>,
     machine: tokio::sync::Mutex<Option<Box<dyn Machine>>>,
     posts: Mutex<HashMap<Ticket, AbortHandle>>,
+    /// Owns those requests: none outlives the bridge.
+    tasks: Mutex<JoinSet<()>>,
 }
 
 type Permit = Arc<OwnedSemaphorePermit>;
@@ -97,11 +101,11 @@ pub(crate) enum Route {
 
 impl Translation {
     fn mode(&self) -> MutexGuard<'_, Mode> {
-        self.mode.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.mode)
     }
 
     fn posts(&self) -> MutexGuard<'_, HashMap<Ticket, AbortHandle>> {
-        self.posts.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.posts)
     }
 
     pub(crate) fn is_on(&self) -> bool {
@@ -119,23 +123,26 @@ impl Translation {
                 Route::Wait
             }
             Mode::Undecided if kind == Kind::Batch => Route::Pass,
-            Mode::Undecided => {
-                let era = Message::read(message.clone())
-                    .ok()
-                    .and_then(|message| crate::era::host_era(&message));
-                match era {
-                    None => Route::Pass,
-                    Some(Era::Old) => {
-                        *mode = Mode::Passing;
-                        Route::Pass
-                    }
-                    Some(Era::New) => {
-                        *mode = Mode::Asking([(message.clone(), Some(permit.clone()))].into());
-                        Route::Ask
-                    }
+            Mode::Undecided => match era_of(message) {
+                None => Route::Pass,
+                Some(Era::Old) => {
+                    *mode = Mode::Passing;
+                    Route::Pass
                 }
-            }
+                Some(Era::New) => {
+                    *mode = Mode::Asking([(message.clone(), Some(permit.clone()))].into());
+                    Route::Ask
+                }
+            },
         }
+    }
+
+    /// Waits until nothing is under way.
+    pub(crate) async fn settled(&self) {
+        while poll_fn(|cx| lock(&self.tasks).poll_join_next(cx))
+            .await
+            .is_some()
+        {}
     }
 
     /// Nothing is under way any more.
@@ -143,6 +150,13 @@ impl Translation {
         for (_, post) in self.posts().drain() {
             post.abort();
         }
+    }
+
+    /// The same, for good.
+    pub(crate) async fn end(&self) {
+        self.stop();
+        let mut tasks = std::mem::take(&mut *lock(&self.tasks));
+        tasks.shutdown().await;
     }
 }
 
@@ -154,16 +168,54 @@ impl Core {
     /// Asks the server what it speaks, for a host of the new era, and begins with what the host has said meanwhile.
     pub(crate) async fn ask_era(self: &Arc<Self>, first: Bytes) {
         let old = match self.asked_era(&first).await {
-            Verdict::Legacy => true,
-            Verdict::TrySse => self.begin_sse().await.is_ok(),
-            // What cannot be told now, the host's own request will.
-            _ => false,
+            Ok(Verdict::Legacy) => true,
+            Ok(Verdict::TrySse) => self.begin_sse().await.is_ok(),
+            Ok(_) => false,
+            Err(fault) => return self.not_told(&fault).await,
         };
         let machine: Box<dyn Machine> = match old {
             true => Box::new(NewHost::new(identity(), self.new_tools())),
             false => Box::new(Stateless::new(self.new_tools())),
         };
         self.put_to_work(machine).await;
+    }
+
+    /// The server could not be asked. Whoever waits hears why, and the next message has it asked again: an era that was guessed
+    /// would hold for the life of the process. A host that has fallen back meanwhile goes on from there (TR-16).
+    async fn not_told(self: &Arc<Self>, fault: &Fault) {
+        tracing::info!(
+            code = fault.code(),
+            "the server could not be asked what it speaks"
+        );
+        let waiting = {
+            let mut mode = self.translation.mode();
+            let Mode::Asking(waiting) = &mut *mode else {
+                return;
+            };
+            let mut waiting = std::mem::take(waiting);
+            *mode = Mode::Undecided;
+            let is_old = |(message, _): &Waiting| era_of(message) == Some(Era::Old);
+            if let Some(first) = waiting.iter().position(is_old) {
+                *mode = Mode::Passing;
+                // It keeps its place: nothing passes while the mode is held.
+                for (message, permit) in waiting.split_off(first) {
+                    self.pass_on(message, permit);
+                }
+            }
+            waiting
+        };
+        self.refuse_all(waiting, fault).await;
+    }
+
+    async fn refuse_all(&self, waiting: VecDeque<Waiting>, fault: &Fault) {
+        for (message, _) in waiting {
+            let peek = Scan::of(&message);
+            if let (Kind::Request, Some(id)) = (peek.kind, &peek.id) {
+                let answer = fault.answer(Some(id), &self.config.login_command);
+                // A host that has gone is noticed elsewhere.
+                drop(self.out.message(&answer).await);
+            }
+        }
     }
 
     /// Begins to translate for a host of the old era; tells whether the server is one of the new.
@@ -189,7 +241,7 @@ impl Core {
         initialize: &Bytes,
         permit: &Permit,
     ) -> bool {
-        let Verdict::Modern(known) = self.asked_era(initialize).await else {
+        let Ok(Verdict::Modern(known)) = self.asked_era(initialize).await else {
             return false;
         };
         self.translate_for_old(initialize, known, permit).await;
@@ -209,7 +261,8 @@ impl Core {
         self.put_to_work(Box::new(machine)).await;
     }
 
-    async fn asked_era(self: &Arc<Self>, first: &Bytes) -> Verdict {
+    /// Asks the server what it speaks; a fault where that tells nothing.
+    async fn asked_era(self: &Arc<Self>, first: &Bytes) -> Result<Verdict, Fault> {
         let message = Message::read(first.clone()).ok();
         let id = MessageId::of_text("pilotlight-probe");
         let probe = detect::probe(&id, message.as_ref(), &identity());
@@ -217,27 +270,21 @@ impl Core {
         let wanted = read.and_then(|read| crate::headers::of(&read, NEW, &[]).ok());
         let mut fields = HeaderMap::new();
         fields.extend(wanted.unwrap_or_default());
-        let response = match Box::pin(self.post(&probe, &fields, Place::Alone)).await {
-            Ok(response) => response,
-            Err(fault) => {
-                tracing::info!(
-                    code = fault.code(),
-                    "the server could not be asked what it speaks"
-                );
-                return Verdict::Unavailable;
-            }
-        };
+        let response = Box::pin(self.post(&probe, &fields, Place::Alone)).await?;
         let status = response.status().as_u16();
-        let body = match response.status().is_success() {
-            true => Box::pin(self.own_answer(response))
-                .await
-                .unwrap_or_default(),
-            false => match refused(response).await {
-                Fault::Status { error, .. } => error.unwrap_or_default(),
-                _ => Bytes::new(),
-            },
+        if response.status().is_success() {
+            let answer = Box::pin(self.own_answer(response)).await?;
+            return Ok(detect::detect(Asked::New, status, &answer));
+        }
+        let told = refused(response).await;
+        let body = match &told {
+            Fault::Status { error, .. } => error.clone().unwrap_or_default(),
+            _ => Bytes::new(),
         };
-        detect::detect(Asked::New, status, &body)
+        match detect::detect(Asked::New, status, &body) {
+            Verdict::Challenge | Verdict::Unavailable => Err(told),
+            verdict => Ok(verdict),
+        }
     }
 
     /// Puts a machine to work, with what waits for it.
@@ -347,26 +394,35 @@ impl Core {
         else {
             return;
         };
-        let core = self.clone();
         let mut posts = self.translation.posts();
         let mut free = (0..AGAIN.0).rev().map(Ticket);
         let Some(ticket) = free.find(|one| !posts.contains_key(one)) else {
             return;
         };
-        let task = tokio::spawn(async move {
+        self.under_way(&mut posts, ticket, work);
+    }
+
+    /// Has something done that [`Translation::stop`] ends. It is noted before it can end, by the lock that is held.
+    fn under_way(
+        self: &Arc<Self>,
+        posts: &mut HashMap<Ticket, AbortHandle>,
+        ticket: Ticket,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let core = self.clone();
+        let mut tasks = lock(&self.translation.tasks);
+        // What has ended takes no room.
+        while tasks.try_join_next().is_some() {}
+        let task = tasks.spawn(async move {
             work.await;
             core.translation.posts().remove(&ticket);
         });
-        posts.insert(ticket, task.abort_handle());
+        posts.insert(ticket, task);
     }
 
     /// The server is not of the era that it was taken for: what is left is the transport of 2024-11-05 (TR-50).
     fn handed_back(self: &Arc<Self>, back: Vec<Bytes>) {
-        let first = back
-            .first()
-            .cloned()
-            .and_then(|raw| Message::read(raw).ok());
-        let old = first.and_then(|message| crate::era::host_era(&message)) == Some(Era::Old);
+        let old = back.first().and_then(era_of) == Some(Era::Old);
         {
             let mut mode = self.translation.mode();
             let mut waiting: VecDeque<Waiting> = back.into_iter().map(|raw| (raw, None)).collect();
@@ -377,11 +433,7 @@ impl Core {
         }
         let core = self.clone();
         let mut posts = self.translation.posts();
-        let task = tokio::spawn(async move {
-            core.try_sse(old).await;
-            core.translation.posts().remove(&AGAIN);
-        });
-        posts.insert(AGAIN, task.abort_handle());
+        self.under_way(&mut posts, AGAIN, async move { core.try_sse(old).await });
     }
 
     async fn try_sse(self: &Arc<Self>, old: bool) {
@@ -408,13 +460,7 @@ impl Core {
         let Mode::Asking(waiting) = waiting else {
             return;
         };
-        for (message, _) in waiting {
-            let peek = Scan::of(&message);
-            if let (Kind::Request, Some(id)) = (peek.kind, &peek.id) {
-                let answer = Fault::NoTransport.answer(Some(id), &self.config.login_command);
-                drop(self.out.message(&answer).await);
-            }
-        }
+        self.refuse_all(waiting, &Fault::NoTransport).await;
     }
 
     fn begin_post(self: &Arc<Self>, post: Post, permit: Option<Permit>) {
@@ -423,17 +469,14 @@ impl Core {
         let opens = Scan::of(&post.raw).method;
         let turn = matches!(opens.as_str(), "initialize" | "notifications/initialized")
             .then(|| self.opening.take());
-        // It is noted before it can end: both run on one thread, or the lock keeps the order.
         let mut posts = self.translation.posts();
-        let task = tokio::spawn(async move {
+        self.under_way(&mut posts, ticket, async move {
             if let Some(before) = before {
                 before.done().await;
             }
             Box::pin(core.carry(post, &opens, permit)).await;
             drop(turn);
-            core.translation.posts().remove(&ticket);
         });
-        posts.insert(ticket, task.abort_handle());
     }
 
     /// Carries one message of the machine, and tells it what comes of that.
@@ -503,7 +546,10 @@ impl Core {
         if let Some(ask) = ask.as_ref().filter(|_| sse) {
             self.table.add(ask);
         }
-        let response = self.post(&post.raw, &fields, place).await?;
+        let response = match &ask {
+            Some(ask) => self.post_asked(ask, &post.raw, &fields, place).await,
+            None => self.post(&post.raw, &fields, place).await,
+        }?;
         drop(permit);
         if !response.status().is_success() {
             return Err(refused(response).await);
@@ -548,6 +594,12 @@ impl Core {
 
 /// Names what is no POST of a machine: the search for another transport. Those below it name what passes after all.
 const AGAIN: Ticket = Ticket(u64::MAX);
+
+/// The era that a message of the host tells.
+fn era_of(message: &Bytes) -> Option<Era> {
+    let message = Message::read(message.clone()).ok()?;
+    crate::era::host_era(&message)
+}
 
 fn identity() -> Identity {
     Identity {

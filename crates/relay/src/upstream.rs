@@ -1,7 +1,7 @@
 //! The server's end: one request with what the wire wants on it, a login where one is wanted, a new session where the old
 //! one is gone.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use http::{
@@ -16,6 +16,8 @@ use tokio::sync::watch;
 use crate::{
     answer::{Assembly, Came, Message, Stream, piece},
     bridge::Core,
+    headers::MCP_PROTOCOL_VERSION,
+    lock::lock,
     login,
     refusal::Fault,
     scan::{Kind, Scan},
@@ -86,7 +88,7 @@ impl Wire {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     pub(crate) fn stage(&self) -> Stage {
@@ -118,7 +120,8 @@ impl Wire {
         state.generation += 1;
     }
 
-    /// The version that the answer names goes on every request from now on (TR-33).
+    /// The version that the answer names goes on every request from now on (TR-33), if it is one that knows the header:
+    /// servers of 2025-03-26 and 2024-11-05 get none.
     pub(crate) fn agree(&self, answer: &[u8]) {
         self.state().version = agreed(answer);
     }
@@ -145,7 +148,7 @@ impl Wire {
     fn mark(&self, head: &mut HeaderMap) -> Option<u64> {
         let state = self.state();
         if let Some(version) = &state.version {
-            head.insert(VERSION, version.clone());
+            head.insert(MCP_PROTOCOL_VERSION, version.clone());
         }
         let session = state.session.as_ref()?;
         head.insert(SESSION, session.clone());
@@ -162,7 +165,7 @@ fn named_session(head: &HeaderMap) -> Option<HeaderValue> {
     })
 }
 
-/// The version that an answer to `initialize` names.
+/// The version that an answer to `initialize` names, where requests are to repeat it.
 fn agreed(answer: &[u8]) -> Option<HeaderValue> {
     #[derive(Deserialize)]
     struct Answer<'a> {
@@ -176,7 +179,11 @@ fn agreed(answer: &[u8]) -> Option<HeaderValue> {
         protocol_version: std::borrow::Cow<'a, str>,
     }
     let answer: Answer<'_> = serde_json::from_slice(answer).ok()?;
-    HeaderValue::from_str(&answer.result.protocol_version).ok()
+    let version = answer.result.protocol_version;
+    // Versions are dates.
+    (*version >= *REPEATED_SINCE)
+        .then(|| HeaderValue::from_str(&version).ok())
+        .flatten()
 }
 
 /// How a message is sent.
@@ -367,7 +374,11 @@ impl Core {
         if let Some(initialized) = initialized {
             let mut fields = HeaderMap::new();
             fields.extend(session.clone().map(|id| (SESSION, id)));
-            fields.extend(version.clone().map(|version| (VERSION, version)));
+            fields.extend(
+                version
+                    .clone()
+                    .map(|version| (MCP_PROTOCOL_VERSION, version)),
+            );
             let response = self.post_once(&initialized, &fields).await?;
             if !response.status().is_success() {
                 return Err(refused(response).await);
@@ -414,10 +425,13 @@ impl Core {
         while let Some(bytes) = piece(&mut body, self.config.body_timeout).await? {
             assembly.piece(bytes).await?;
         }
-        match assembly.end().await? {
-            Some(Message::Held(answer, peek)) if peek.kind == Kind::Response => Ok(answer),
-            _ => Err(Fault::NoAnswer),
-        }
+        let Some(Message::Held(came, _)) = assembly.end().await? else {
+            return Err(Fault::NoAnswer);
+        };
+        // TR-38: servers of 2025-03-26 may put it in a batch.
+        let mut parts = crate::exchange::parts(came).into_iter();
+        let answer = parts.find(|part| Scan::of(part).kind == Kind::Response);
+        answer.ok_or(Fault::NoAnswer)
     }
 
     /// Ends the session at the server (TR-32); whatever it says to that is fine.
@@ -465,7 +479,8 @@ pub(crate) fn is_rpc_error(body: &[u8]) -> bool {
 }
 
 pub(crate) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
-pub(crate) const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+/// The first version that has a header for the version.
+const REPEATED_SINCE: &str = "2025-06-18";
 const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
 const BOTH: &str = "application/json, text/event-stream";
 const EVENTS: &str = "text/event-stream";

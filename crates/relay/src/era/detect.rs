@@ -7,8 +7,7 @@
 use bytes::Bytes;
 
 use super::{
-    Era, HEADER_MISMATCH, Identity, METHOD_NOT_FOUND, MISSING_CAPABILITY, NEW, OLD,
-    UNSUPPORTED_VERSION,
+    HEADER_MISMATCH, Identity, METHOD_NOT_FOUND, MISSING_CAPABILITY, NEW, OLD, UNSUPPORTED_VERSION,
 };
 use crate::message::{
     CLIENT_CAPABILITIES, CLIENT_INFO, Id, Kind, Message, PROTOCOL_VERSION, SERVER_INFO, json,
@@ -142,25 +141,6 @@ pub fn detect(asked: Asked, status: u16, body: &Bytes) -> Verdict {
         // Some servers stumble over a method they do not know; one that says so in JSON-RPC is there.
         (Asked::New, 500 | 501) if error.is_some() => Verdict::Legacy,
         _ => Verdict::Unavailable,
-    }
-}
-
-/// Says whether an answer speaks against what was remembered of the server, so that it has to be asked again (TR-15).
-#[must_use]
-pub fn contradicts(remembered: Era, status: u16, body: &Bytes) -> bool {
-    match remembered {
-        Era::New => {
-            matches!(
-                detect(Asked::New, status, body),
-                Verdict::Legacy | Verdict::TrySse
-            ) && !(200..300).contains(&status)
-        }
-        Era::Old => {
-            matches!(
-                detect(Asked::Initialize, status, body),
-                Verdict::Modern(_) | Verdict::Retry(_) | Verdict::NoCommonVersion(_)
-            )
-        }
     }
 }
 
@@ -312,24 +292,6 @@ mod tests {
                 assert_eq!(told(asked, status, "<html>"), Verdict::Unavailable);
             }
         }
-    }
-
-    /// TR-15: what was remembered is given up when an answer speaks against it, and only then.
-    #[test]
-    fn what_is_remembered_is_given_up_when_it_fails() {
-        let body = |text: &str| Bytes::copy_from_slice(text.as_bytes());
-        assert!(contradicts(Era::New, 400, &body("")));
-        assert!(contradicts(Era::New, 405, &body("")));
-        assert!(!contradicts(Era::New, 404, &body(&refusal(-32601, "null"))));
-        assert!(!contradicts(Era::New, 401, &body("")));
-        assert!(!contradicts(Era::New, 503, &body("")));
-        assert!(!contradicts(
-            Era::New,
-            200,
-            &body(r#"{"id":1,"result":{}}"#)
-        ));
-        assert!(contradicts(Era::Old, 400, &body(&refusal(-32020, "null"))));
-        assert!(!contradicts(Era::Old, 400, &body("")));
     }
 
     /// TR-04: the probe speaks in the host's name, byte for byte, and in the bridge's where the host has none.

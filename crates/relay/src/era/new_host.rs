@@ -22,14 +22,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue};
 
 use super::{
     Failure, INTERNAL_ERROR, INVALID_PARAMS, Identity, Input, METHOD_NOT_FOUND, NEW, Note, Numbers,
     OLD, Output, Post, Ticket, UNSUPPORTED_VERSION, call as request, error, host, raw_error,
     read_host, result,
 };
-use crate::headers::MCP_PROTOCOL_VERSION;
 use crate::message::{
     CLIENT_CAPABILITIES, CLIENT_INFO, Id, Kind, LOG_LEVEL, Message, PROTOCOL_VERSION, SERVER_INFO,
     json, object,
@@ -68,7 +66,6 @@ enum Stage {
 /// What an old server said of itself.
 #[derive(Debug)]
 struct Session {
-    version: &'static str,
     capabilities: Bytes,
     info: Option<Bytes>,
     instructions: Option<Bytes>,
@@ -380,11 +377,10 @@ impl NewHost {
         let ticket = self.numbers.ticket();
         let raw = call.sent.raw().clone();
         self.calls.insert(ticket, call);
-        let headers = self.headers();
         out.push(Output::Post(Post {
             ticket,
             raw,
-            headers,
+            headers: Vec::new(),
             answered: true,
             after: Duration::ZERO,
         }));
@@ -394,27 +390,13 @@ impl NewHost {
     /// Sends what needs no answer: a notification, or the answer to a question.
     fn tell(&mut self, raw: Bytes, out: &mut Vec<Output>) {
         let ticket = self.numbers.ticket();
-        let headers = self.headers();
         out.push(Output::Post(Post {
             ticket,
             raw,
-            headers,
+            headers: Vec::new(),
             answered: false,
             after: Duration::ZERO,
         }));
-    }
-
-    /// TR-33: the version, once it is agreed on, to servers that know the header.
-    fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
-        match &self.stage {
-            Stage::Open(session) if session.version >= "2025-06-18" => {
-                vec![(
-                    MCP_PROTOCOL_VERSION,
-                    HeaderValue::from_static(session.version),
-                )]
-            }
-            _ => Vec::new(),
-        }
     }
 }
 

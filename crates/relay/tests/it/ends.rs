@@ -39,6 +39,32 @@ async fn a_host_that_hangs_up_gets_its_last_answers() {
     assert_eq!(server.count(|one| one.is("slow")), 1);
 }
 
+/// The same where the host is translated for.
+#[tokio::test]
+async fn a_host_that_is_translated_for_gets_its_last_answers() {
+    let (go, held) = tokio::sync::watch::channel(false);
+    let server = Script::start(move |request, reply| {
+        let mut held = held.clone();
+        async move {
+            if request.is("server/discover") {
+                return reply.json(r#"{"jsonrpc":"2.0","id":"pilotlight-probe","result":{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{}}}"#).await;
+            }
+            let _ = held.wait_for(|go| *go).await;
+            let id = request.id();
+            reply.json(&format!(r#"{{"id":{id},"result":{{}}}}"#)).await
+        }
+    })
+    .await;
+    let mut host = Host::start(&server.url).await;
+    host.say(r#"{"jsonrpc":"2.0","id":7,"method":"slow","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"h","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}}}}"#).await;
+    server.until(1, |one| one.is("slow")).await;
+    host.says_no_more().await;
+    go.send_replace(true);
+    let answer = host.hear().await;
+    assert!(answer.contains(r#""id":7,"result""#), "{answer}");
+    assert_eq!(host.ended().await, Ended::HostLeft);
+}
+
 /// A request that is never answered does not keep the bridge.
 #[tokio::test]
 async fn a_request_without_an_answer_does_not_keep_the_bridge() {

@@ -1,40 +1,25 @@
 //! Hosts and servers of different eras, over real sockets.
 
-use std::sync::Arc;
-
-use pilotlight::{
-    LoginRequest, Sessions,
-    clock::SystemClock,
-    core::{credential::Account, resource::Resource},
-    human::Refuse,
-    store::{MemoryStore, Store},
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
+
+use pilotlight::{human::Refuse, store::Store};
 use pilotlight_testkit::{
-    Lab, LabConfig, ScriptedHuman,
+    Lab,
     mcp_server::{Answers, Wires},
 };
 use serde_json::{Value, json};
 
-use crate::support::{Clicks, Host, INITIALIZE, INITIALIZED, Script};
+use crate::support::{Host, INITIALIZE, INITIALIZED, Script, logged_in, welcome};
 
 async fn lab(wires: Wires, answers: Answers) -> (Lab, Arc<dyn Store>) {
-    let config = LabConfig::default().with(|lab| {
+    logged_in(|lab| {
         lab.mcp_server.wires = wires;
         lab.mcp_server.answers = answers;
-    });
-    let lab = Lab::start(config).await.unwrap();
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
-    let human = Clicks::of(ScriptedHuman::allows());
-    let sessions = Sessions::builder(store.clone())
-        .human(human)
-        .open()
-        .unwrap();
-    let url = Resource::parse(lab.resource_url()).unwrap();
-    sessions
-        .login(LoginRequest::new(url, Account::default()))
-        .await
-        .unwrap();
-    (lab, store)
+    })
+    .await
 }
 
 fn new(id: &str, method: &str, params: &Value) -> String {
@@ -183,7 +168,7 @@ async fn a_host_that_falls_back_meanwhile_is_followed() {
                 return reply.send("400 Bad Request", "", "").await;
             }
             if request.is("initialize") {
-                return reply.json(&crate::support::welcome("2025-06-18")).await;
+                return reply.json(&welcome("2025-06-18")).await;
             }
             if request.method == "GET" {
                 return reply.send("405 Method Not Allowed", "", "").await;
@@ -205,8 +190,7 @@ async fn a_host_that_falls_back_meanwhile_is_followed() {
     host.say(INITIALIZED).await;
     host.say(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#)
         .await;
-    // What it said is in the queue before the probe ends.
-    host.hears_nothing().await;
+    host.is_read().await;
     go.send_replace(true);
     let welcome = answer(&mut host).await;
     assert_eq!(welcome["result"]["protocolVersion"], "2025-06-18");
@@ -218,6 +202,135 @@ async fn a_host_that_falls_back_meanwhile_is_followed() {
     let at = |body: &str| seen.iter().position(|one| one.body == body);
     assert!(at(INITIALIZE) < at(INITIALIZED), "in order");
     assert!(at(INITIALIZED).is_some());
+}
+
+/// TR-16: a host that falls back while the server is asked is followed also where the asking fails.
+#[tokio::test]
+async fn a_host_that_falls_back_from_a_server_in_trouble_is_followed() {
+    let (go, held) = tokio::sync::watch::channel(false);
+    let server = Script::start(move |request, reply| {
+        let mut held = held.clone();
+        async move {
+            if request.is("server/discover") {
+                let _ = held.wait_for(|go| *go).await;
+                return reply.send("502 Bad Gateway", "", "").await;
+            }
+            if request.is("initialize") {
+                return reply.json(&welcome("2025-06-18")).await;
+            }
+            if !request.body.contains(r#""id""#) {
+                return reply.accepted().await;
+            }
+            let id = request.id();
+            reply.json(&format!(r#"{{"id":{id},"result":{{}}}}"#)).await
+        }
+    })
+    .await;
+    let mut host = Host::start(&server.url).await;
+    host.say(&new("d", "server/discover", &json!({}))).await;
+    server.until(1, |one| one.is("server/discover")).await;
+    host.say(INITIALIZE).await;
+    host.say(INITIALIZED).await;
+    host.say(r#"{"id":1,"method":"tools/list"}"#).await;
+    host.is_read().await;
+    go.send_replace(true);
+    let mut heard = Vec::new();
+    for _ in 0..3 {
+        heard.push(answer(&mut host).await);
+    }
+    let told = |id: Value| heard.iter().find(|one| one["id"] == id).unwrap();
+    assert_eq!(
+        told(json!("d"))["error"]["data"]["code"],
+        "server.http_status"
+    );
+    assert_eq!(told(json!(0))["result"]["protocolVersion"], "2025-06-18");
+    assert!(told(json!(1))["result"].is_object());
+    assert_eq!(server.count(|one| one.is("server/discover")), 1);
+}
+
+/// TR-15: an answer that breaks off, and a server in trouble, say nothing of what it speaks: who waits is told, and the server is
+/// asked again.
+#[tokio::test]
+async fn what_could_not_be_told_is_asked_again() {
+    const DISCOVERED: &str = r#"{"jsonrpc":"2.0","id":"pilotlight-probe","result":{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{}}}"#;
+    for breaks in [true, false] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let server = Script::start(move |request, mut reply| {
+            let asked = asked.clone();
+            async move {
+                if !request.is("server/discover") {
+                    let id = request.id();
+                    return reply.json(&format!(r#"{{"id":{id},"result":{{}}}}"#)).await;
+                }
+                if asked.fetch_add(1, Ordering::SeqCst) > 0 {
+                    return reply.json(DISCOVERED).await;
+                }
+                if !breaks {
+                    return reply.send("502 Bad Gateway", "", "").await;
+                }
+                let head = "content-type: application/json\r\ncontent-length: 500\r\n";
+                reply = reply.open(head).await;
+                reply.write(&DISCOVERED[..40]).await;
+                reply
+            }
+        })
+        .await;
+        let mut host = Host::start(&server.url).await;
+        let call = json!({ "name": "x" });
+        host.say(&new("1", "tools/call", &call)).await;
+        let refused = answer(&mut host).await;
+        assert!(refused["id"] == "1" && refused["error"].is_object());
+        host.say(&new("2", "tools/call", &call)).await;
+        let called = answer(&mut host).await;
+        assert!(
+            called["id"] == "2" && called["result"].is_object(),
+            "{called}"
+        );
+        assert_eq!(server.count(|one| one.is("server/discover")), 2);
+        assert_eq!(server.count(|one| one.is("initialize")), 0);
+        let call = server.seen().pop().unwrap();
+        assert_eq!(call.header("mcp-protocol-version"), Some("2026-07-28"));
+    }
+}
+
+/// TR-33: for a new host too an old server gets the version that was agreed on, if it knows the header. TR-38: one of 2025-03-26
+/// may answer in batches.
+#[tokio::test]
+async fn the_agreed_version_is_repeated_to_who_knows_the_header() {
+    for (version, repeated) in [("2025-06-18", Some("2025-06-18")), ("2025-03-26", None)] {
+        let server = Script::start(move |request, reply| async move {
+            let batch = |text: &str| match version {
+                "2025-03-26" => format!("[{text}]"),
+                _ => text.to_owned(),
+            };
+            if request.is("server/discover") {
+                let error = r#"{"jsonrpc":"2.0","id":"pilotlight-probe","error":{"code":-32601,"message":"x"}}"#;
+                return reply.json(&batch(error)).await;
+            }
+            if !request.body.contains(r#""id""#) {
+                return reply.accepted().await;
+            }
+            let id = request.id();
+            let result = match request.is("initialize") {
+                true => json!({ "protocolVersion": version, "capabilities": {},
+                    "serverInfo": { "name": "s", "version": "1" } }),
+                false => json!({ "content": [] }),
+            };
+            let answer = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#);
+            reply.json(&batch(&answer)).await
+        })
+        .await;
+        let mut host = Host::start(&server.url).await;
+        host.say(&new("1", "tools/call", &json!({ "name": "x" })))
+            .await;
+        let called = answer(&mut host).await;
+        assert!(called["result"].is_object(), "{called}");
+        let seen = server.seen();
+        for method in ["notifications/initialized", "tools/call"] {
+            let one = seen.iter().find(|one| one.is(method)).unwrap();
+            assert_eq!(one.header("mcp-protocol-version"), repeated, "{method}");
+        }
+    }
 }
 
 /// TR-15, TR-50: a new host before a server of 2024-11-05 that answers a POST with 404, as most do: its stream is opened, and

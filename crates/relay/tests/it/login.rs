@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use pilotlight::{
-    LoginRequest, Sessions,
     clock::SystemClock,
-    core::{credential::Account, resource::Resource},
     human::Refuse,
     store::{MemoryStore, Store},
 };
 use pilotlight_testkit::{Lab, LabConfig, ScriptedHuman, authorization_server::Approval};
 
-use crate::support::{Clicks, Host};
+use crate::{
+    support::{Clicks, Host, logged_in},
+    unreadable_store::UnreadableStore,
+};
 
 const CALL: &str = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo","arguments":{"text":"hi"}}}"#;
 
@@ -19,26 +20,10 @@ fn store() -> Arc<dyn Store> {
     Arc::new(MemoryStore::new(Arc::new(SystemClock)))
 }
 
-/// A lab, and a store with a login to it.
-async fn logged_in() -> (Lab, Arc<dyn Store>) {
-    let (lab, store) = (Lab::start(LabConfig::default()).await.unwrap(), store());
-    let human = Clicks::of(ScriptedHuman::allows());
-    let sessions = Sessions::builder(store.clone())
-        .human(human)
-        .open()
-        .unwrap();
-    let url = Resource::parse(lab.resource_url()).unwrap();
-    sessions
-        .login(LoginRequest::new(url, Account::default()))
-        .await
-        .unwrap();
-    (lab, store)
-}
-
 /// Case (c) of the storm, in one process: 64 calls meet a token that was revoked; all are answered, with one refresh.
 #[tokio::test]
 async fn calls_that_meet_a_401_wait_and_are_answered() {
-    let (lab, store) = logged_in().await;
+    let (lab, store) = logged_in(|_| {}).await;
     let mut host = Host::on(store, lab.resource_url(), Arc::new(Refuse), |_| {}).await;
     host.shake_hands().await;
     host.say(CALL).await;
@@ -90,6 +75,19 @@ async fn a_refusal_is_respected() {
     );
 }
 
+/// A store that cannot say whether somebody has refused does not say that nobody has: nothing opens.
+#[tokio::test]
+async fn a_store_that_cannot_be_read_opens_nothing() {
+    let lab = Lab::start(LabConfig::default()).await.unwrap();
+    let person = Clicks::of(ScriptedHuman::allows());
+    let unreadable = Arc::new(UnreadableStore::new(store()));
+    let mut host = Host::on(unreadable, lab.resource_url(), person.clone(), |_| {}).await;
+    host.say(crate::support::INITIALIZE).await;
+    let error: serde_json::Value = serde_json::from_str(&host.hear().await).unwrap();
+    assert_eq!(error["error"]["data"]["code"], "unavailable.store");
+    assert_eq!(person.shown(), 0);
+}
+
 /// Where nobody can be asked, the error says what to run; nothing waits.
 #[tokio::test]
 async fn where_nobody_can_be_asked_the_error_says_what_to_run() {
@@ -105,7 +103,7 @@ async fn where_nobody_can_be_asked_the_error_says_what_to_run() {
 /// A host that shows URLs is asked to show this one, and told when it is done; no browser opens.
 #[tokio::test]
 async fn a_host_that_shows_urls_shows_the_login() {
-    let (lab, store) = logged_in().await;
+    let (lab, store) = logged_in(|_| {}).await;
     let person = Clicks::of(ScriptedHuman::allows());
     let mut host = Host::on(store, lab.resource_url(), person.clone(), |_| {}).await;
     let able = crate::support::INITIALIZE.replace(
@@ -133,10 +131,26 @@ async fn a_host_that_shows_urls_shows_the_login() {
     assert_eq!(person.shown(), 0);
 }
 
+/// Before the handshake has ended a host may not be asked: a login that `initialize` itself needs is shown by the browser.
+#[tokio::test]
+async fn a_host_is_not_asked_before_the_handshake_has_ended() {
+    let lab = Lab::start(LabConfig::default()).await.unwrap();
+    let person = Clicks::of(ScriptedHuman::allows());
+    let mut host = Host::on(store(), lab.resource_url(), person.clone(), |_| {}).await;
+    let able = crate::support::INITIALIZE.replace(
+        r#""capabilities":{}"#,
+        r#""capabilities":{"elicitation":{"url":{}}}"#,
+    );
+    host.say(&able).await;
+    let welcome = host.hear().await;
+    assert!(welcome.contains("protocolVersion"), "{welcome}");
+    assert_eq!(person.shown(), 1);
+}
+
 /// AUTH-54 to AUTH-58: a call that needs more than the login has waits for one consent, and is answered; the calls beside it go on.
 #[tokio::test]
 async fn a_call_that_needs_more_waits_for_one_consent() {
-    let (lab, store) = logged_in().await;
+    let (lab, store) = logged_in(|_| {}).await;
     let person = Clicks::of(ScriptedHuman::allows());
     let mut host = Host::on(store, lab.resource_url(), person.clone(), |_| {}).await;
     host.shake_hands().await;
@@ -164,7 +178,7 @@ async fn a_call_that_needs_more_waits_for_one_consent() {
 /// T-33: nothing that the host hears, in errors or else, holds a secret; an issuer that is away is a typed error.
 #[tokio::test]
 async fn an_issuer_that_is_away_is_a_typed_error() {
-    let (lab, store) = logged_in().await;
+    let (lab, store) = logged_in(|_| {}).await;
     let person = Clicks::of(ScriptedHuman::allows());
     let mut host = Host::on(store, lab.resource_url(), person.clone(), |_| {}).await;
     host.shake_hands().await;

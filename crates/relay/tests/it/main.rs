@@ -12,3 +12,4 @@ mod old_transport;
 mod sessions;
 mod streams;
 mod support;
+mod unreadable_store;

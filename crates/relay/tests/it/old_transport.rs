@@ -7,7 +7,7 @@ use std::sync::{
 
 use tokio::sync::mpsc;
 
-use crate::support::{Host, Script, welcome};
+use crate::support::{Host, PATIENCE, Script, welcome};
 
 /// A server of 2024-11-05: answers come on the one stream; `endpoint` is where messages go.
 async fn old_server(endpoint: &'static str) -> (Script, Arc<AtomicUsize>) {
@@ -91,6 +91,66 @@ async fn an_old_servers_stream_is_opened_anew() {
         server.count(|one| one.is("notifications/initialized") && one.path.ends_with('2')),
         1
     );
+}
+
+/// What was sent on a stream is lost with it, and hung up on; what waits for the next one is sent there, once, and answered.
+#[tokio::test]
+async fn what_waits_for_a_stream_is_not_lost_with_the_one_before() {
+    let streams = Arc::new(AtomicUsize::new(0));
+    let counter = streams.clone();
+    let (to_stream, line) = tokio::sync::watch::channel(String::new());
+    let hung_up = Arc::new(tokio::sync::Notify::new());
+    let told = hung_up.clone();
+    let server = Script::start(move |request, mut reply| {
+        let told = told.clone();
+        let (to_stream, mut line, counter) = (to_stream.clone(), line.clone(), counter.clone());
+        async move {
+            if request.method == "GET" {
+                // The second time it is away.
+                if counter.fetch_add(1, Ordering::SeqCst) == 1 {
+                    return reply.send("503 Service Unavailable", "", "").await;
+                }
+                line.mark_unchanged();
+                let mut reply = reply.stream().await;
+                reply.write("event: endpoint\ndata: /messages\n\n").await;
+                while line.changed().await.is_ok() {
+                    let event = line.borrow_and_update().clone();
+                    if event == "hang up" || !reply.event(&event).await {
+                        break;
+                    }
+                }
+                return reply;
+            }
+            if request.path == "/mcp" {
+                return reply.send("405 Method Not Allowed", "", "").await;
+            }
+            if request.is("initialize") {
+                to_stream.send_replace(welcome("2024-11-05"));
+            } else if request.is("hang up") {
+                to_stream.send_replace("hang up".to_owned());
+                reply.hung_up().await;
+                told.notify_one();
+                return reply;
+            } else if request.body.contains(r#""id""#) {
+                let answer = format!(r#"{{"id":{},"result":{{}}}}"#, request.id());
+                to_stream.send_replace(answer);
+            }
+            reply.accepted().await
+        }
+    })
+    .await;
+    let mut host = Host::start(&server.url).await;
+    host.shake_hands().await;
+    host.say(r#"{"id":1,"method":"hang up"}"#).await;
+    let error = host.hear().await;
+    assert!(error.contains("server.no_answer"), "{error}");
+    tokio::time::timeout(PATIENCE, hung_up.notified())
+        .await
+        .expect("in time");
+    host.say(r#"{"id":2,"method":"a"}"#).await;
+    assert_eq!(host.hear().await, r#"{"id":2,"result":{}}"#);
+    assert_eq!(streams.load(Ordering::SeqCst), 3);
+    assert_eq!(server.count(|one| one.is("a")), 1);
 }
 
 /// TR-52: an endpoint of another origin is not written to.

@@ -18,7 +18,7 @@ use pilotlight::{
     store::{MemoryStore, Store},
 };
 use pilotlight_relay::{Bridge, Config, Ended, Ground, approver::Approver};
-use pilotlight_testkit::ScriptedHuman;
+use pilotlight_testkit::{Lab, LabConfig, ScriptedHuman};
 use tokio::{
     io::{
         AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream,
@@ -313,6 +313,13 @@ impl Host {
         assert!(read.await.is_err(), "heard {line}");
     }
 
+    /// Waits until what was said has been read: a line that is no JSON is answered in its turn.
+    pub(crate) async fn is_read(&mut self) {
+        self.say("{").await;
+        let error = self.hear().await;
+        assert!(error.contains("-32700"), "{error}");
+    }
+
     /// `initialize` and `initialized`.
     pub(crate) async fn shake_hands(&mut self) -> String {
         self.say(INITIALIZE).await;
@@ -323,8 +330,17 @@ impl Host {
 
     /// Hangs up, as a host does that ends, and waits for the bridge's end.
     pub(crate) async fn hang_up(mut self) -> Ended {
-        let mut to = self.to.take().unwrap();
-        to.shutdown().await.unwrap();
+        self.says_no_more().await;
+        self.ended().await
+    }
+
+    /// Hangs up, and goes on to listen.
+    pub(crate) async fn says_no_more(&mut self) {
+        self.to.take().unwrap().shutdown().await.unwrap();
+    }
+
+    /// Waits for the bridge's end.
+    pub(crate) async fn ended(self) -> Ended {
         tokio::time::timeout(PATIENCE, self.ended)
             .await
             .expect("an end in time")
@@ -333,11 +349,25 @@ impl Host {
 
     pub(crate) async fn stop(mut self) -> Ended {
         self.stop.take().unwrap().send(()).unwrap();
-        tokio::time::timeout(PATIENCE, self.ended)
-            .await
-            .expect("an end in time")
-            .unwrap()
+        self.ended().await
     }
+}
+
+/// A lab, and a store with a login to it.
+pub(crate) async fn logged_in(change: impl FnOnce(&mut LabConfig)) -> (Lab, Arc<dyn Store>) {
+    let lab = Lab::start(LabConfig::default().with(change)).await.unwrap();
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
+    let human = Clicks::of(ScriptedHuman::allows());
+    let sessions = Sessions::builder(store.clone())
+        .human(human)
+        .open()
+        .unwrap();
+    let url = Resource::parse(lab.resource_url()).unwrap();
+    sessions
+        .login(LoginRequest::new(url, Account::default()))
+        .await
+        .unwrap();
+    (lab, store)
 }
 
 /// A person who clicks in the background, as in a browser.

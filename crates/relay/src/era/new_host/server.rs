@@ -149,10 +149,9 @@ impl NewHost {
         let version = answer
             .result_member("protocolVersion")
             .and_then(crate::message::json::decoded);
-        let known = OLD.iter().find(|known| version.as_deref() == Some(**known));
-        if let (Kind::Result, Some(version)) = (answer.kind(), known) {
+        let known = version.is_some_and(|version| OLD.contains(&&*version));
+        if answer.kind() == Kind::Result && known {
             let session = Session {
-                version,
                 capabilities: part("capabilities").unwrap_or_else(|| Bytes::from_static(b"{}")),
                 info: part("serverInfo"),
                 instructions: answer

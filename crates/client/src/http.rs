@@ -42,7 +42,7 @@ use crate::{
 };
 use answer::read;
 use classify::Ended;
-use departure::{Departing, Departure};
+use departure::{Departing, Departure, Ends, Stayed};
 
 pub use proxy::Proxy;
 
@@ -55,7 +55,8 @@ pub trait Http: Send + Sync + Debug + 'static {
     /// when the body is about to leave, after name, connection and TLS have taken their time. If it has passed by then,
     /// nothing of the body is sent and the answer is [`Fault::TooLate`] with
     /// [`NotDelivered`](pilotlight_core::exchange::Delivery::NotDelivered): a refresh token that arrives after the window in
-    /// which its issuer forgives a repeat ends the login. An implementation that ignores it loses logins.
+    /// which its issuer forgives a repeat ends the login. An implementation that ignores it loses logins. Whether a path that
+    /// carries nothing any more is given up or waited for is settled at that moment, too ([`Exchange::patient_from`]).
     ///
     /// Not cancel-safe in what matters: dropping the future of a [`Leg::Token`] exchange may lose an answer that the
     /// issuer has given, so a refresh runs in a task of its own.
@@ -236,7 +237,7 @@ impl HttpClient {
     }
 
     /// Sends the request and, for metadata, its redirected forms.
-    async fn follow(&self, exchange: Exchange, departure: &Departure) -> Result<Reply, Ended> {
+    async fn follow(&self, exchange: Exchange, departure: &mut Departure) -> Result<Reply, Ended> {
         let Exchange {
             leg,
             method,
@@ -244,14 +245,11 @@ impl HttpClient {
             origin,
             headers,
             mut body,
-            patient,
+            patient_from,
             not_after,
             orders: _,
             within: _,
         } = exchange;
-        let client = self
-            .client(leg, patient)
-            .map_err(|_| Ended::before(Fault::Network(NetworkFault::Tls)))?;
         // The bytes stay in their wiping container until the last copy is dropped.
         let body = Bytes::from_owner(std::mem::take(&mut body));
         let refused = || Ended::after(Fault::Network(NetworkFault::Redirect));
@@ -263,21 +261,32 @@ impl HttpClient {
             if url.scheme() == "https" {
                 self.tls.load().await;
             }
-            let mut request = client
+            let asked_at = self.clock.now();
+            let patient = patient_from.is_some_and(|from| asked_at.mono >= from);
+            let mut request = self
+                .client(leg, patient)
+                .map_err(|_| Ended::before(Fault::Network(NetworkFault::Tls)))?
                 .request(method.clone(), url.clone())
                 .headers(headers.clone());
-            let asked_at = self.clock.now();
             if !body.is_empty() {
-                let clock = self.clock.clone();
-                let body = Departing::new(body.clone(), not_after, clock, departure);
+                let ends = Ends {
+                    not_after,
+                    patient_from: patient_from.filter(|_| !patient),
+                };
+                let body = Departing::new(body.clone(), ends, self.clock.clone(), departure);
                 request = request.body(reqwest::Body::wrap(body));
             } else if method == Method::POST {
                 request = request.body(Bytes::new());
             }
-            let response = request
-                .send()
-                .await
-                .map_err(|error| Ended::sending(error, origin))?;
+            let response = match request.send().await {
+                Ok(response) => response,
+                // Nothing of the body has left: it does on a connection that waits.
+                Err(_) if departure.stayed() == Some(Stayed::Impatient) => {
+                    *departure = Departure::default();
+                    continue;
+                }
+                Err(error) => return Err(Ended::sending(error, origin)),
+            };
             // A leg that follows none gives the redirect as its answer.
             let location =
                 redirected(&response).filter(|_| leg.redirects() > 0 && method == Method::GET);
@@ -295,13 +304,13 @@ impl Http for HttpClient {
     async fn send(&self, exchange: Exchange) -> Exchanged {
         let (leg, host, within) = (exchange.leg, exchange.host(), exchange.within);
         let has_body = !exchange.body.is_empty();
-        let (begun, departure) = (self.clock.now(), Departure::default());
+        let (begun, mut departure) = (self.clock.now(), Departure::default());
         // Boxed: the future of a whole exchange is large, and is held by every flow.
         let answer =
-            tokio::time::timeout(within, Box::pin(self.follow(exchange, &departure))).await;
+            tokio::time::timeout(within, Box::pin(self.follow(exchange, &mut departure))).await;
         let ended = match answer {
             Ok(Ok(reply)) => return Ok(reply),
-            _ if departure.is_too_late() => Ended::before(Fault::TooLate),
+            _ if departure.stayed() == Some(Stayed::TooLate) => Ended::before(Fault::TooLate),
             Ok(Err(ended)) => ended,
             // All that matters is in the body, and nobody has asked for it.
             Err(_) if has_body && departure.at().is_none() => {

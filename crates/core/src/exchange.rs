@@ -31,8 +31,9 @@ pub struct Exchange {
     pub headers: HeaderMap,
     /// The body, wiped when dropped.
     pub body: Zeroizing<Vec<u8>>,
-    /// Whether a path that seems dead is waited for until the deadline of the leg: nothing would follow from giving it up.
-    pub patient: bool,
+    /// Where the body leaves at this time or later, a path that seems dead is waited for until the deadline of the leg:
+    /// nothing would follow from giving it up. `None` where it is always given up.
+    pub patient_from: Option<Mono>,
     /// Until when the body may leave. Who is ready to send it later, because a connection took its time, sends nothing of it
     /// and answers [`Fault::TooLate`].
     pub not_after: Option<Mono>,
@@ -91,7 +92,7 @@ impl Exchange {
             origin,
             headers,
             body: Zeroizing::new(Vec::new()),
-            patient: false,
+            patient_from: None,
             not_after: None,
             orders: Orders::default(),
             within: leg.deadline(),
@@ -114,7 +115,7 @@ impl Exchange {
             origin,
             headers,
             body,
-            patient: false,
+            patient_from: None,
             not_after: None,
             orders: Orders::default(),
             within: leg.deadline(),

@@ -1,5 +1,6 @@
 //! When the body of a request leaves. What matters of a token call is in its body, so that moment, and not the one when a
-//! connection was asked for, is when the call is made, and decides whether it is in time (F-04).
+//! connection was asked for, is when the call is made, and decides whether it is in time (F-04), and whether a path that dies
+//! under it is given up.
 
 use std::{
     error::Error as StdError,
@@ -15,9 +16,9 @@ use pilotlight_core::time::{Mono, Now};
 
 use crate::clock::Clock;
 
-/// Tells when a body left, or that it was too late. The stack asks for a body once its connection stands.
+/// Tells when a body left, or why it stayed. The stack asks for a body once its connection stands.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Departure(Arc<OnceLock<Result<Now, TooLate>>>);
+pub(super) struct Departure(Arc<OnceLock<Result<Now, Stayed>>>);
 
 impl Departure {
     /// When it left; nothing where it did not.
@@ -25,16 +26,38 @@ impl Departure {
         self.0.get().and_then(|left| left.as_ref().ok()).copied()
     }
 
-    /// Whether it stayed because it was too late.
-    pub(super) fn is_too_late(&self) -> bool {
-        matches!(self.0.get(), Some(Err(TooLate)))
+    /// Why it stayed; nothing where it left, or nobody has asked for it.
+    pub(super) fn stayed(&self) -> Option<Stayed> {
+        self.0.get().and_then(|left| left.as_ref().err()).copied()
+    }
+}
+
+/// Until when a body may leave.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ends {
+    /// Afterwards it stays for good.
+    pub(super) not_after: Option<Mono>,
+    /// From then on it stays for a connection that waits for a dead path.
+    pub(super) patient_from: Option<Mono>,
+}
+
+impl Ends {
+    fn at(self, now: Now) -> Result<Now, Stayed> {
+        let passed = |end: Option<Mono>| end.is_some_and(|end| now.mono >= end);
+        if passed(self.not_after) {
+            Err(Stayed::TooLate)
+        } else if passed(self.patient_from) {
+            Err(Stayed::Impatient)
+        } else {
+            Ok(now)
+        }
     }
 }
 
 /// A body in one piece that notes when it leaves, and stays where it is too late to.
 pub(super) struct Departing {
     bytes: Option<Bytes>,
-    not_after: Option<Mono>,
+    ends: Ends,
     clock: Arc<dyn Clock>,
     departure: Departure,
 }
@@ -42,13 +65,13 @@ pub(super) struct Departing {
 impl Departing {
     pub(super) fn new(
         bytes: Bytes,
-        not_after: Option<Mono>,
+        ends: Ends,
         clock: Arc<dyn Clock>,
         departure: &Departure,
     ) -> Self {
         Self {
             bytes: Some(bytes),
-            not_after,
+            ends,
             clock,
             departure: departure.clone(),
         }
@@ -57,18 +80,16 @@ impl Departing {
 
 impl Body for Departing {
     type Data = Bytes;
-    type Error = TooLate;
+    type Error = Stayed;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, TooLate>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Stayed>>> {
         let Some(bytes) = self.bytes.take() else {
             return Poll::Ready(None);
         };
-        let now = self.clock.now();
-        let late = self.not_after.is_some_and(|end| now.mono >= end);
-        let left = if late { Err(TooLate) } else { Ok(now) };
+        let left = self.ends.at(self.clock.now());
         self.departure.0.get_or_init(|| left);
         Poll::Ready(Some(left.map(|_| Frame::data(bytes))))
     }
@@ -82,14 +103,19 @@ impl Body for Departing {
     }
 }
 
-/// The connection stood too late for what was to be sent.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct TooLate;
+/// Why a body did not leave although its connection stood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stayed {
+    /// It is too late for what was to be sent.
+    TooLate,
+    /// Nothing would follow from giving a dead path up any more, and this connection would.
+    Impatient,
+}
 
-impl fmt::Display for TooLate {
+impl fmt::Display for Stayed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the connection stood too late")
     }
 }
 
-impl StdError for TooLate {}
+impl StdError for Stayed {}

@@ -7,7 +7,7 @@ use std::{
 
 use pilotlight::{
     clock::{Clock as _, SystemClock},
-    core::exchange::{Delivery, Exchange, Failure, Fault, Reply},
+    core::exchange::{Delivery, Exchange, Failure, Fault, Leg, Reply},
     http::Http as _,
 };
 use tokio::io::AsyncWriteExt as _;
@@ -105,4 +105,55 @@ async fn a_call_counts_from_when_its_body_left() {
             "{seen}"
         );
     }
+}
+
+/// F-10, DESIGN.md section 3, step 6: a repeat whose connection stood so late that nothing could follow it leaves on another,
+/// which waits for a path that answers no ping; its body leaves once.
+#[tokio::test]
+async fn a_body_that_leaves_late_has_its_dead_path_waited_for() {
+    let certificate = Certificate::of("as.test");
+    let bodies = Arc::new(Mutex::new(Vec::new()));
+    let (read, acceptor) = (bodies.clone(), certificate.acceptor(&[b"h2"]));
+    let address = serve(move |stream| {
+        let (read, acceptor) = (read.clone(), acceptor.clone());
+        async move {
+            tokio::time::sleep(SLOW).await;
+            let stream = acceptor.accept(stream).await.unwrap();
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((asked, respond))) = connection.accept().await {
+                let reading = tokio::spawn(async move {
+                    let (mut body, mut whole) = (asked.into_body(), Vec::new());
+                    while let Some(Ok(data)) = body.data().await {
+                        whole.extend_from_slice(&data);
+                    }
+                    whole
+                });
+                // Whoever asks for nothing more, and has not gone, waits for an answer.
+                let left = tokio::time::timeout(SLOW / 4, connection.accept()).await;
+                let whole = reading.await.unwrap();
+                read.lock().unwrap().push(whole);
+                if left.is_err() {
+                    tokio::time::pause();
+                    std::future::pending::<()>().await;
+                }
+                drop(respond);
+            }
+        }
+    })
+    .await;
+    let client = trusting(&certificate)
+        .with_lookup(Arc::new(Names::default().with("as.test", ["127.0.0.1"])));
+    let url = Url::parse(&format!("https://as.test:{}/token", address.port())).unwrap();
+    let exchange = Exchange {
+        patient_from: Some(SystemClock.now().mono + SLOW / 2),
+        ..token(url)
+    };
+    let failure = client.send(exchange).await.unwrap_err();
+    assert_eq!(
+        (failure.delivery, failure.fault),
+        (Delivery::Ambiguous, Fault::Deadline(Leg::Token.deadline()))
+    );
+    let bodies = bodies.lock().unwrap();
+    let left: Vec<bool> = bodies.iter().map(|body| !body.is_empty()).collect();
+    assert_eq!(left, [false, true], "{bodies:?}");
 }

@@ -7,7 +7,7 @@ use pilotlight_core::{
     error::NetworkFault,
     exchange::{self, Delivery, Exchange, Failure, Fault, Leg, Reply},
     flow::Answer,
-    time::Now,
+    time::{Mono, Now},
 };
 
 use super::{
@@ -58,7 +58,13 @@ impl World {
         } else {
             (&self.plan, self.outage)
         };
-        let stands = stands_after(plan, &mut self.random);
+        let mut stands = stands_after(plan, &mut self.random);
+        // How long a dead path is waited for is settled as the body leaves: who began in a hurry begins another connection.
+        let waits = |at: Mono| exchange.patient_from.is_some_and(|from| at >= from);
+        let patient = waits(sent_at.mono + Duration::from_millis(stands));
+        if patient && !waits(sent_at.mono) {
+            stands += stands_after(plan, &mut self.random);
+        }
         let mut fate = fate(self.now + stands, plan, outage, &mut self.random);
         let sent_at = Now {
             wall: sent_at.wall + Duration::from_millis(stands),
@@ -68,9 +74,7 @@ impl World {
         if let Some((at, Failed::Deadline)) = &mut fate.fails {
             *at = self.now + within;
         }
-        if exchange.patient
-            && let Some((at, Failed::DeadPath)) = &mut fate.fails
-        {
+        if patient && let Some((at, Failed::DeadPath)) = &mut fate.fails {
             *at = self.now + within;
         }
         let id = self.calls.len();

@@ -173,14 +173,28 @@ impl Refresh {
             exchange.within = exchange.within.min(left).max(SHORTEST_CALL);
         }
         call.sent += 1;
-        // Where no repeat could follow, or another one's outcome is open, nothing is gained by giving a dead path up: it may heal, and bring the answer.
-        let found_dead = now.after(DEAD_PATH_FOUND);
-        exchange.patient = call.reading.notes.is_trying(now.wall)
-            || call.attempt.label == Some(Label::Uncertain)
-            || self
-                .repeat_after(&call, Duration::ZERO, found_dead)
-                .is_none();
+        exchange.patient_from = self.patient_from(&call, now);
         self.next(State::ExpectToken(call), Act::Send(Box::new(exchange)))
+    }
+
+    /// From when on a call that leaves has its dead path waited for: where no repeat could follow, or another one's outcome is
+    /// open, nothing is gained by giving it up, since it may heal, and bring the answer. A call leaves when its connection
+    /// stands and its process runs, which may be seconds after this.
+    fn patient_from(&self, call: &Call, now: Now) -> Option<Mono> {
+        let is_trying = call.reading.notes.is_trying(now.wall);
+        let found_dead = now.after(DEAD_PATH_FOUND);
+        let repeated_after = match call.attempt.label {
+            _ if is_trying => None,
+            Some(Label::Uncertain) => None,
+            _ => self.repeat_after(call, Duration::ZERO, found_dead),
+        };
+        let (Some(pause), Some(window)) = (repeated_after, call.window(self.task.policy, now))
+        else {
+            return Some(now.mono);
+        };
+        let age = now.since(&call.window_from).unwrap_or(window);
+        let left = window.saturating_sub(age + pause + DEAD_PATH_FOUND);
+        (!call.opens_window()).then(|| now.mono + left)
     }
 
     /// Whether the version in hand is one that the store does not hold.
@@ -192,10 +206,15 @@ impl Refresh {
 impl Call {
     /// A call counts from when it left, which may be seconds after it was decided: its connection had to stand first.
     pub(super) fn leaves(&mut self, sent_at: Now) {
-        if self.window_from == self.attempt.sent_at {
+        if self.opens_window() {
             self.window_from = sent_at;
         }
         self.left_at = sent_at;
+    }
+
+    /// Whether it is the first of its window, which opens when it leaves.
+    fn opens_window(&self) -> bool {
+        self.window_from == self.attempt.sent_at
     }
 
     /// What was sent may have been delivered, whatever becomes of the next.

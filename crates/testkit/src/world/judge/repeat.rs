@@ -113,12 +113,6 @@ impl World {
         if label.is_none() && !lost.noted {
             return inherent(format!("no note of call {call} could be made"));
         }
-        // How long a path is waited for is settled before its connection stands.
-        if lost.label.is_some() && lost.sent_at > self.set_out_at(call) {
-            return inherent(format!(
-                "the connection of call {call}, a repeat, stood late, and then its path died"
-            ));
-        }
         let between = self.calls[call.min(next) + 1..call.max(next)].iter();
         let repeats = between.filter(|other| {
             let stayed = other.not_delivered && other.sent_at <= until + LONGEST_CONNECT;

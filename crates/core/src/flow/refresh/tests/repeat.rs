@@ -1,10 +1,16 @@
 //! Answers that are lost: what is repeated, under which label, and what waits.
 
 use super::*;
-use crate::{flow::stage::Sent, notes::ReuseGrace};
+use crate::{exchange::Exchange, flow::stage::Sent, notes::ReuseGrace};
 
 fn ambiguous_attempt(stage: &Stage) -> Attempt {
     stage.record().attempt.expect("an attempt")
+}
+
+/// For which of the calls a dead path was waited for where they left at once and nothing has passed since.
+fn patience(stage: &Stage) -> Vec<bool> {
+    let waits = |sent: &Exchange| sent.patient_from.is_some_and(|from| from <= stage.now.mono);
+    stage.exchanges.iter().map(waits).collect()
 }
 
 fn by(pid: u32) -> Refresh {
@@ -515,15 +521,24 @@ fn a_pause_from_the_far_future_is_not_believed() {
 /// it may heal and bring the answer.
 #[test]
 fn a_dead_path_is_waited_for_where_no_repeat_can_follow() {
-    let patience =
-        |stage: &Stage| -> Vec<bool> { stage.exchanges.iter().map(|sent| sent.patient).collect() };
     let mut stage = due();
+    let begun = stage.now.mono;
     stage.answer(broken).answer(tokens(5));
     stage.refresh();
     assert_eq!(
         patience(&stage),
         [false, false],
         "both leave in time for one more"
+    );
+    // The window of the first opens when it leaves, so it never leaves too late. A repeat does, where its connection takes
+    // seconds or its process is stopped: found dead ten seconds later, after the twelve, it would have been given up for
+    // nothing.
+    assert_eq!(stage.exchanges[0].patient_from, None);
+    let from = stage.exchanges[1].patient_from;
+    let from = from.map(|from| begun.until(from));
+    assert!(
+        from.is_some_and(|from| (secs(1)..secs(2)).contains(&from)),
+        "{from:?}"
     );
 
     let mut stage = due();
@@ -577,7 +592,7 @@ fn a_late_arrival_is_learned() {
     let mut stage = after_a_dead_path();
     stage.answer(oauth_error("invalid_grant"));
     assert!(stage.run(Refresh::new(task(5))).result.is_err());
-    assert!(stage.exchanges[2].patient, "one trial at a time");
+    assert!(patience(&stage)[2], "one trial at a time");
     let grace = stage.notes.grace(stage.now.wall);
     assert!(
         matches!(grace, ReuseGrace::Below { span } if span > secs(8)),

@@ -5,6 +5,8 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
 
+mod samples;
+
 use std::{env, process, process::ExitCode, sync::Arc, thread, time::Duration};
 
 use async_trait::async_trait;
@@ -25,7 +27,9 @@ use rmcp::model::{
 use rmcp::service::{RequestContext, ServiceError};
 use rmcp::{ClientHandler, ErrorData, RoleClient};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+
+use samples::samples;
 
 type Done<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
@@ -150,29 +154,6 @@ impl ClientHandler for Answers {
         let asked = json!(asked);
         let content = samples(asked["requestedSchema"].get("properties"), None);
         Ok(ElicitResult::new(ElicitationAction::Accept).with_content(content.into()))
-    }
-}
-
-/// One value for each property.
-fn samples(properties: Option<&Value>, any_object: Option<&Value>) -> Map<String, Value> {
-    let properties = properties.and_then(Value::as_object).into_iter().flatten();
-    let filled = properties.map(|(name, schema)| (name.clone(), sample(schema, any_object)));
-    filled.collect()
-}
-
-/// A value that a schema allows: its default, its first choice, else one of its type. References are not followed.
-fn sample(schema: &Value, any_object: Option<&Value>) -> Value {
-    if let Some(given) = schema.get("default").or_else(|| schema["enum"].get(0)) {
-        return given.clone();
-    }
-    match (schema["type"].as_str(), schema.get("properties")) {
-        (Some("boolean"), _) => true.into(),
-        (Some("integer"), _) => 1.into(),
-        (Some("number"), _) => 1.5.into(),
-        (Some("array"), _) => json!([]),
-        (Some("object"), None) => any_object.cloned().unwrap_or_else(|| json!({})),
-        (Some("object"), properties) => samples(properties, any_object).into(),
-        _ => "x".into(),
     }
 }
 

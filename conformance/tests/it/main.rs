@@ -1,4 +1,4 @@
-//! That the client which the suite judges knows nothing of the suite, and that the lists beside it are in order.
+//! That what the suite judges knows nothing of the suite, and that the lists beside it are in order.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-/// The client that is judged goes one way for every server: no name of a scenario or of a check is in its source.
+/// What is judged goes one way for every server: no name of a scenario or of a check is in its source. A host has to say
+/// `initialize`, which is the name of one, too.
 #[test]
-fn the_client_names_no_scenario_and_no_check() {
+fn the_sources_name_no_scenario_and_no_check() {
     let checks = checks();
     let words: Vec<&str> = checks
         .iter()
@@ -22,20 +23,44 @@ fn the_client_names_no_scenario_and_no_check() {
         })
         .collect();
     assert!(words.contains(&"auth/dpop") && words.contains(&"dpop"));
-    let found: Vec<&str> = words
-        .into_iter()
-        .filter(|word| CLIENT.contains(word))
-        .collect();
-    assert!(found.is_empty(), "{found:?}");
-    for told in ["SCENARIO", "server_info", "serverInfo", "peer_info"] {
-        assert!(!CLIENT.contains(told), "{told}");
+    for source in [CLIENT, SAMPLES, HOST, PERSON] {
+        let named = words.iter().filter(|word| source.contains(**word));
+        let found: Vec<_> = named.filter(|word| **word != "initialize").collect();
+        assert!(found.is_empty(), "{found:?}");
+        for told in ["SCENARIO", "server_info", "serverInfo", "peer_info"] {
+            assert!(!source.contains(told), "{told}");
+        }
     }
 }
 
-/// The client stays small enough to be read by whoever doubts it.
+/// Client and host stay small enough to be read by whoever doubts them.
 #[test]
-fn the_client_is_small() {
-    assert!(CLIENT.lines().count() <= 200);
+fn the_sources_are_small() {
+    for source in [CLIENT, HOST, PERSON] {
+        assert!(source.lines().count() <= 200);
+    }
+}
+
+/// The host knows nothing of how a login is made: it has no word for what a login needs.
+#[test]
+fn the_host_knows_nothing_of_logins() {
+    let code = HOST
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
+    let code = code.collect::<Vec<_>>().join("\n").to_lowercase();
+    for word in [
+        "oauth",
+        "token",
+        "client_id",
+        "secret",
+        "login",
+        "authoriz",
+        "401",
+        "http",
+    ] {
+        assert!(!code.contains(word), "{word}");
+    }
+    assert!(PERSON.contains("client_id"));
 }
 
 /// The wrapper leaves no name of a scenario where the client could read it, and runs nothing where it does not know how to take
@@ -110,6 +135,50 @@ fn what_is_red_has_a_reason() {
     }
 }
 
+/// What is known of the rows through the bridge is about rows that there are, about checks that they make, and has a reason.
+#[test]
+fn what_is_red_through_the_bridge_has_a_reason() {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Known {
+        scenario: Vec<Row>,
+        person: Vec<Row>,
+    }
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Row {
+        name: String,
+        wires: Vec<String>,
+        hosts: Vec<String>,
+        #[serde(default)]
+        checks: Vec<String>,
+        reason: String,
+    }
+    let known: Known = toml::from_str(include_str!("../../bridge.toml")).unwrap();
+    let all = checks();
+    let mut rows = BTreeMap::new();
+    for (row, red) in (known.scenario.iter().map(|row| (row, true)))
+        .chain(known.person.iter().map(|row| (row, false)))
+    {
+        assert!(row.reason.len() > 30, "{}", row.name);
+        assert_eq!(row.checks.is_empty(), !red, "{}", row.name);
+        for wire in &row.wires {
+            let made = &all[&format!("{} {wire}", row.name)];
+            assert!(
+                row.checks.iter().all(|check| made.contains(check)),
+                "{}",
+                row.name
+            );
+            for host in &row.hosts {
+                assert!(host == "old" || host == "new");
+                let twice = rows.insert((&row.name, wire, host), ());
+                assert!(twice.is_none(), "{} twice", row.name);
+            }
+        }
+    }
+    assert!(!rows.is_empty());
+}
+
 /// The checks that each scenario makes on each wire.
 fn checks() -> BTreeMap<String, Vec<String>> {
     let checks: BTreeMap<String, Vec<String>> =
@@ -119,3 +188,6 @@ fn checks() -> BTreeMap<String, Vec<String>> {
 }
 
 const CLIENT: &str = include_str!("../../src/main.rs");
+const SAMPLES: &str = include_str!("../../src/samples.rs");
+const HOST: &str = include_str!("../../src/host.rs");
+const PERSON: &str = include_str!("../../src/person.rs");

@@ -148,7 +148,8 @@ impl LoginRequest {
     }
 
     /// Whether it may end well although nobody can be asked.
-    pub(crate) fn may_need_nobody(&self) -> bool {
+    #[must_use]
+    pub fn may_need_nobody(&self) -> bool {
         let confidential = self.client.as_ref().is_some_and(Client::is_confidential);
         self.unattended.is_some() || (self.trusts_server && confidential)
     }

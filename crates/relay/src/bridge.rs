@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     approver::Approver,
     batch,
-    config::Config,
+    config::{Config, Limits},
     cookies::Cookies,
     era::Input,
     frame::{Frame, FrameReader},
@@ -35,7 +35,8 @@ use crate::{
     tools::Tools,
     translate::{Route, Translation},
     turns::{Before, Turn, Turns},
-    upstream::{Place, Stage, Wire},
+    upstream::Place,
+    wire::{Stage, Wire},
 };
 
 /// What a bridge stands on.
@@ -153,6 +154,7 @@ impl Bridge {
         let core = self.core;
         let mut tasks = JoinSet::new();
         tasks.spawn(Box::pin(core.clone().listening()));
+        tasks.spawn(core.clone().telling());
         if let Some(every) = core.config.ping_interval {
             tasks.spawn(Box::pin(core.clone().pinging(every)));
         }
@@ -198,8 +200,10 @@ async fn read(core: &Arc<Core>, host: impl AsyncRead + Unpin, tasks: &mut JoinSe
             Ok(Some(Frame::Message(message))) => message,
             Ok(Some(Frame::TooLong(long))) => {
                 let id = long.peek.id.clone();
-                let fault = Fault::TooLong(long);
-                core.refuse(id.as_ref(), &fault).await;
+                let Ok(permit) = room.clone().acquire_many_owned(charge(0, limits)).await else {
+                    return;
+                };
+                tasks.spawn(core.refusing(id, Fault::TooLong(long), Arc::new(permit)));
                 continue;
             }
             Ok(None) => return,
@@ -208,13 +212,18 @@ async fn read(core: &Arc<Core>, host: impl AsyncRead + Unpin, tasks: &mut JoinSe
                 return;
             }
         };
-        let wanted = u32::try_from(message.len().min(limits.in_flight)).unwrap_or(u32::MAX);
+        let wanted = charge(message.len(), limits);
         // Never closed.
         let Ok(permit) = room.clone().acquire_many_owned(wanted).await else {
             return;
         };
-        core.dispatch(message, Arc::new(permit), tasks).await;
+        core.dispatch(message, Arc::new(permit), tasks);
     }
+}
+
+/// How much room a message of this length takes: a short one costs its task.
+fn charge(length: usize, limits: Limits) -> u32 {
+    u32::try_from(length.max(TASK).min(limits.in_flight)).unwrap_or(u32::MAX)
 }
 
 /// Whom a message waits for.
@@ -225,8 +234,8 @@ struct Waits {
 }
 
 impl Core {
-    /// Begins to carry a message of the host.
-    async fn dispatch(
+    /// Begins to carry a message of the host. Nothing waits in it: a host that writes may read only later.
+    fn dispatch(
         self: &Arc<Self>,
         message: Bytes,
         permit: Arc<OwnedSemaphorePermit>,
@@ -238,21 +247,28 @@ impl Core {
                 Ok(_) => Fault::NotMessage,
                 Err(_) => Fault::NotJson,
             };
-            return self.refuse(None, &fault).await;
+            tasks.spawn(self.refusing(None, fault, permit));
+            return;
         }
         if let (Kind::Response, Some(id)) = (peek.kind, &peek.id)
             && self.approver.answered(id, &message)
         {
             return;
         }
-        match self.translation.route(&message, peek.kind, &permit) {
+        let most = self.config.limits.requests;
+        match self.translation.route(&message, peek.kind, &permit, most) {
             Route::Pass => {}
             Route::Wait => return,
             Route::Translate => {
                 if peek.method == INITIALIZED {
                     self.approver.initialized();
                 }
-                return self.feed(Input::Host(message), Some(permit)).await;
+                self.tell(Input::Host(message), Some(permit));
+                return;
+            }
+            Route::Refuse => {
+                tasks.spawn(self.refusing(peek.id, Fault::TooMany(most), permit));
+                return;
             }
             Route::Ask => {
                 let core = self.clone();
@@ -486,4 +502,6 @@ impl Waits {
 const INITIALIZED: &str = "notifications/initialized";
 /// What was asked before the host hung up may take this long.
 const LINGER: Duration = Duration::from_secs(2);
+/// What a message costs at least.
+const TASK: usize = 1024;
 const PING: Duration = Duration::from_secs(30);

@@ -12,13 +12,14 @@ use crate::{
     batch,
     bridge::Core,
     config::Transport,
-    era::Input,
+    era::{Input, Ticket, detect::opens_nothing},
     lock::lock,
     message::Message as Whole,
     refusal::Fault,
     scan::{Kind, Scan},
     table::Ask,
-    upstream::{Place, Stage, is_events, is_json, is_rpc_error, refused},
+    upstream::{Place, is_events, is_json, is_rpc_error, refused},
+    wire::Stage,
 };
 
 impl Core {
@@ -90,7 +91,7 @@ impl Core {
         tokio::select! {
             biased;
             () = ask.is_lost() => Err(Fault::NoAnswer),
-            response = Box::pin(self.post(message, fields, place)) => response,
+            response = Box::pin(self.posted(message, fields, place, !ask.is_ping())) => response,
         }
     }
 
@@ -123,7 +124,7 @@ impl Core {
     }
 
     /// Reads the answer to a request.
-    async fn answered(
+    pub(crate) async fn answered(
         self: &Arc<Self>,
         ask: &Arc<Ask>,
         response: Response<Body>,
@@ -139,7 +140,7 @@ impl Core {
         }
         let mut assembly = self.assembly(ask);
         let mut body = response.into_body();
-        while let Some(bytes) = piece(&mut body, self.config.body_timeout).await? {
+        while let Some(bytes) = piece(&mut body, self.patience(ask)).await? {
             assembly.piece(bytes).await?;
         }
         if let Some(message) = assembly.end().await? {
@@ -153,7 +154,7 @@ impl Core {
 
     /// Reads the answer from a stream, and from those that the server goes on with (TR-35).
     async fn streamed(self: &Arc<Self>, ask: &Arc<Ask>, body: Body) -> Result<(), Fault> {
-        let mut stream = Stream::new(body, self.assembly(ask), self.config.body_timeout);
+        let mut stream = Stream::new(body, self.assembly(ask), self.patience(ask));
         let (mut tries, mut empty) = (0, 0);
         let mut asked_after: Option<String> = None;
         loop {
@@ -166,6 +167,9 @@ impl Core {
                 Err(fault) if fault.is_broken() => fault,
                 Err(fault) => return Err(fault),
             };
+            if ask.ticket.is_some() && !self.translation.resumes() {
+                return Err(broken);
+            }
             let Some(last) = stream.last_id().map(str::to_owned) else {
                 return Err(broken);
             };
@@ -192,7 +196,7 @@ impl Core {
                     Ok(response) if response.status().is_success() => {
                         let retry = stream.retry;
                         let body = response.into_body();
-                        stream = Stream::new(body, self.assembly(ask), self.config.body_timeout);
+                        stream = Stream::new(body, self.assembly(ask), self.patience(ask));
                         stream.resumes(&last, retry);
                         tries = 0;
                         break;
@@ -225,6 +229,12 @@ impl Core {
         }
     }
 
+    /// How long an answer may be silent. A subscription is, while nothing changes.
+    fn patience(&self, ask: &Ask) -> Option<Duration> {
+        let limit = self.config.body_timeout;
+        limit.filter(|_| ask.method != "subscriptions/listen")
+    }
+
     fn assembly(&self, ask: &Arc<Ask>) -> Assembly<'_> {
         let lists = ask.method == "tools/list" && !self.config.ignored_tools.is_empty();
         let whole = ask.own || ask.method == "initialize" || lists;
@@ -241,6 +251,12 @@ impl Core {
             Message::Held(bytes, peek) => (Some(bytes), peek),
             Message::Written(peek) => (None, peek),
         };
+        if let (Some((ask, to)), Some(raw)) = (ask.and_then(|ask| Some((ask, ask.ticket?))), &bytes)
+            && peek.kind != Kind::Batch
+        {
+            self.told(ask, to, raw.clone(), peek.kind).await;
+            return Ok(());
+        }
         match peek.kind {
             Kind::Batch => {
                 let Some(bytes) = bytes else { return Ok(()) };
@@ -283,7 +299,7 @@ impl Core {
         }
         if self.translation.is_on() {
             if let Some(bytes) = bytes {
-                self.feed(Input::Server(bytes), None).await;
+                self.feed(Input::Server(bytes)).await;
             }
             return Ok(());
         }
@@ -291,6 +307,17 @@ impl Core {
             self.out.message(&bytes).await?;
         }
         Ok(())
+    }
+
+    /// Hands what came on the answer to a machine's request to the machine.
+    async fn told(self: &Arc<Self>, ask: &Ask, to: Ticket, raw: Bytes, kind: Kind) {
+        if kind == Kind::Response && ask.method == "initialize" {
+            self.wire.agree(&raw);
+        }
+        self.feed(Input::Answer { to, raw }).await;
+        if kind == Kind::Response {
+            ask.answer();
+        }
     }
 
     async fn answer_came(
@@ -304,10 +331,14 @@ impl Core {
         }
         if let (Some(to), Some(raw)) = (ask.ticket, &bytes) {
             let raw = raw.clone();
-            self.feed(Input::Answer { to, raw }, None).await;
+            self.feed(Input::Answer { to, raw }).await;
         }
         if let Some(bytes) = bytes.filter(|_| !ask.own) {
             if ask.method == "initialize" {
+                if Box::pin(self.opened_nothing(&bytes)).await {
+                    ask.answer();
+                    return Ok(());
+                }
                 self.wire.agree(&bytes);
             }
             let bytes = match ask.method.as_str() {
@@ -318,6 +349,17 @@ impl Core {
         }
         ask.answer();
         Ok(())
+    }
+
+    /// Begins to translate where a server that has no sessions answers `initialize` all the same; tells whether it does.
+    async fn opened_nothing(self: &Arc<Self>, answer: &Bytes) -> bool {
+        if self.wire.stage() == Stage::Sse || !opens_nothing(answer) {
+            return false;
+        }
+        let (Some(initialize), _) = self.wire.said() else {
+            return false;
+        };
+        self.translated_if_asked(&initialize, None).await
     }
 
     /// A list without the tools that the person asked to hide.
@@ -379,7 +421,13 @@ impl Core {
         // TR-50: what does not know the POST may be a server of 2024-11-05.
         match self.begin_sse().await {
             Ok(()) => Ok(Some(self.post(message, &none, Place::Alone).await?)),
-            Err(_) if self.translated_if_asked(message, permit).await => Ok(None),
+            Err(_)
+                if self
+                    .translated_if_asked(message, Some(permit.clone()))
+                    .await =>
+            {
+                Ok(None)
+            }
             Err(_) => Err(match &told {
                 Fault::Status {
                     error: Some(body), ..
@@ -400,7 +448,7 @@ impl Core {
     pub(crate) async fn begin_sse(self: &Arc<Self>) -> Result<(), Fault> {
         self.wire
             .endpoint
-            .send_replace(crate::upstream::Endpoint::Unknown);
+            .send_replace(crate::wire::Endpoint::Unknown);
         self.wire.stage.send_replace(Stage::Sse);
         let known = self.endpoint().await;
         if known.is_err() {

@@ -19,6 +19,7 @@ mod lock;
 mod login;
 pub mod message;
 pub mod out;
+mod redirect;
 mod refusal;
 pub mod scan;
 pub mod sse;
@@ -28,6 +29,7 @@ pub mod tools;
 mod translate;
 mod turns;
 mod upstream;
+mod wire;
 
 pub use bridge::{Bridge, Ended, Ground};
 pub use config::{Config, Limits, Transport};

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use http::StatusCode;
 use url::Url;
 
@@ -10,9 +9,11 @@ use crate::{
     answer::{Assembly, Came, Message, Stream},
     bridge::Core,
     exchange::is_away,
+    redirect::Target,
     refusal::Fault,
     scan::{Id, Kind, Scan},
-    upstream::{Endpoint, Place, Stage, is_events, refused},
+    upstream::{Place, is_events, refused},
+    wire::{Endpoint, Stage},
 };
 
 impl Core {
@@ -147,7 +148,7 @@ impl Core {
         // Whose answers come here is known only when they are whole: of a handshake, or for a machine.
         let assembly = Assembly::new(&self.out, self.config.limits, true);
         let mut stream = Stream::new(response.into_body(), assembly, self.config.body_timeout);
-        let mut replayed: Option<(Id, Endpoint)> = None;
+        let mut replayed: Option<(Id, Target)> = None;
         while let Some(came) = stream.next().await? {
             match came {
                 Came::Other(kind, data) if kind == "endpoint" => {
@@ -155,7 +156,7 @@ impl Core {
                     let again = self.wire.said().0.filter(|_| *opened);
                     match again.and_then(|message| Some((Scan::of(&message).id?, message))) {
                         None => {
-                            self.wire.endpoint.send_replace(endpoint);
+                            self.wire.endpoint.send_replace(Endpoint::at(endpoint));
                         }
                         Some((id, message)) => {
                             self.say(&endpoint, &message).await?;
@@ -177,7 +178,7 @@ impl Core {
                         if let Some(initialized) = self.wire.said().1 {
                             self.say(&endpoint, &initialized).await?;
                         }
-                        self.wire.endpoint.send_replace(endpoint);
+                        self.wire.endpoint.send_replace(Endpoint::at(endpoint));
                     }
                 }
                 Came::Message(message) => self.deliver(message, None).await?,
@@ -186,32 +187,14 @@ impl Core {
         Ok(())
     }
 
-    /// Says one of the host's own messages again, to a new endpoint.
-    async fn say(self: &Arc<Self>, endpoint: &Endpoint, message: &Bytes) -> Result<(), Fault> {
-        let Endpoint::At(session, uri) = endpoint else {
-            return Err(Fault::NoTransport);
-        };
-        let mut request = http::Request::post(uri.clone())
-            .header(http::header::CONTENT_TYPE, "application/json")
-            .body(message.clone())
-            .map_err(|_| Fault::NoTransport)?;
-        request.headers_mut().extend(self.config.headers.clone());
-        let sending = session.send_within(request, self.config.headers_timeout);
-        let response = Box::pin(sending).await?;
-        match response.status().is_success() {
-            true => Ok(()),
-            false => Err(refused(response).await),
-        }
-    }
-
     /// The endpoint that the server names: it gets the token only where it is of the same origin (TR-52).
-    fn named_endpoint(&self, data: &[u8]) -> Result<Endpoint, Fault> {
+    fn named_endpoint(&self, data: &[u8]) -> Result<Target, Fault> {
         let text = std::str::from_utf8(data).unwrap_or_default().trim();
         let own = self.session.url();
         let url: Url = own.url().join(text).map_err(|_| Fault::NoTransport)?;
         let session = self.session.at(&url)?;
         let uri = url.as_str().parse().map_err(|_| Fault::NoTransport)?;
-        Ok(Endpoint::At(session, uri))
+        Ok((session, uri))
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use pilotlight::{LoginRequest, Sessions, clock::Clock, human::Human as _};
-use pilotlight_core::{Error, credential::BindingKey, error::LoginCause};
+use pilotlight_core::{Error, credential::BindingKey, error::LoginCause, time::Wall};
 use tokio::{sync::watch, task::AbortHandle};
 
 use crate::{approver::Approver, config::Config, lock::lock, refusal::Fault};
@@ -63,8 +63,13 @@ impl Login {
 
     /// Asks for a login, or waits for the one that is under way.
     pub(crate) async fn settle(&self, error: Error) -> Result<(), Fault> {
-        if self.approver.refuses() || self.lately_refused().await? {
+        // A grant that needs no person goes by itself where nobody can be asked.
+        let nobody = self.approver.refuses() && !self.request.may_need_nobody();
+        if nobody || self.lately_refused().await? {
             return Err(error.into());
+        }
+        if self.was_in_vain(&error).await {
+            return Err(Error::DeniedByResource.into());
         }
         let mut shown = self.approver.shown();
         let mut done = self.joined();
@@ -104,6 +109,36 @@ impl Login {
             .is_some_and(|code| REFUSALS.contains(&code.as_str()));
         let now = self.clock.now().wall;
         Ok(refused && outcome.at <= now && outcome.at.until(now) < PEACE)
+    }
+
+    /// What is said where the login that was just made has mended nothing.
+    pub(crate) async fn unmended(&self, error: Error) -> Error {
+        match self.was_in_vain(&error).await {
+            true => Error::DeniedByResource,
+            false => error,
+        }
+    }
+
+    /// The server refuses the token of a login that is less than five minutes old and that it has never accepted: the next
+    /// would fare no better (I-13). Where there is a refresh token the session finds that out by itself. A store that does not
+    /// answer stops nobody here: it does so where the refusals are looked for.
+    async fn was_in_vain(&self, error: &Error) -> bool {
+        let cause = LoginCause::NoRefreshToken;
+        if !matches!(error, Error::LoginRequired { cause: why } if *why == cause) {
+            return false;
+        }
+        let key = BindingKey::new(self.request.url.clone(), self.request.account.clone());
+        let Ok(Some(binding)) = self.sessions.store().binding(&key).await else {
+            return false;
+        };
+        let Ok(status) = self.sessions.status(&binding).await else {
+            return false;
+        };
+        let now = self.clock.now().wall;
+        let young = |at: Wall| at <= now && at.until(now) < PEACE;
+        status.last_accepted_at.is_none()
+            && status.logged_in_at.is_some_and(young)
+            && status.expires_at.is_none_or(|end| now < end)
     }
 
     fn joined(&self) -> watch::Receiver<Option<Result<(), Error>>> {

@@ -55,6 +55,11 @@ pub(crate) enum Fault {
     /// The server speaks neither transport.
     #[error("the server speaks neither Streamable HTTP nor HTTP+SSE here")]
     NoTransport,
+    /// The server leads elsewhere, and further than is followed; where to, without what a secret could be in.
+    #[error(
+        "the server redirects to {0}: a redirect is followed within the server's own origin, three times at most"
+    )]
+    Redirected(String),
     /// Nobody reads answers any more.
     #[error("the host has gone")]
     HostGone,
@@ -109,6 +114,7 @@ impl Fault {
             Self::NotMcp => "server.not_mcp",
             Self::TooLarge(_) => "server.answer_too_large",
             Self::NoTransport => "server.no_transport",
+            Self::Redirected(_) => "server.redirected",
             Self::TooLong(_) => "bridge.frame_too_large",
             Self::NotJson => "bridge.not_json",
             Self::NotMessage => "bridge.not_message",

@@ -56,6 +56,11 @@ impl Ask {
         }
     }
 
+    /// Whether only the bridge wants to know: then no person is asked for a login.
+    pub(crate) fn is_ping(&self) -> bool {
+        self.own && self.ticket.is_none()
+    }
+
     /// Notes the answer; tells whether it is the first.
     pub(crate) fn answer(&self) -> bool {
         let first = !self.answered.swap(true, Ordering::AcqRel);

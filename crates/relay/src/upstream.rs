@@ -1,7 +1,7 @@
 //! The server's end: one request with what the wire wants on it, a login where one is wanted, a new session where the old
 //! one is gone.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{
@@ -10,63 +10,17 @@ use http::{
 };
 use pilotlight::{Body, Session};
 use pilotlight_core::Error;
-use serde::Deserialize;
-use tokio::sync::watch;
 
 use crate::{
     answer::{Assembly, Came, Message, Stream, piece},
     bridge::Core,
     headers::MCP_PROTOCOL_VERSION,
-    lock::lock,
     login,
+    redirect::{Target, Way},
     refusal::Fault,
     scan::{Kind, Scan},
+    wire::{Endpoint, SESSION, Stage, agreed, named_session},
 };
-
-/// What is known of the connection to the server.
-#[derive(Debug)]
-pub(crate) struct Wire {
-    state: Mutex<State>,
-    /// Held by whoever opens a new session in the place of one that is gone.
-    reopening: tokio::sync::Mutex<()>,
-    pub(crate) stage: watch::Sender<Stage>,
-    pub(crate) endpoint: watch::Sender<Endpoint>,
-    /// Counts the messages that the server has taken.
-    pub(crate) accepted: watch::Sender<u64>,
-}
-
-/// What the listening task is to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// Nothing yet.
-    Idle,
-    /// Keep a GET stream open, for the session of this number.
-    Listen(u64),
-    /// Keep an HTTP+SSE stream open.
-    Sse,
-}
-
-/// Where messages go on HTTP+SSE.
-#[derive(Debug, Clone)]
-pub(crate) enum Endpoint {
-    /// Not known (any more).
-    Unknown,
-    /// Here.
-    At(Session, http::Uri),
-    /// There is none.
-    None(Fault),
-}
-
-#[derive(Debug, Default)]
-struct State {
-    session: Option<HeaderValue>,
-    version: Option<HeaderValue>,
-    /// Counts the sessions that were opened.
-    generation: u64,
-    /// The host's own words, to be said again.
-    initialize: Option<Bytes>,
-    initialized: Option<Bytes>,
-}
 
 /// What a request was sent with.
 struct Prepared {
@@ -74,116 +28,6 @@ struct Prepared {
     request: Request<Bytes>,
     /// The number of the session that it named.
     of: Option<u64>,
-}
-
-impl Wire {
-    pub(crate) fn new() -> Self {
-        Self {
-            state: Mutex::default(),
-            reopening: tokio::sync::Mutex::new(()),
-            stage: watch::Sender::new(Stage::Idle),
-            endpoint: watch::Sender::new(Endpoint::Unknown),
-            accepted: watch::Sender::new(0),
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
-    }
-
-    pub(crate) fn stage(&self) -> Stage {
-        *self.stage.borrow()
-    }
-
-    pub(crate) fn keep_initialize(&self, message: &Bytes) {
-        self.state().initialize = Some(message.clone());
-    }
-
-    pub(crate) fn keep_initialized(&self, message: &Bytes) {
-        self.state().initialized = Some(message.clone());
-    }
-
-    pub(crate) fn said(&self) -> (Option<Bytes>, Option<Bytes>) {
-        let state = self.state();
-        (state.initialize.clone(), state.initialized.clone())
-    }
-
-    /// A session begins with the head of the answer to `initialize`.
-    pub(crate) fn begin(&self, head: &HeaderMap) {
-        self.replace(named_session(head), None);
-    }
-
-    fn replace(&self, session: Option<HeaderValue>, version: Option<HeaderValue>) {
-        let mut state = self.state();
-        state.session = session;
-        state.version = version;
-        state.generation += 1;
-    }
-
-    /// The version that the answer names goes on every request from now on (TR-33), if it is one that knows the header:
-    /// servers of 2025-03-26 and 2024-11-05 get none.
-    pub(crate) fn agree(&self, answer: &[u8]) {
-        self.state().version = agreed(answer);
-    }
-
-    /// From now on the server may send what nobody asked for.
-    pub(crate) fn listen(&self) {
-        let generation = self.state().generation;
-        self.stage.send_if_modified(|stage| {
-            let changes = *stage != Stage::Sse;
-            if changes {
-                *stage = Stage::Listen(generation);
-            }
-            changes
-        });
-    }
-
-    /// The number of the session, if it has an id.
-    fn named(&self) -> Option<u64> {
-        let state = self.state();
-        state.session.as_ref().map(|_| state.generation)
-    }
-
-    /// Puts on a request what the session wants; tells the number of the session.
-    fn mark(&self, head: &mut HeaderMap) -> Option<u64> {
-        let state = self.state();
-        if let Some(version) = &state.version {
-            head.insert(MCP_PROTOCOL_VERSION, version.clone());
-        }
-        let session = state.session.as_ref()?;
-        head.insert(SESSION, session.clone());
-        Some(state.generation)
-    }
-}
-
-/// The session that the head of an answer to `initialize` names.
-fn named_session(head: &HeaderMap) -> Option<HeaderValue> {
-    head.get(&SESSION).cloned().map(|mut id| {
-        // TR-39.
-        id.set_sensitive(true);
-        id
-    })
-}
-
-/// The version that an answer to `initialize` names, where requests are to repeat it.
-fn agreed(answer: &[u8]) -> Option<HeaderValue> {
-    #[derive(Deserialize)]
-    struct Answer<'a> {
-        #[serde(borrow)]
-        result: Agreed<'a>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Agreed<'a> {
-        #[serde(borrow)]
-        protocol_version: std::borrow::Cow<'a, str>,
-    }
-    let answer: Answer<'_> = serde_json::from_slice(answer).ok()?;
-    let version = answer.result.protocol_version;
-    // Versions are dates.
-    (*version >= *REPEATED_SINCE)
-        .then(|| HeaderValue::from_str(&version).ok())
-        .flatten()
 }
 
 /// How a message is sent.
@@ -203,17 +47,28 @@ impl Core {
         fields: &HeaderMap,
         place: Place,
     ) -> Result<Response<Body>, Fault> {
+        self.posted(message, fields, place, true).await
+    }
+
+    /// The same; where nobody waits for it, no person is asked for a login.
+    pub(crate) async fn posted(
+        self: &Arc<Self>,
+        message: &Bytes,
+        fields: &HeaderMap,
+        place: Place,
+        may_ask: bool,
+    ) -> Result<Response<Body>, Fault> {
         let mut reopened = false;
         loop {
-            let prepared = || self.prepared(Method::POST, message, fields, place);
-            let (response, of) = self.sent(prepared, true).await?;
+            let prepared = |at| self.prepared(Method::POST, message, fields, place, at);
+            let (response, of) = self.sent(prepared, may_ask).await?;
             if response.status().is_success() {
                 self.wire.accepted.send_modify(|count| *count += 1);
             }
             match of {
                 Some(of) if response.status() == StatusCode::NOT_FOUND && !reopened => {
                     reopened = true;
-                    Box::pin(self.reopen(of)).await?;
+                    Box::pin(self.reopen(of, may_ask)).await?;
                 }
                 _ => return Ok(response),
             }
@@ -248,37 +103,43 @@ impl Core {
             fields.insert(LAST_EVENT, id);
         }
         let nothing = Bytes::new();
-        let prepared = || self.prepared(Method::GET, &nothing, &fields, place);
+        let prepared = |at| self.prepared(Method::GET, &nothing, &fields, place, at);
         Ok(self.sent(prepared, may_ask).await?.0)
     }
 
-    /// Sends a request; where the server wants a login that a person can give, it is asked for, once.
+    /// Sends a request, and on to where the server leads it; where that wants a login that a person can give, it is asked for,
+    /// once.
     async fn sent<P>(
         self: &Arc<Self>,
-        prepared: impl Fn() -> P,
+        prepared: impl Fn(Option<Target>) -> P,
         may_ask: bool,
     ) -> Result<(Response<Body>, Option<u64>), Fault>
     where
         P: Future<Output = Result<Prepared, Fault>>,
     {
-        let mut asked = !may_ask;
+        let mut asked = false;
+        let mut way = Way::default();
         loop {
             let Prepared {
                 session,
                 request,
                 of,
-            } = prepared().await?;
-            let uri = request.uri().clone();
+            } = prepared(way.at()).await?;
+            let (method, uri) = (request.method().clone(), request.uri().clone());
             let sending = session.send_within(request, self.config.headers_timeout);
             match Box::pin(sending).await {
                 Ok(response) => {
                     if self.config.cookies {
                         self.cookies.learn(&uri, response.headers());
                     }
-                    return Ok((response, of));
+                    if !way.leads_on(&session, &method, &uri, &response)? {
+                        return Ok((response, of));
+                    }
                 }
-                Err(error) if !asked && login::can_mend(&error) => {
-                    asked = true;
+                Err(error) if may_ask && login::can_mend(&error) => {
+                    if std::mem::replace(&mut asked, true) {
+                        return Err(self.login.unmended(error).await.into());
+                    }
                     Box::pin(self.login.settle(error)).await?;
                 }
                 Err(error) => return Err(error.into()),
@@ -292,11 +153,13 @@ impl Core {
         message: &Bytes,
         fields: &HeaderMap,
         place: Place,
+        at: Option<Target>,
     ) -> Result<Prepared, Fault> {
         let sse = self.wire.stage() == Stage::Sse && method == Method::POST;
-        let (session, uri) = match sse {
-            true => self.endpoint().await?,
-            false => (self.session.clone(), self.uri.clone()),
+        let (session, uri) = match at {
+            Some(target) => target,
+            None if sse => self.endpoint().await?,
+            None => (self.session.clone(), self.uri.clone()),
         };
         let accepted = match method {
             Method::GET => EVENTS,
@@ -353,7 +216,7 @@ impl Core {
 
     /// Opens a session in the place of the one with this number, which the server has forgotten (TR-31): whoever comes while one
     /// is at it waits for the same.
-    pub(crate) async fn reopen(self: &Arc<Self>, of: u64) -> Result<(), Fault> {
+    async fn reopen(self: &Arc<Self>, of: u64, may_ask: bool) -> Result<(), Fault> {
         let _alone = self.wire.reopening.lock().await;
         if self.wire.named() != Some(of) {
             return Ok(());
@@ -363,7 +226,7 @@ impl Core {
         };
         tracing::info!("the server has forgotten the session; it is opened anew");
         let none = HeaderMap::new();
-        let response = self.post_once(&initialize, &none).await?;
+        let response = self.post_once(&initialize, &none, may_ask).await?;
         if !response.status().is_success() {
             return Err(refused(response).await);
         }
@@ -379,7 +242,7 @@ impl Core {
                     .clone()
                     .map(|version| (MCP_PROTOCOL_VERSION, version)),
             );
-            let response = self.post_once(&initialized, &fields).await?;
+            let response = self.post_once(&initialized, &fields, may_ask).await?;
             if !response.status().is_success() {
                 return Err(refused(response).await);
             }
@@ -397,9 +260,28 @@ impl Core {
         self: &Arc<Self>,
         message: &Bytes,
         fields: &HeaderMap,
+        may_ask: bool,
     ) -> Result<Response<Body>, Fault> {
-        let prepared = || self.prepared(Method::POST, message, fields, Place::Alone);
-        Ok(self.sent(prepared, true).await?.0)
+        let prepared = |at| self.prepared(Method::POST, message, fields, Place::Alone, at);
+        Ok(self.sent(prepared, may_ask).await?.0)
+    }
+
+    /// Says one of the host's own messages again, to an endpoint that is not known to others yet. Nobody waits for that.
+    pub(crate) async fn say(
+        self: &Arc<Self>,
+        endpoint: &Target,
+        message: &Bytes,
+    ) -> Result<(), Fault> {
+        let none = HeaderMap::new();
+        let prepared = |at: Option<Target>| {
+            let at = at.or_else(|| Some(endpoint.clone()));
+            self.prepared(Method::POST, message, &none, Place::Alone, at)
+        };
+        let (response, _) = self.sent(prepared, false).await?;
+        match response.status().is_success() {
+            true => Ok(()),
+            false => Err(refused(response).await),
+        }
     }
 
     /// Reads an answer that is for the bridge; what else comes goes to the host.
@@ -440,11 +322,9 @@ impl Core {
             return;
         }
         let (message, fields) = (Bytes::new(), HeaderMap::new());
-        let prepared = self.prepared(Method::DELETE, &message, &fields, Place::InSession);
-        if let Ok(prepared) = prepared.await {
-            let sending = prepared.session.send(prepared.request);
-            drop(tokio::time::timeout(GOODBYE, Box::pin(sending)).await);
-        }
+        let place = Place::InSession;
+        let prepared = |at| self.prepared(Method::DELETE, &message, &fields, place, at);
+        drop(tokio::time::timeout(GOODBYE, Box::pin(self.sent(prepared, false))).await);
     }
 }
 
@@ -478,9 +358,6 @@ pub(crate) fn is_rpc_error(body: &[u8]) -> bool {
     peek.whole && peek.kind == Kind::Response
 }
 
-pub(crate) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
-/// The first version that has a header for the version.
-const REPEATED_SINCE: &str = "2025-06-18";
 const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
 const BOTH: &str = "application/json, text/event-stream";
 const EVENTS: &str = "text/event-stream";

@@ -18,7 +18,7 @@ use pilotlight_core::{
     flow::{Commit, Committed, Expects},
     record::{Record, Spooled},
     registration::ClientAuthentication,
-    time::{BootId, Mono, Stamp, Wall},
+    time::{BootId, Mono, Now, Stamp, Wall},
 };
 
 use super::{
@@ -187,8 +187,8 @@ impl Shared {
         let holds = self.held(id).is_some();
         let files = link.files();
         let (theirs, client) = look(files.clone()).await;
-        let (theirs, client) = match theirs.and_then(|theirs| Ok((theirs, client?))) {
-            Ok(found) => found,
+        let theirs = match theirs {
+            Ok(theirs) => theirs,
             // What cannot be read may be newer, and what we would spend may be spent: not while there is no need.
             Err(error) if holds && !files.is_blocked() && works(&ours, self.now()) => {
                 return Err(Error::StoreUnavailable {
@@ -200,9 +200,15 @@ impl Shared {
                 return Ok(Some(stored));
             }
         };
+        // The tokens count by themselves: later ones are of the client that the login was shared with, as far as anybody knows.
+        let client = client.unwrap_or_else(|error| {
+            tracing::warn!(%error, "which client mcp-remote has is not known");
+            None
+        });
         match link.compare(&ours, theirs) {
             Theirs::Newer(tokens) => {
-                let Some(next) = adopted(&ours, &tokens, client.as_ref()) else {
+                let Some(next) = adopted(&ours, &tokens, client.as_ref(), self.state.clock.now())
+                else {
                     return Ok(Some(stored));
                 };
                 if !holds {
@@ -519,6 +525,7 @@ fn adopted(
     ours: &Credential,
     tokens: &Tokens,
     client: Option<&StoredClient>,
+    now: Now,
 ) -> Option<Credential> {
     let client = match client {
         Some(theirs) if theirs.client.id != ours.client.id => {
@@ -549,7 +556,7 @@ fn adopted(
             .refresh_token
             .clone()
             .or_else(|| ours.refresh_token.clone()),
-        received_at: Some(received(tokens.received_at)),
+        received_at: Some(since_boot(tokens.received_at, now)),
         lifetime: tokens.lifetime.map(Lifetime::Stated),
         scopes_granted: tokens
             .scopes
@@ -563,6 +570,20 @@ fn adopted(
 /// that another process over the same store has left, to write what it could not write at once.
 pub(super) fn tag(id: CredentialId) -> String {
     format!("pilotlight-{}-", hex(&id.0[..8]))
+}
+
+/// The same instant on both clocks, where it lies after this machine's restart: what is told by the wall clock alone counts as
+/// older than what is not, and the version that it follows is not.
+fn since_boot(at: Wall, now: Now) -> Stamp {
+    let ago = now.wall.0.saturating_sub(at.0);
+    match now.mono.0.checked_sub(ago) {
+        Some(mono) => Stamp {
+            wall: at,
+            mono: Mono(mono),
+            boot: now.boot,
+        },
+        None => received(at),
+    }
 }
 
 /// An instant that only the wall clock knows.

@@ -144,6 +144,15 @@ pub fn detect(asked: Asked, status: u16, body: &Bytes) -> Verdict {
     }
 }
 
+/// Whether an answer to `initialize` opens no session, in spite of its status: an error, or a version that has none (TR-18).
+pub(crate) fn opens_nothing(answer: &Bytes) -> bool {
+    let Ok(message) = Message::read(answer.clone()) else {
+        return false;
+    };
+    let version = message.result_member("protocolVersion");
+    message.kind() == Kind::Error || version.and_then(json::decoded).is_some_and(|it| it == NEW)
+}
+
 /// An error that only the new era has (TR-14).
 fn recognised(error: &Message, status: u16) -> Option<Verdict> {
     match error.error_code()? {

@@ -183,9 +183,9 @@ async fn what_may_wait_is_bounded() {
         }
     })
     .await;
-    let small = |config: &mut pilotlight_relay::Config| config.limits.in_flight = 1000;
+    let small = |config: &mut pilotlight_relay::Config| config.limits.in_flight = 2500;
     let mut host = Host::with(&server.url, Arc::new(Refuse), small).await;
-    let padding = "y".repeat(400);
+    let padding = "y".repeat(1100);
     for id in 1..=4 {
         host.say(&format!(
             r#"{{"id":{id},"method":"a","params":"{padding}"}}"#

@@ -89,6 +89,58 @@ async fn an_old_host_before_a_new_server() {
     );
 }
 
+/// TR-14, TR-18: a server of the new era that answers `initialize` with 200 all the same, by an error or by a version that no
+/// old host knows, is asked what it speaks, and an old host gets along with it. One that knows no other answer is passed on.
+#[tokio::test]
+async fn an_old_host_before_a_new_server_that_answers_initialize() {
+    let refuses = r#""error":{"code":-32601,"message":"Method not found: initialize"}"#;
+    let agrees = r#""result":{"protocolVersion":"2026-07-28","capabilities":{},"serverInfo":{"name":"s","version":"1"}}"#;
+    for (said, discovers) in [
+        (refuses, true),
+        (agrees, true),
+        (refuses, false),
+        (agrees, false),
+    ] {
+        let server = Script::start(move |request, reply| async move {
+            if !request.body.contains(r#""id""#) {
+                return reply.accepted().await;
+            }
+            let id = request.id();
+            let rest = if request.is("initialize") {
+                said.to_owned()
+            } else if !request.is("server/discover") {
+                r#""result":{"resultType":"complete","content":[]}"#.to_owned()
+            } else if discovers {
+                r#""result":{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{}}}"#.to_owned()
+            } else {
+                r#""error":{"code":-32601,"message":"x"}"#.to_owned()
+            };
+            let body = format!(r#"{{"jsonrpc":"2.0","id":{id},{rest}}}"#);
+            reply.send("200 OK", "content-type: application/json\r\nmcp-session-id: s\r\n", &body).await
+        })
+        .await;
+        let mut host = Host::start(&server.url).await;
+        host.say(INITIALIZE).await;
+        if !discovers {
+            let answered = host.hear().await;
+            assert!(answered.contains(said), "{answered}");
+            continue;
+        }
+        let welcome = answer(&mut host).await;
+        let version = &welcome["result"]["protocolVersion"];
+        assert_eq!((&welcome["id"], version), (&json!(0), &json!("2025-06-18")));
+        host.say(INITIALIZED).await;
+        host.say(&old("c", "tools/call", &json!({ "name": "x" })))
+            .await;
+        let called = answer(&mut host).await;
+        assert!(called["result"]["content"].is_array(), "{called}");
+        let call = server.seen().pop().unwrap();
+        assert_eq!(call.header("mcp-protocol-version"), Some("2026-07-28"));
+        assert_eq!(call.header("mcp-name"), Some("x"));
+        assert_eq!(call.header("mcp-session-id"), None, "of the old era");
+    }
+}
+
 /// TR-15: a new host before a server of 2025: it is asked once what it speaks, and then spoken to with sessions.
 #[tokio::test]
 async fn a_new_host_before_an_old_server() {
@@ -132,6 +184,50 @@ async fn an_old_host_before_a_server_of_both_eras() {
     lab.with_mcp(|server| {
         assert_eq!((server.stats().initialize, server.stats().discover), (1, 0));
     });
+}
+
+/// TR-35: what an old server tells a new host goes on where its stream broke off; what it asks on it is the request's.
+#[tokio::test]
+async fn an_old_servers_stream_goes_on_for_a_new_host() {
+    let server = Script::start(|request, reply| async move {
+        if request.method == "GET" && request.header("last-event-id").is_some() {
+            let mut reply = reply.stream().await;
+            reply
+                .write("id: e2\ndata: {\"jsonrpc\":\"2.0\",\"id\":\"c\",\"result\":{\"content\":[]}}\n\n")
+                .await;
+            return reply;
+        }
+        if request.method == "GET" {
+            return reply.send("405 Method Not Allowed", "", "").await;
+        }
+        if request.is("server/discover") {
+            return reply.send("400 Bad Request", "", "").await;
+        }
+        if !request.body.contains(r#""id""#) {
+            return reply.accepted().await;
+        }
+        if request.is("initialize") {
+            let id = request.id();
+            let result = r#"{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"s","version":"1"}}"#;
+            return reply.json(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)).await;
+        }
+        let mut reply = reply.stream().await;
+        reply.write("retry: 30\nid: e1\ndata: \n\n").await;
+        reply
+    })
+    .await;
+    let mut host = Host::start(&server.url).await;
+    host.say(&new("c", "tools/call", &json!({ "name": "x" })))
+        .await;
+    let called = answer(&mut host).await;
+    assert_eq!(called["id"], "c", "{called}");
+    assert!(called["result"]["content"].is_array(), "{called}");
+    let seen = server.seen();
+    let last: Vec<_> = seen
+        .iter()
+        .filter_map(|one| one.header("last-event-id"))
+        .collect();
+    assert_eq!(last, ["e1"]);
 }
 
 /// TR-16: a host that tries the new era first and falls back is followed.

@@ -1,13 +1,17 @@
 //! Tokens and logins behind the host's back.
 
-use std::sync::Arc;
+use std::{fs::Permissions, os::unix::fs::PermissionsExt as _, sync::Arc};
 
 use pilotlight::{
     clock::SystemClock,
+    core::{issuer::Issuer, reference::SecretRef, registration::Client, unattended::Unattended},
     human::Refuse,
     store::{MemoryStore, Store},
 };
-use pilotlight_testkit::{Lab, LabConfig, ScriptedHuman, authorization_server::Approval};
+use pilotlight_testkit::{
+    Lab, LabConfig, ScriptedHuman,
+    authorization_server::{Approval, ClientAuthentication, IssueRefreshToken, StaticClient},
+};
 
 use crate::{
     support::{Clicks, Host, logged_in},
@@ -98,6 +102,74 @@ async fn where_nobody_can_be_asked_the_error_says_what_to_run() {
     assert_eq!(error["error"]["data"]["code"], "login.never");
     let run = error["error"]["data"]["run"].as_str().unwrap();
     assert_eq!(run, format!("pilotlight login {}", lab.resource_url()));
+}
+
+/// EXT-01: a grant that needs no person makes the first login by itself also where nobody can be asked.
+#[tokio::test]
+async fn a_grant_without_a_person_needs_nobody() {
+    let config = LabConfig::default().with(|lab| {
+        let issuer = &mut lab.authorization_server;
+        issuer.grant_types = vec!["client_credentials".into()];
+        issuer.token_endpoint_auth_methods = vec![ClientAuthentication::Basic];
+        issuer.clients = vec![StaticClient {
+            client_id: "service".into(),
+            client_secret: Some("cs-canary".into()),
+            redirect_uris: Vec::new(),
+        }];
+    });
+    let lab = Lab::start(config).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "cs-canary").unwrap();
+    std::fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
+    let mut client = Client::brought("service".into());
+    client.secret_ref = Some(SecretRef::file(secret.to_str().unwrap()).unwrap());
+    let issuer = Issuer::parse(lab.issuer()).unwrap();
+    let grant = |config: &mut pilotlight_relay::Config| {
+        config.login.client = Some(client);
+        config.login.unattended = Some(Unattended::ClientCredentials);
+        config.login.issuer = Some(issuer);
+    };
+    let mut host = Host::with(lab.resource_url(), Arc::new(Refuse), grant).await;
+    let welcome = host.shake_hands().await;
+    assert!(welcome.contains("protocolVersion"), "{welcome}");
+    host.say(CALL).await;
+    assert!(host.hear().await.contains(r#""text":"hi""#));
+    assert_eq!(lab.with_issuer(|issuer| issuer.asked().len()), 1);
+}
+
+/// I-13: a server that refuses every token, at an issuer without refresh tokens: one login is offered, then each request, a ping
+/// too, hears a typed error; so does another process.
+#[tokio::test]
+async fn a_login_in_vain_is_not_offered_again() {
+    let (lab, store) = logged_in(|lab| {
+        lab.authorization_server.issue_refresh_token = IssueRefreshToken::Never;
+    })
+    .await;
+    let person = Clicks::of(ScriptedHuman::allows());
+    let often = |config: &mut pilotlight_relay::Config| {
+        config.ping_interval = Some(std::time::Duration::from_millis(50));
+    };
+    let url = lab.resource_url();
+    let mut host = Host::on(store.clone(), url, person.clone(), often).await;
+    host.shake_hands().await;
+    host.say(CALL).await;
+    assert!(host.hear().await.contains(r#""text":"hi""#));
+    lab.with_mcp(|server| server.reject_next(u64::MAX));
+    let refused = |server: &pilotlight_testkit::McpServer| server.stats().posts;
+    let before = lab.with_mcp(|server| refused(server));
+    crate::support::eventually(|| lab.with_mcp(|server| refused(server)) > before + 2).await;
+    assert_eq!(person.shown(), 0, "a ping asks nobody");
+    for _ in 0..3 {
+        host.say(CALL).await;
+        let error: serde_json::Value = serde_json::from_str(&host.hear().await).unwrap();
+        assert_eq!(error["error"]["data"]["code"], "denied.by_resource");
+    }
+    let mut other = Host::on(store, url, person.clone(), |_| {}).await;
+    other.say(crate::support::INITIALIZE).await;
+    let error: serde_json::Value = serde_json::from_str(&other.hear().await).unwrap();
+    assert_eq!(error["error"]["data"]["code"], "denied.by_resource");
+    assert_eq!(person.shown(), 1);
 }
 
 /// A host that shows URLs is asked to show this one, and told when it is done; no browser opens.

@@ -5,11 +5,14 @@
 )]
 
 mod bytes;
+mod corpora;
 mod ends;
 mod eras;
 mod login;
 mod old_transport;
+mod redirects;
 mod sessions;
 mod streams;
 mod support;
+mod translated;
 mod unreadable_store;

@@ -93,7 +93,8 @@ async fn an_old_servers_stream_is_opened_anew() {
     );
 }
 
-/// What was sent on a stream is lost with it, and hung up on; what waits for the next one is sent there, once, and answered.
+/// What was sent on a stream is lost with it, and hung up on; what waits for the next one is sent there, once, and answered. The
+/// handshake that is said again goes to where the first went: it carries the same cookies.
 #[tokio::test]
 async fn what_waits_for_a_stream_is_not_lost_with_the_one_before() {
     let streams = Arc::new(AtomicUsize::new(0));
@@ -111,7 +112,8 @@ async fn what_waits_for_a_stream_is_not_lost_with_the_one_before() {
                     return reply.send("503 Service Unavailable", "", "").await;
                 }
                 line.mark_unchanged();
-                let mut reply = reply.stream().await;
+                let head = "content-type: text/event-stream\r\nset-cookie: sticky=1\r\n";
+                let mut reply = reply.open(head).await;
                 reply.write("event: endpoint\ndata: /messages\n\n").await;
                 while line.changed().await.is_ok() {
                     let event = line.borrow_and_update().clone();
@@ -151,6 +153,16 @@ async fn what_waits_for_a_stream_is_not_lost_with_the_one_before() {
     assert_eq!(host.hear().await, r#"{"id":2,"result":{}}"#);
     assert_eq!(streams.load(Ordering::SeqCst), 3);
     assert_eq!(server.count(|one| one.is("a")), 1);
+    // What is said again goes to where the first was.
+    for method in ["initialize", "notifications/initialized"] {
+        let sticky = |one: &crate::support::Request| one.header("cookie") == Some("sticky=1");
+        let to_messages = |one: &crate::support::Request| one.path == "/messages";
+        assert_eq!(
+            server.count(|one| one.is(method) && to_messages(one) && sticky(one)),
+            2,
+            "{method}"
+        );
+    }
 }
 
 /// TR-52: an endpoint of another origin is not written to.

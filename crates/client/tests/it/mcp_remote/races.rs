@@ -358,6 +358,25 @@ async fn a_torn_client_hides_no_later_tokens() {
     assert_eq!(token.expose(), "theirs");
 }
 
+/// I-1, F-06: the tokens count by themselves also before a call of ours: later ones are taken over, and nothing of ours is spent;
+/// where there are none, our refresh does not wait for the client.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_client_holds_no_refresh_up() {
+    let desk = Desk::new(|issuer| issuer.reuse_grace = None).await;
+    let (_ours, session) = desk.joined().await;
+    let theirs = desk.rival.refresh(&desk.lab).await.unwrap();
+    std::fs::write(desk.rival.path("client_info.json"), "{\"client_i").unwrap();
+    let before = desk.counts();
+    session.refresh(false).await.unwrap();
+    let token = session.token(None).await.unwrap().access_token;
+    assert_eq!(token.expose(), theirs);
+    assert_eq!(desk.counts(), before, "nothing was spent");
+    assert!(session.refresh(true).await.unwrap().refreshed);
+    assert_eq!(desk.counts().1, 0);
+    let token = session.token(None).await.unwrap().access_token;
+    assert_eq!(desk.rival.access(), token.expose(), "and is written");
+}
+
 /// The same while nothing else is written there: a later version is of the client that the login was shared with, and
 /// mcp-remote gets it; a new login may be of any, and ends sharing.
 #[tokio::test(flavor = "multi_thread")]

@@ -210,6 +210,8 @@ impl Memory {
         policy: Policy,
     ) -> bool {
         match result {
+            // What was only brought to the store is not what somebody asked for.
+            Ok(Gain::Nothing | Gain::Uncertain) if want.asked => false,
             Ok(_) => self.satisfies(want, now, policy),
             Err(Error::DeniedByResource) => want.refused.is_some(),
             Err(_) => true,

@@ -231,6 +231,27 @@ fn a_refusal_for_anothers_reason_is_no_answer() {
     assert!(!memory.answers(refused, &Ok(Gain::Nothing), at(0), policy));
 }
 
+/// F-06: a refresh that somebody asks for is not answered by one that only brought to the store what that had refused.
+#[test]
+fn what_is_asked_for_is_made() {
+    let (memory, policy) = (holding(0), Policy::default());
+    let asked = Want {
+        asked: true,
+        refused: None,
+    };
+    for (gain, answers) in [
+        (Gain::Nothing, false),
+        (Gain::Uncertain, false),
+        (Gain::Adopted, true),
+    ] {
+        assert_eq!(
+            memory.answers(asked, &Ok(gain), at(0), policy),
+            answers,
+            "{gain:?}"
+        );
+    }
+}
+
 /// What an earlier run could not store goes along with the next: the version, and the facts about it.
 #[test]
 fn the_next_task_carries_what_nothing_has_taken() {

@@ -15,7 +15,7 @@ use pilotlight_core::{
         unattended::Unattended,
     },
     freshness::Freshness,
-    memory::{Want, tries_the_ended},
+    memory::{Service, Want, tries_the_ended},
     time::{Mono, Now},
 };
 
@@ -156,34 +156,39 @@ impl Cell {
         }
     }
 
-    /// Expired: the caller waits for the one refresh in flight, up to its deadline. Where the issuer cannot be reached the
-    /// ended token is tried all the same: the server decides (F-13).
+    /// Expired: the caller waits for the one refresh in flight, up to its deadline. What came of that matters only where no
+    /// token lives: somebody else may have brought one meanwhile (I-14). Where the issuer cannot be reached the ended token is
+    /// tried all the same: the server decides (F-13).
     pub(crate) async fn expired(
         self: &Arc<Self>,
         version: Version,
         by: Deadline,
     ) -> Result<(), Error> {
-        let joined = match self.join(Want::default(), by).await {
-            // The login may have moved to another issuer meanwhile: the binding tells.
-            Err(Error::LoginRequired { .. })
-                if self.load_by(by).await.is_ok() && self.content(Want::default()) =>
-            {
-                return Ok(());
-            }
-            joined => joined,
+        let Err(error) = self.join(Want::default(), by).await else {
+            return Ok(());
         };
-        match joined {
-            Ok(_) => Ok(()),
-            Err(error) if tries_the_ended(&error) => {
-                tracing::warn!(
-                    code = error.code(),
-                    generation = version.generation.0,
-                    "an ended token is tried: refreshing it failed"
-                );
-                Ok(())
-            }
-            Err(error) => Err(error),
+        // The login may have moved to another issuer, or have been ended: the binding tells.
+        let is_over =
+            matches!(error, Error::LoginRequired { .. }) && self.load_by(by).await.is_err();
+        if !is_over && self.serves() {
+            return Ok(());
         }
+        if !tries_the_ended(&error) {
+            return Err(error);
+        }
+        tracing::warn!(
+            code = error.code(),
+            generation = version.generation.0,
+            "an ended token is tried: refreshing it failed"
+        );
+        Ok(())
+    }
+
+    /// Whether requests are served from memory now.
+    fn serves(&self) -> bool {
+        let (now, policy) = (self.inner.clock.now(), self.inner.limits.policy);
+        let service = lock(&self.live).memory.service(now, policy);
+        matches!(service, Ok(Service::Serve | Service::ServeAndRefresh))
     }
 
     /// Joins the refresh in flight, or starts one, and waits for it no longer than a caller may.
@@ -237,13 +242,6 @@ impl Cell {
             .shared();
         *looking = Some(look.clone());
         (look, true)
-    }
-
-    /// Whether memory now holds what the caller wants.
-    pub(crate) fn content(&self, want: Want) -> bool {
-        let now = self.inner.clock.now();
-        let policy = self.inner.limits.policy;
-        lock(&self.live).memory.satisfies(want, now, policy)
     }
 
     /// Whether a refresh that somebody else had begun says what this caller wants to know.

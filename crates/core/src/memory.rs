@@ -191,8 +191,7 @@ impl Memory {
     }
 
     /// Whether memory now holds what a caller wants.
-    #[must_use]
-    pub fn satisfies(&self, want: Want, now: Now, policy: Policy) -> bool {
+    fn satisfies(&self, want: Want, now: Now, policy: Policy) -> bool {
         self.credential().is_ok_and(|credential| {
             want.refused != Some(credential.version)
                 && matches!(credential.freshness(now, policy), Freshness::Fresh { .. })

@@ -10,9 +10,9 @@ use pilotlight::{
     core::{
         attempt::{Attempt, Label, ProcessId},
         credential::{Account, Generation, Incarnation, Version},
-        error::LoginCause,
+        error::{Certainty, LoginCause},
         event::Happened,
-        record::Fact,
+        record::{Fact, Suspicion},
         secret::{AccessToken, RefreshToken},
     },
     store::Store,
@@ -267,4 +267,45 @@ async fn a_restored_copy_costs_no_login() {
     served(&session, &world).await;
     assert_eq!(world.stats().refresh_ok, 2);
     world.assert_nothing_lost();
+}
+
+/// I-14: a caller whose token has ended waits for a run that finds another process's token, which lives, and that the issuer
+/// refuses the next refresh. What came of the refresh is not what the caller wants to know.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_lives_is_served_whatever_came_of_the_refresh() {
+    let world = World::with_tokens_of(Duration::from_secs(40)).await;
+    let (first, _) = world.logged_in().await;
+    let command = world.command();
+    let late = command.session(&world).await;
+    served(&late, &world).await;
+
+    // Thirty seconds later another process has the next one, and has been refused the one after that.
+    world.advance(Duration::from_secs(30));
+    let other = world.command();
+    let session = other.session(&world).await;
+    assert!(session.refresh(true).await.unwrap().refreshed);
+    let record = other.record(&world).await;
+    let (key, version) = (other.binding(&world).await.credential, record.version());
+    let now = first.time.now();
+    let suspicion = Suspicion {
+        cause: LoginCause::RefreshRejected {
+            certainty: Certainty::Suspect,
+            named: None,
+        },
+        since: now.wall,
+        probes: 1,
+        next_probe_at: Some(now.wall + HOUR),
+        at: Some(now),
+    };
+    let fact = [Fact::Suspicion(Some(suspicion))];
+    let noted = other
+        .store
+        .note(&key.unwrap(), version.unwrap(), &fact, None)
+        .await;
+    assert_eq!(noted, Ok(true));
+
+    // The first has ended; the second is due, and has five seconds left.
+    world.advance(Duration::from_secs(35));
+    served(&late, &world).await;
+    assert_eq!(world.stats().refresh_ok, 1);
 }

@@ -282,9 +282,13 @@ impl World {
             return;
         }
         let Request { process, login, .. } = *waits;
+        let waits_for_refused = waits.waiting.is_some_and(|w| w.want.refused.is_some());
         self.processes[process].cells[login]
             .waiters
             .retain(|waiter| *waiter != request);
+        if !waits_for_refused && self.serves(process, login) {
+            return self.send(request);
+        }
         let (waited_for, limit) = (
             Waited::Refresh,
             std::time::Duration::from_millis(CALLER_WAIT),
@@ -329,22 +333,23 @@ impl World {
 
     fn woken_expired(&mut self, request: usize, result: Result<Gain, Error>) {
         let Request { process, login, .. } = self.requests[request];
-        match result {
-            Ok(_) => self.send(request),
-            Err(Error::LoginRequired { .. })
-                if self.load(process, login).is_ok() && self.satisfied(process, login) =>
-            {
-                self.send(request);
-            }
-            Err(error) if tries_the_ended(&error) => self.send(request),
-            Err(error) => self.end(request, Err(error)),
+        let Err(error) = result else {
+            return self.send(request);
+        };
+        let is_over =
+            matches!(error, Error::LoginRequired { .. }) && self.load(process, login).is_err();
+        if (!is_over && self.serves(process, login)) || tries_the_ended(&error) {
+            self.send(request);
+        } else {
+            self.end(request, Err(error));
         }
     }
 
-    fn satisfied(&mut self, process: usize, login: usize) -> bool {
+    /// Whether requests are served from memory now: somebody else may have brought a token while the caller waited (I-14).
+    fn serves(&mut self, process: usize, login: usize) -> bool {
         let (now, policy) = (self.clock(process), self.setup.policy);
-        self.memory(process, login)
-            .satisfies(Want::default(), now, policy)
+        let service = self.memory(process, login).service(now, policy);
+        matches!(service, Ok(Service::Serve | Service::ServeAndRefresh))
     }
 
     fn end(&mut self, request: usize, result: Result<(), Error>) {
@@ -371,6 +376,19 @@ impl World {
             self.judge.served(login, self.now);
             return;
         };
+        // I-14: nor does a request fail that never left, although its token lives by all that its process knows.
+        let unsent = self.requests[request].sent.is_none();
+        let now = self.clock(process);
+        let held = self.memory(process, login).credential().ok();
+        let left = held
+            .filter(|_| unsent)
+            .and_then(|held| held.expires_in(now));
+        let stopped = self.judge.past.was_stopped(process, began_at, self.now);
+        if left.is_some_and(|left| !left.is_zero()) && !stopped {
+            self.broken("I-14", || {
+                format!("a request fails although its token lives: {error}")
+            });
+        }
         let asked_for = self.targets[login].logged_out || self.targets[login].wants_more;
         if !asked_for && self.now > super::CALM {
             self.report.failed += 1;

@@ -319,13 +319,10 @@ impl Cell {
 
     /// Brings to the store what only memory or the spool holds, if anything, when it is time for that.
     pub(crate) fn save(self: &Arc<Self>) {
-        let mut saving = lock(&self.saving);
         let live = lock(&self.live);
-        let (waits, calling) = (live.memory.waits_for_store(), live.is_calling());
+        let (kept, calling) = (live.memory.kept(), live.is_calling());
         drop(live);
-        if !waits {
-            saving.rest();
-        } else if saving.turn(calling, self.inner.coarse.now()) {
+        if lock(&self.saving).turn(kept, calling, self.inner.coarse.now()) {
             drop(self.flight(Want::default()));
         }
     }

@@ -8,7 +8,7 @@ mod saving;
 
 use std::time::Duration;
 
-pub use saving::Saving;
+pub use saving::{Kept, Saving};
 
 use crate::{
     attempt::{Attempt, ProcessId, Ruling, repeat_window},
@@ -217,14 +217,21 @@ impl Memory {
         }
     }
 
+    /// Where the newest version lies.
+    #[must_use]
+    pub fn kept(&self) -> Kept {
+        let spooled = self.record.as_ref().and_then(|record| record.spooled);
+        match spooled {
+            _ if self.unsaved => Kept::Memory,
+            Some(_) => Kept::Slot,
+            None => Kept::Store,
+        }
+    }
+
     /// Whether something waits to be brought to the store: a version that only memory or the spool holds.
     #[must_use]
     pub fn waits_for_store(&self) -> bool {
-        self.unsaved
-            || self
-                .record
-                .as_ref()
-                .is_some_and(|record| record.spooled.is_some())
+        self.kept() != Kept::Store
     }
 
     /// Whether somebody's attempt has stood for so long that its process may be dead, and can still be repeated in time: a

@@ -4,34 +4,41 @@ use std::time::Duration;
 
 use crate::time::Mono;
 
+/// Where the newest version of a login lies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kept {
+    /// In the store.
+    #[default]
+    Store,
+    /// In the spool slot: it outlives the process, and waits for the store.
+    Slot,
+    /// In memory alone.
+    Memory,
+}
+
 /// The turns of one login: at once, and while the store refuses with doubling pauses, since every process of the machine
 /// does the same. The caller asks once a second.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Saving {
+    kept: Kept,
     next: Mono,
     pause: Duration,
 }
 
 impl Saving {
-    /// There is nothing to save.
-    pub fn rest(&mut self) {
-        *self = Self::default();
-    }
-
-    /// Whether it is time for a try. A call that is under way takes no turn: what waits for its end is saved right after it.
-    pub fn turn(&mut self, calling: bool, now: Mono) -> bool {
-        if calling || now < self.next {
+    /// Whether it is time for a try. A call that is under way takes no turn: what waits for its end is saved right after it. A
+    /// store that went back, and the slot with it, leaves in memory alone what lay in the slot: that waits for no pause.
+    pub fn turn(&mut self, kept: Kept, calling: bool, now: Mono) -> bool {
+        if kept == Kept::Store || kept > self.kept {
+            *self = Self::default();
+        }
+        self.kept = kept;
+        if kept == Kept::Store || calling || now < self.next {
             return false;
         }
         self.pause = (2 * self.pause).clamp(Duration::from_secs(1), AT_LEAST_EVERY);
         self.next = now + self.pause;
         true
-    }
-
-    /// Before that there is no turn.
-    #[must_use]
-    pub fn next(&self) -> Mono {
-        self.next
     }
 }
 
@@ -40,22 +47,25 @@ const AT_LEAST_EVERY: Duration = Duration::from_secs(32);
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::*;
 
     /// When, of so many seconds, it is tried.
-    fn turns(saving: &mut Saving, from: u64, to: u64, calling: bool) -> Vec<u64> {
-        let tries = |second: &u64| saving.turn(calling, Mono(second * 1000));
-        (from..to).filter(tries).collect()
+    fn turns(saving: &mut Saving, kept: Kept, seconds: Range<u64>, calling: bool) -> Vec<u64> {
+        let tries = |second: &u64| saving.turn(kept, calling, Mono(second * 1000));
+        seconds.filter(tries).collect()
     }
 
     /// F-06, I-9: a store that refuses is tried at once and then ever less often, at least every 32 s.
     #[test]
     fn a_store_that_refuses_is_tried_with_doubling_pauses() {
         let mut saving = Saving::default();
-        let tries = turns(&mut saving, 0, 130, false);
+        let tries = turns(&mut saving, Kept::Memory, 0..130, false);
         assert_eq!(tries, [0, 1, 3, 7, 15, 31, 63, 95, 127]);
-        saving.rest();
-        assert_eq!(turns(&mut saving, 130, 132, false), [130, 131]);
+        assert!(turns(&mut saving, Kept::Store, 130..131, false).is_empty());
+        let again = turns(&mut saving, Kept::Memory, 131..133, false);
+        assert_eq!(again, [131, 132]);
     }
 
     /// I-20: a store that takes writes again while a call is under way gets what it missed as soon as that has ended, not a
@@ -63,8 +73,18 @@ mod tests {
     #[test]
     fn a_call_under_way_takes_no_turn() {
         let mut saving = Saving::default();
-        turns(&mut saving, 0, 16, false);
-        assert!(turns(&mut saving, 16, 90, true).is_empty());
-        assert_eq!(turns(&mut saving, 90, 100, false), [90]);
+        turns(&mut saving, Kept::Slot, 0..16, false);
+        assert!(turns(&mut saving, Kept::Slot, 16..90, true).is_empty());
+        assert_eq!(turns(&mut saving, Kept::Slot, 90..100, false), [90]);
+    }
+
+    /// I-2, I-20: where the slot goes back beneath a full store, what it held is in memory alone, and another process may send
+    /// the spent token at any moment: it is brought forward at once. What the slot has taken is in no such hurry.
+    #[test]
+    fn what_the_slot_has_lost_waits_for_no_pause() {
+        let mut saving = Saving::default();
+        turns(&mut saving, Kept::Slot, 0..16, false);
+        assert_eq!(turns(&mut saving, Kept::Memory, 16..18, false), [16, 17]);
+        assert!(turns(&mut saving, Kept::Slot, 18..19, false).is_empty());
     }
 }

@@ -5,7 +5,7 @@ use pilotlight_core::{
     credential::{Incarnation, Version},
     error::{Action, LoginCause, Waited},
     flow::refresh::{Gain, Outcome, Refresh},
-    memory::{Installed, Memory, Saving, Service, Want, tries_the_ended},
+    memory::{Installed, Kept, Memory, Saving, Service, Want, tries_the_ended},
     record::Fact,
 };
 
@@ -472,27 +472,21 @@ impl World {
         }
         if self.memory(process, login).waits_for_store() {
             self.save_later(process, login);
-        } else {
-            self.processes[process].cells[login].saving.rest();
         }
     }
 
-    /// The ticker's next turn for what waits: it comes by once a second.
+    /// The ticker comes by once a second.
     fn save_later(&mut self, process: usize, login: usize) {
-        let now = self.clock(process).mono;
         let own = &mut self.processes[process];
-        let cell = &mut own.cells[login];
-        if cell.save_scheduled {
-            return;
-        }
-        cell.save_scheduled = true;
+        let scheduled = std::mem::replace(&mut own.cells[login].save_scheduled, true);
         let save = Event::Save {
             process,
             epoch: own.epoch,
             login,
         };
-        let pause = cell.saving.next().0.saturating_sub(now.0);
-        self.after(pause.max(1_000), save);
+        if !scheduled {
+            self.after(1_000, save);
+        }
     }
 
     /// The ticker's look at a store that has changed.
@@ -543,16 +537,16 @@ impl World {
     /// Brings to the store what only memory or the spool holds.
     pub(super) fn save(&mut self, process: usize, login: usize) {
         let now = self.clock(process).mono;
-        let waits = self.memory(process, login).waits_for_store();
+        let kept = self.memory(process, login).kept();
         let cell = &mut self.processes[process].cells[login];
         cell.save_scheduled = false;
-        if !waits {
-            return cell.saving.rest();
-        }
-        if cell.saving.turn(cell.flight.is_some(), now) {
+        let turn = cell.saving.turn(kept, cell.flight.is_some(), now);
+        if turn {
             self.flight(process, login, Want::default());
         }
-        self.save_later(process, login);
+        if kept != Kept::Store {
+            self.save_later(process, login);
+        }
     }
 
     /// Starts a refresh unless one is in flight; whether it did.

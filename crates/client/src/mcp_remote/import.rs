@@ -19,7 +19,7 @@ use pilotlight_core::{
 
 use super::{
     files::{Files, Tokens, Unreadable},
-    shared::{Shared, received},
+    shared::{Shared, theirs::received},
 };
 use crate::{
     config::{LoginRequest, Status},

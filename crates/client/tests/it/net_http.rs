@@ -1,5 +1,7 @@
 //! The HTTP stack against servers that fail, lie and stall, on real sockets (T-13, T-14, T-40, F-12, F-25).
 
+mod dead_paths;
+mod redirects;
 pub(crate) mod support;
 
 use std::{
@@ -237,87 +239,6 @@ async fn a_slow_issuer_is_waited_for() {
     );
 }
 
-/// T-13: metadata is followed within its origin, three times at most; each hop is one request.
-#[tokio::test]
-async fn metadata_redirects_stay_in_their_origin_and_end() {
-    for status in [301, 302, 303, 307, 308] {
-        let (address, seen) = redirecting(status, |path| match path {
-            "/0" => Some("/1".into()),
-            "/1" => Some("2#fragment".into()),
-            "/2" => Some("/3?x=y".into()),
-            _ => None,
-        })
-        .await;
-        let reply = local().send(get(address, "/0")).await.unwrap();
-        assert_eq!((reply.status, reply.body.as_slice()), (200, &b"{}"[..]));
-        assert_eq!(
-            *seen.lock().unwrap(),
-            ["GET /0", "GET /1", "GET /2", "GET /3?x=y"]
-        );
-    }
-    let (address, seen) = redirecting(302, |path| Some(path.to_owned())).await;
-    assert_eq!(
-        local().send(get(address, "/loop")).await.unwrap_err().fault,
-        Fault::Network(NetworkFault::Redirect)
-    );
-    assert_eq!(seen.lock().unwrap().len(), 4);
-}
-
-/// AUTH-103, T-13, T-23: a redirect to another origin, scheme or user is refused before a byte goes there.
-#[tokio::test]
-async fn metadata_redirects_to_another_origin_reach_nobody() {
-    let (collector, collected) = redirecting(200, |_| None).await;
-    for target in [
-        format!("http://{collector}/"),
-        format!("//{collector}/"),
-        format!("http://localhost:{}/", collector.port()),
-        format!("https://{collector}/"),
-        "http://user@SELF/".into(),
-        "http://user:password@SELF/".into(),
-        "https://SELF/".into(),
-        "http://169.254.169.254/".into(),
-        "javascript:alert(1)".into(),
-        "data:application/json,{}".into(),
-        "file:///etc/passwd".into(),
-        "http://[".into(),
-        "/caf\u{e9}".into(),
-    ] {
-        let own = Arc::new(Mutex::new(String::new()));
-        let at = own.clone();
-        let (address, seen) = redirecting(302, move |_| {
-            Some(target.replace("SELF", &at.lock().unwrap()))
-        })
-        .await;
-        *own.lock().unwrap() = address.to_string();
-        let failure = local().send(get(address, "/")).await.unwrap_err();
-        assert_eq!(failure.fault, Fault::Network(NetworkFault::Redirect));
-        assert_eq!(seen.lock().unwrap().len(), 1);
-    }
-    assert!(collected.lock().unwrap().is_empty());
-}
-
-/// AUTH-103, T-13: no leg that carries a secret follows a redirect, whatever the status; the answer is given as it came.
-#[tokio::test]
-async fn secrets_are_never_sent_after_a_redirect() {
-    let (collector, collected) = redirecting(200, |_| None).await;
-    for leg in [
-        Leg::Token,
-        Leg::Registration,
-        Leg::Revocation,
-        Leg::Challenge,
-    ] {
-        for status in [301, 302, 303, 307, 308] {
-            for target in [format!("http://{collector}/"), "/elsewhere".into()] {
-                let (address, seen) = redirecting(status, move |_| Some(target.clone())).await;
-                let reply = send(&local(), leg, address).await.unwrap();
-                assert_eq!(reply.status, status);
-                assert_eq!(seen.lock().unwrap().len(), 1);
-            }
-        }
-    }
-    assert!(collected.lock().unwrap().is_empty());
-}
-
 /// Step 5 of a refresh: the token client keeps no connection; the other one does.
 #[tokio::test]
 async fn token_connections_are_never_reused() {
@@ -453,110 +374,6 @@ fn a_broken_extra_certificate_is_refused() {
             Err(Error::ConfigValue { .. })
         ));
     }
-}
-
-/// F-12: over HTTP/2 a refused stream delivers nothing, any other reset is ambiguous; neither is sent again.
-#[tokio::test]
-async fn a_refused_stream_delivers_nothing() {
-    let certificate = Certificate::of("as.test");
-    for (reason, want) in [
-        (h2::Reason::REFUSED_STREAM, Delivery::NotDelivered),
-        (h2::Reason::INTERNAL_ERROR, Delivery::Ambiguous),
-        (h2::Reason::CANCEL, Delivery::Ambiguous),
-    ] {
-        let requests = Arc::new(AtomicUsize::new(0));
-        let seen = requests.clone();
-        let address = serve_tls(&certificate, &[b"h2"], move |stream| {
-            let seen = seen.clone();
-            async move {
-                let Ok(mut connection) = h2::server::handshake(stream).await else {
-                    return;
-                };
-                while let Some(Ok((_, mut respond))) = connection.accept().await {
-                    seen.fetch_add(1, Ordering::SeqCst);
-                    respond.send_reset(reason);
-                }
-            }
-        })
-        .await;
-        let failure = at_test(&certificate, address).await.unwrap_err();
-        assert_eq!(
-            (failure.delivery, failure.fault),
-            (want, Fault::Network(NetworkFault::Broken)),
-            "{reason}"
-        );
-        assert_eq!(requests.load(Ordering::SeqCst), 1, "{reason}");
-    }
-}
-
-/// Step 6: over HTTP/2 a peer that answers no ping is a dead path, known within ten seconds.
-#[tokio::test]
-async fn an_unanswered_ping_is_a_dead_path() {
-    let certificate = Certificate::of("as.test");
-    let paused = Arc::new(Mutex::new(None));
-    let since = paused.clone();
-    let address = serve_tls(&certificate, &[b"h2"], move |stream| {
-        let since = since.clone();
-        async move {
-            let Ok(mut connection) = h2::server::handshake(stream).await else {
-                return;
-            };
-            let held = connection.accept().await;
-            tokio::time::pause();
-            *since.lock().unwrap() = Some(tokio::time::Instant::now());
-            // Neither read nor closed: the socket is alive, whoever is behind it is not.
-            std::future::pending::<()>().await;
-            drop(held);
-        }
-    })
-    .await;
-    let failure = at_test(&certificate, address).await.unwrap_err();
-    assert_eq!(
-        (failure.delivery, failure.fault),
-        (Delivery::Ambiguous, Fault::Network(NetworkFault::DeadPath))
-    );
-    let since = paused.lock().unwrap().unwrap();
-    assert!(
-        since.elapsed() <= Duration::from_secs(10),
-        "{:?}",
-        since.elapsed()
-    );
-}
-
-/// Step 6: over HTTP/1.1 a path that swallows everything, before or after the request arrived, is known to be dead within
-/// ten seconds. Real time: the kernel's clock decides.
-#[cfg(target_os = "linux")]
-#[tokio::test]
-async fn a_path_that_swallows_everything_is_dead() {
-    let swallowing = |after_the_request: bool| {
-        serve(move |mut stream| async move {
-            if after_the_request {
-                request(&mut stream).await;
-            }
-            // A filter that keeps nothing: no segment is seen, none is acknowledged.
-            let nothing = [socket2::SockFilter::new(6, 0, 0, 0)];
-            socket2::SockRef::from(&stream)
-                .attach_filter(&nothing)
-                .unwrap();
-            std::future::pending::<()>().await;
-        })
-    };
-    let begun = tokio::time::Instant::now();
-    let (late, early) = (swallowing(true).await, swallowing(false).await);
-    let client = local();
-    let (late, early) = tokio::join!(
-        send(&client, Leg::Token, late),
-        send(&client, Leg::Token, early)
-    );
-    for failure in [late.unwrap_err(), early.unwrap_err()] {
-        let want = (Delivery::Ambiguous, Fault::Network(NetworkFault::DeadPath));
-        assert_eq!((failure.delivery, failure.fault), want);
-    }
-    assert!(
-        begun.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        begun.elapsed()
-    );
 }
 
 /// T-41, T-11: through a proxy, the proxy's own address is exempt; literals and names known here to be private are

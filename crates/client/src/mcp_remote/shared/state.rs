@@ -11,7 +11,7 @@ use pilotlight_core::{
     credential::{Credential, CredentialId},
 };
 
-use super::tag;
+use super::locks::tag;
 use crate::{
     cell::lock,
     clock::Clock,

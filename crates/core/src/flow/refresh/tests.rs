@@ -1,8 +1,10 @@
 //! A refresh on the stage, by theme.
 
+mod dead_path;
 mod elsewhere;
 mod forced;
 mod holding;
+mod late;
 mod moved;
 mod order;
 mod proof;

@@ -20,6 +20,7 @@ pub mod detect;
 mod host;
 mod new_host;
 mod old_host;
+mod refusal;
 mod stateless;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use crate::message::{Id, Kind, Malformed, Message, PROTOCOL_VERSION, json};
 use crate::tools::Hidden;
 pub use new_host::NewHost;
 pub use old_host::OldHost;
+pub(crate) use refusal::Refusal;
 pub use stateless::Stateless;
 
 /// The version of the new era that is spoken here.
@@ -179,6 +181,10 @@ pub fn host_era(message: &Message) -> Option<Era> {
     }
 }
 
+/// How an error of the bridge begins.
+pub(crate) const NAME: &str = "pilotlight: ";
+/// Something is wrong with the server. The number is ours: JSON-RPC leaves it to whoever answers.
+pub(crate) const SERVER_ERROR: i64 = -32000;
 /// JSON-RPC: the text is no JSON.
 pub(crate) const PARSE_ERROR: i64 = -32700;
 /// JSON-RPC: the message is no request.
@@ -223,7 +229,7 @@ pub(crate) fn result(id: &Id, raw: &[u8]) -> Bytes {
     text.into()
 }
 
-/// An answer with an error.
+/// An answer with an error, for the server: the host is told by a [`Refusal`].
 pub(crate) fn error(id: &Id, code: i64, message: &str) -> Bytes {
     raw_error(
         id,
@@ -260,16 +266,13 @@ pub(crate) fn read_host(raw: Bytes, out: &mut Vec<Output>) -> Option<Message> {
     match Message::read(raw) {
         Ok(message) => Some(message),
         Err(why) => {
-            let code = match why {
-                Malformed::NotJson { .. } | Malformed::NotUtf8 { .. } => PARSE_ERROR,
-                _ => INVALID_REQUEST,
+            let refusal = match why {
+                Malformed::NotJson { .. } | Malformed::NotUtf8 { .. } => Refusal::NotJson,
+                _ => Refusal::NotMessage,
             };
-            let text = format!(
-                "{{\"code\":{code},\"message\":{}}}",
-                json::quoted(&why.to_string())
-            );
+            let error = refusal.error(&why.to_string(), "");
             let null = Bytes::from(format!(
-                "{{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{text}}}"
+                "{{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{error}}}"
             ));
             out.push(Output::ToHost(null));
             out.push(Output::Fail(Failure::Host(why)));

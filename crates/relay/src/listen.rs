@@ -156,7 +156,7 @@ impl Core {
                     let again = self.wire.said().0.filter(|_| *opened);
                     match again.and_then(|message| Some((Scan::of(&message).id?, message))) {
                         None => {
-                            self.wire.endpoint.send_replace(Endpoint::at(endpoint));
+                            self.wire.endpoint.send_replace(Endpoint::At(endpoint));
                         }
                         Some((id, message)) => {
                             self.say(&endpoint, &message).await?;
@@ -178,7 +178,7 @@ impl Core {
                         if let Some(initialized) = self.wire.said().1 {
                             self.say(&endpoint, &initialized).await?;
                         }
-                        self.wire.endpoint.send_replace(Endpoint::at(endpoint));
+                        self.wire.endpoint.send_replace(Endpoint::At(endpoint));
                     }
                 }
                 Came::Message(message) => self.deliver(message, None).await?,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    era::{INTERNAL_ERROR, INVALID_REQUEST, PARSE_ERROR},
+    era::{INVALID_REQUEST, NAME, Refusal, SERVER_ERROR},
     frame::TooLong,
     scan::Id,
 };
@@ -109,17 +109,17 @@ impl Fault {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Session(error) | Self::Login { error, .. } => error.code(),
-            Self::Status { .. } => "server.http_status",
-            Self::NoAnswer => "server.no_answer",
-            Self::NotMcp => "server.not_mcp",
-            Self::TooLarge(_) => "server.answer_too_large",
+            Self::Status { status, .. } => Refusal::Status(*status).code(),
+            Self::NoAnswer => Refusal::NoAnswer.code(),
+            Self::NotMcp => Refusal::NotMcp.code(),
+            Self::TooLarge(_) => Refusal::TooLarge.code(),
+            Self::NotJson => Refusal::NotJson.code(),
+            Self::NotMessage => Refusal::NotMessage.code(),
+            Self::Hidden => Refusal::Hidden.code(),
+            Self::TooMany(_) => Refusal::TooMany.code(),
             Self::NoTransport => "server.no_transport",
             Self::Redirected(_) => "server.redirected",
             Self::TooLong(_) => "bridge.frame_too_large",
-            Self::NotJson => "bridge.not_json",
-            Self::NotMessage => "bridge.not_message",
-            Self::Hidden => "bridge.tool_hidden",
-            Self::TooMany(_) => "bridge.too_many_requests",
             Self::HostGone => "bridge.host_gone",
         }
     }
@@ -150,7 +150,7 @@ impl Fault {
         {
             return written(&id, error);
         }
-        let (mut data, mut message) = (Data::default(), format!("pilotlight: {self}"));
+        let (mut data, mut message) = (Data::default(), format!("{NAME}{self}"));
         data.code = self.code();
         match self {
             Self::Session(error) | Self::Login { error, .. } => {
@@ -171,10 +171,10 @@ impl Fault {
         }
         let code = match self {
             Self::Session(_) | Self::Login { .. } => REFUSED,
-            Self::TooLong(_) | Self::NotMessage => INVALID_REQUEST,
-            Self::NotJson => PARSE_ERROR,
-            // As `mcp-remote` answers.
-            Self::Hidden => INTERNAL_ERROR,
+            Self::TooLong(_) => INVALID_REQUEST,
+            Self::NotMessage => Refusal::NotMessage.number(),
+            Self::NotJson => Refusal::NotJson.number(),
+            Self::Hidden => Refusal::Hidden.number(),
             _ => SERVER_ERROR,
         };
         let body = Body {
@@ -219,7 +219,6 @@ fn null() -> Box<RawValue> {
 
 /// What `mcp-remote` answers with where a login is in the way.
 const REFUSED: i64 = -32001;
-const SERVER_ERROR: i64 = -32000;
 
 #[cfg(test)]
 mod tests {

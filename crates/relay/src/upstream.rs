@@ -193,7 +193,7 @@ impl Core {
     }
 
     /// The endpoint of HTTP+SSE, as soon as it is known.
-    pub(crate) async fn endpoint(self: &Arc<Self>) -> Result<(Session, http::Uri), Fault> {
+    pub(crate) async fn endpoint(self: &Arc<Self>) -> Result<Target, Fault> {
         let mut endpoint = self.wire.endpoint.subscribe();
         let known = endpoint.wait_for(|endpoint| !matches!(endpoint, Endpoint::Unknown));
         let known = match self.config.headers_timeout {
@@ -208,7 +208,7 @@ impl Core {
             }
         };
         match known.as_deref() {
-            Ok(Endpoint::At(session, uri)) => Ok((session.clone(), uri.clone())),
+            Ok(Endpoint::At(target)) => Ok(target.clone()),
             Ok(Endpoint::None(fault)) => Err(fault.clone()),
             Ok(Endpoint::Unknown) | Err(_) => Err(Fault::NoTransport),
         }

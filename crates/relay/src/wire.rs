@@ -4,7 +4,6 @@ use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use pilotlight::Session;
 use serde::Deserialize;
 use tokio::sync::watch;
 
@@ -39,15 +38,9 @@ pub(crate) enum Endpoint {
     /// Not known (any more).
     Unknown,
     /// Here.
-    At(Session, http::Uri),
+    At(Target),
     /// There is none.
     None(Fault),
-}
-
-impl Endpoint {
-    pub(crate) fn at((session, uri): Target) -> Self {
-        Self::At(session, uri)
-    }
 }
 
 #[derive(Debug, Default)]

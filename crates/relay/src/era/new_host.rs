@@ -24,9 +24,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    Failure, INTERNAL_ERROR, INVALID_PARAMS, Identity, Input, METHOD_NOT_FOUND, NEW, Note, Numbers,
-    OLD, Output, Post, Ticket, UNSUPPORTED_VERSION, call as request, error, host, raw_error,
-    read_host, result,
+    Failure, INVALID_PARAMS, Identity, Input, METHOD_NOT_FOUND, NEW, Note, Numbers, OLD, Output,
+    Post, Refusal, Ticket, UNSUPPORTED_VERSION, call as request, host, raw_error, read_host,
+    result,
 };
 use crate::message::{
     CLIENT_CAPABILITIES, CLIENT_INFO, Id, Kind, LOG_LEVEL, Message, PROTOCOL_VERSION, SERVER_INFO,
@@ -146,11 +146,9 @@ impl NewHost {
                 match self.stage {
                     Stage::Open(_) => self.request(id, message, out),
                     _ if self.waiting.len() >= MAX_WAITING => {
-                        out.push(Output::ToHost(error(
-                            &id,
-                            INTERNAL_ERROR,
-                            "too many requests wait for the server",
-                        )));
+                        out.push(Output::ToHost(
+                            Refusal::TooMany.answer(&id, "too many requests wait for the server"),
+                        ));
                     }
                     Stage::Opening => self.waiting.push(message),
                     Stage::Closed => {
@@ -179,38 +177,39 @@ impl NewHost {
         message: &Message,
         out: &mut Vec<Output>,
     ) -> Option<Option<Output>> {
-        let refuse = |code, text: &str| Some(Some(Output::ToHost(error(id, code, text))));
+        let refuse = |why: Refusal, text: &str| Some(Some(Output::ToHost(why.answer(id, text))));
+        let bad = Refusal::BadRequest(INVALID_PARAMS);
         if message.method() == "initialize" {
             out.push(Output::Fail(Failure::HostEra(message.raw().clone())));
             return Some(None);
         }
         let version = message.meta(PROTOCOL_VERSION).and_then(json::decoded);
         match version.as_deref() {
-            None => return refuse(INVALID_PARAMS, "_meta names no protocol version"),
+            None => return refuse(bad, "_meta names no protocol version"),
             Some(NEW) => {}
             Some(other) => {
                 let data = format!(
-                    "{{\"supported\":[\"{NEW}\"],\"requested\":{}}}",
+                    ",\"supported\":[\"{NEW}\"],\"requested\":{}",
                     json::quoted(other)
                 );
-                let text = format!(
-                    "{{\"code\":{UNSUPPORTED_VERSION},\"message\":\"Unsupported protocol version\",\"data\":{data}}}"
-                );
-                return Some(Some(Output::ToHost(raw_error(id, text.as_bytes()))));
+                let wrong = Refusal::BadRequest(UNSUPPORTED_VERSION);
+                let error = wrong.error("Unsupported protocol version", &data);
+                return Some(Some(Output::ToHost(raw_error(id, error.as_bytes()))));
             }
         }
         if !message
             .meta(CLIENT_CAPABILITIES)
             .is_some_and(|raw| raw.starts_with(b"{"))
         {
-            return refuse(INVALID_PARAMS, "_meta names no client capabilities");
+            return refuse(bad, "_meta names no client capabilities");
         }
         match &*message.method() {
             "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" => {
-                refuse(METHOD_NOT_FOUND, "not a method of this version")
+                let why = Refusal::BadRequest(METHOD_NOT_FOUND);
+                refuse(why, "not a method of this version")
             }
             "tools/call" if message.name().is_some_and(|name| self.tools.ignored(&name)) => {
-                refuse(INTERNAL_ERROR, "this tool is ignored by request")
+                refuse(Refusal::Hidden, "this tool is ignored by request")
             }
             _ => None,
         }
@@ -299,7 +298,7 @@ impl NewHost {
     /// The answer to `server/discover`.
     fn discovered(&self, id: &Id) -> Bytes {
         let Stage::Open(session) = &self.stage else {
-            return error(id, INTERNAL_ERROR, "not connected");
+            return Refusal::NoAnswer.answer(id, "not connected");
         };
         let mut members = vec![
             ("resultType", b"\"complete\"".to_vec()),

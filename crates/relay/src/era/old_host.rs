@@ -27,7 +27,7 @@ use super::host;
 use super::stateless::{Call, Came, Purpose, Sender, ignored, lost};
 use super::{
     Failure, INVALID_PARAMS, INVALID_REQUEST, Identity, Input, METHOD_NOT_FOUND, NEW, Note, OLD,
-    Output, error, read_host, result,
+    Output, Refusal, read_host, result,
 };
 use crate::message::{
     CLIENT_CAPABILITIES, CLIENT_INFO, Edit, Id, Kind, LOG_LEVEL, Message, PROTOCOL_VERSION,
@@ -119,11 +119,9 @@ impl OldHost {
             Some(Came::Answer(call, message)) => self.answer(*call, message, &mut out),
             Some(Came::Lost(call)) if matches!(call.purpose, Purpose::Discover) => {
                 if let Some(id) = self.opening.take().as_ref().and_then(Message::id) {
-                    out.push(Output::ToHost(error(
-                        id,
-                        super::INTERNAL_ERROR,
-                        "the server does not answer",
-                    )));
+                    out.push(Output::ToHost(
+                        Refusal::NoAnswer.answer(id, "the server does not answer"),
+                    ));
                 }
             }
             Some(Came::Lost(call)) => out.push(Output::ToHost(lost(&call))),
@@ -197,11 +195,9 @@ impl OldHost {
     fn initialize(&mut self, message: Message, out: &mut Vec<Output>) {
         let id = message.id().cloned().unwrap_or_else(|| Id::of_text(""));
         if self.opened || self.opening.is_some() {
-            return out.push(Output::ToHost(error(
-                &id,
-                INVALID_REQUEST,
-                "already initialized",
-            )));
+            return out.push(Output::ToHost(
+                Refusal::BadRequest(INVALID_REQUEST).answer(&id, "already initialized"),
+            ));
         }
         if let Some(info) = message
             .param("clientInfo")
@@ -272,11 +268,11 @@ impl OldHost {
                     "the server speaks no version that is spoken here, but {}",
                     versions.join(", ")
                 );
-                out.push(Output::ToHost(error(id, INVALID_REQUEST, &text)));
+                out.push(Output::ToHost(Refusal::NoCommonVersion.answer(id, &text)));
             }
             (Verdict::Unavailable | Verdict::Challenge, Some(id)) => {
                 let text = format!("the server answered with HTTP {status}");
-                out.push(Output::ToHost(error(id, super::INTERNAL_ERROR, &text)));
+                out.push(Output::ToHost(Refusal::Status(status).answer(id, &text)));
             }
             _ => out.push(Output::Fail(Failure::ServerEra(vec![opening.into_raw()]))),
         }
@@ -310,12 +306,12 @@ impl OldHost {
             .as_ref()
             .and_then(|known| known.capabilities.as_ref());
         let told = if !offered.is_some_and(|capabilities| host::has(capabilities, "logging")) {
-            error(id, METHOD_NOT_FOUND, "the server sends no log messages")
+            Refusal::NotOffered(METHOD_NOT_FOUND).answer(id, "the server sends no log messages")
         } else if message
             .param_text("level")
             .is_none_or(|level| host::severity(&level).is_none())
         {
-            error(id, INVALID_PARAMS, "no such level")
+            Refusal::BadRequest(INVALID_PARAMS).answer(id, "no such level")
         } else {
             self.level = message.param("level").map(<[u8]>::to_vec);
             result(id, b"{}")

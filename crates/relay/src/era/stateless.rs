@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Failure, INTERNAL_ERROR, Input, Note, Output, call, error, read_host};
+use super::{Failure, Input, Note, Output, Refusal, call, read_host};
 use crate::message::{Id, Kind, Message};
 use crate::tools::Tools;
 pub(crate) use sender::{Call, Came, Purpose, Sender};
@@ -86,6 +86,10 @@ impl Stateless {
     }
 }
 
+/// What is said of a request whose connection broke.
+pub(crate) const BROKE: &str =
+    "the connection broke before the answer came; the server may have done it";
+
 /// What the host is told of a request whose answer broke off.
 pub(crate) fn lost(lost: &Call) -> Bytes {
     if lost.origin.method() == "subscriptions/listen" {
@@ -97,11 +101,7 @@ pub(crate) fn lost(lost: &Call) -> Bytes {
             Some(params.as_bytes()),
         );
     }
-    error(
-        &lost.id(),
-        INTERNAL_ERROR,
-        "the connection broke before the answer came; the server may have done it",
-    )
+    Refusal::NoAnswer.answer(&lost.id(), BROKE)
 }
 
 /// Answers a call of a tool that the person asked to hide.
@@ -109,11 +109,9 @@ pub(crate) fn ignored(sender: &Sender, message: &Message, out: &mut Vec<Output>)
     let name = message.name().filter(|_| message.method() == "tools/call");
     match (name, message.id()) {
         (Some(name), Some(id)) if sender.tools.ignored(&name) => {
-            out.push(Output::ToHost(error(
-                id,
-                INTERNAL_ERROR,
-                &format!("the tool {name} is ignored by request"),
-            )));
+            out.push(Output::ToHost(
+                Refusal::Hidden.answer(id, &format!("the tool {name} is ignored by request")),
+            ));
             true
         }
         _ => false,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Host, Script, welcome};
+use crate::support::{DISCOVERED, Host, Script, welcome};
 use pilotlight_relay::Ended;
 
 async fn server() -> Script {
@@ -47,7 +47,7 @@ async fn a_host_that_is_translated_for_gets_its_last_answers() {
         let mut held = held.clone();
         async move {
             if request.is("server/discover") {
-                return reply.json(r#"{"jsonrpc":"2.0","id":"pilotlight-probe","result":{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{}}}"#).await;
+                return reply.json(DISCOVERED).await;
             }
             let _ = held.wait_for(|go| *go).await;
             let id = request.id();

@@ -11,8 +11,11 @@ use pilotlight_testkit::{
     mcp_server::{Answers, Wires},
 };
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
-use crate::support::{Host, INITIALIZE, INITIALIZED, Script, logged_in, welcome};
+use crate::support::{
+    DISCOVERED, Host, INITIALIZE, INITIALIZED, Script, answer, logged_in, new, welcome,
+};
 
 async fn lab(wires: Wires, answers: Answers) -> (Lab, Arc<dyn Store>) {
     logged_in(|lab| {
@@ -22,22 +25,8 @@ async fn lab(wires: Wires, answers: Answers) -> (Lab, Arc<dyn Store>) {
     .await
 }
 
-fn new(id: &str, method: &str, params: &Value) -> String {
-    let mut params = params.clone();
-    params["_meta"] = json!({
-        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-        "io.modelcontextprotocol/clientInfo": { "name": "h", "version": "1" },
-        "io.modelcontextprotocol/clientCapabilities": {},
-    });
-    json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string()
-}
-
 fn old(id: &str, method: &str, params: &Value) -> String {
     json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string()
-}
-
-async fn answer(host: &mut Host) -> Value {
-    serde_json::from_str(&host.hear().await).unwrap()
 }
 
 /// TR-01 to TR-05, TR-10: a new host and a new server: headers are added, nothing is asked twice; each request of a revoked
@@ -251,17 +240,15 @@ async fn a_host_that_falls_back_is_followed() {
     );
 }
 
-/// TR-16: a host that falls back while the server is still being asked what it speaks is followed too, in the order of what
-/// it said; nothing of that is lost.
-#[tokio::test]
-async fn a_host_that_falls_back_meanwhile_is_followed() {
-    let (go, held) = tokio::sync::watch::channel(false);
+/// An old server that answers what it speaks only when it may, and with this status.
+async fn slow_to_tell(status: &'static str) -> (watch::Sender<bool>, Script) {
+    let (go, held) = watch::channel(false);
     let server = Script::start(move |request, reply| {
         let mut held = held.clone();
         async move {
             if request.is("server/discover") {
                 let _ = held.wait_for(|go| *go).await;
-                return reply.send("400 Bad Request", "", "").await;
+                return reply.send(status, "", "").await;
             }
             if request.is("initialize") {
                 return reply.json(&welcome("2025-06-18")).await;
@@ -279,6 +266,14 @@ async fn a_host_that_falls_back_meanwhile_is_followed() {
         }
     })
     .await;
+    (go, server)
+}
+
+/// TR-16: a host that falls back while the server is still being asked what it speaks is followed too, in the order of what
+/// it said; nothing of that is lost.
+#[tokio::test]
+async fn a_host_that_falls_back_meanwhile_is_followed() {
+    let (go, server) = slow_to_tell("400 Bad Request").await;
     let mut host = Host::start(&server.url).await;
     host.say(&new("d", "server/discover", &json!({}))).await;
     server.until(1, |one| one.is("server/discover")).await;
@@ -303,25 +298,7 @@ async fn a_host_that_falls_back_meanwhile_is_followed() {
 /// TR-16: a host that falls back while the server is asked is followed also where the asking fails.
 #[tokio::test]
 async fn a_host_that_falls_back_from_a_server_in_trouble_is_followed() {
-    let (go, held) = tokio::sync::watch::channel(false);
-    let server = Script::start(move |request, reply| {
-        let mut held = held.clone();
-        async move {
-            if request.is("server/discover") {
-                let _ = held.wait_for(|go| *go).await;
-                return reply.send("502 Bad Gateway", "", "").await;
-            }
-            if request.is("initialize") {
-                return reply.json(&welcome("2025-06-18")).await;
-            }
-            if !request.body.contains(r#""id""#) {
-                return reply.accepted().await;
-            }
-            let id = request.id();
-            reply.json(&format!(r#"{{"id":{id},"result":{{}}}}"#)).await
-        }
-    })
-    .await;
+    let (go, server) = slow_to_tell("502 Bad Gateway").await;
     let mut host = Host::start(&server.url).await;
     host.say(&new("d", "server/discover", &json!({}))).await;
     server.until(1, |one| one.is("server/discover")).await;
@@ -348,7 +325,6 @@ async fn a_host_that_falls_back_from_a_server_in_trouble_is_followed() {
 /// asked again.
 #[tokio::test]
 async fn what_could_not_be_told_is_asked_again() {
-    const DISCOVERED: &str = r#"{"jsonrpc":"2.0","id":"pilotlight-probe","result":{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{}}}"#;
     for breaks in [true, false] {
         let asked = Arc::new(AtomicUsize::new(0));
         let server = Script::start(move |request, mut reply| {
@@ -433,7 +409,7 @@ async fn the_agreed_version_is_repeated_to_who_knows_the_header() {
 /// what waited is answered.
 #[tokio::test]
 async fn a_new_host_before_a_server_that_knows_no_post() {
-    let (to_stream, stream) = tokio::sync::watch::channel(String::new());
+    let (to_stream, stream) = watch::channel(String::new());
     let server = Script::start(move |request, reply| {
         let (to_stream, mut stream) = (to_stream.clone(), stream.clone());
         async move {
@@ -500,9 +476,7 @@ async fn cancelling_a_stateless_request_hangs_up() {
         let told = told.clone();
         async move {
             if request.is("server/discover") {
-                let id = r#""pilotlight-probe""#;
-                let result = r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{}}"#;
-                return reply.json(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)).await;
+                return reply.json(DISCOVERED).await;
             }
             let mut reply = reply.stream().await;
             reply.hung_up().await;

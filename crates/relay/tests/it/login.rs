@@ -11,12 +11,10 @@ use pilotlight::{
 use pilotlight_testkit::{
     Lab, LabConfig, ScriptedHuman,
     authorization_server::{Approval, ClientAuthentication, IssueRefreshToken, StaticClient},
+    processes::{fail_point::FailPoints, failing_store::FailingStore, said::Journal},
 };
 
-use crate::{
-    support::{Clicks, Host, logged_in},
-    unreadable_store::UnreadableStore,
-};
+use crate::support::{Clicks, Host, logged_in};
 
 const CALL: &str = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo","arguments":{"text":"hi"}}}"#;
 
@@ -84,7 +82,10 @@ async fn a_refusal_is_respected() {
 async fn a_store_that_cannot_be_read_opens_nothing() {
     let lab = Lab::start(LabConfig::default()).await.unwrap();
     let person = Clicks::of(ScriptedHuman::allows());
-    let unreadable = Arc::new(UnreadableStore::new(store()));
+    let points = FailPoints::parse("before-read-outcome=refuse", Journal::silent()).unwrap();
+    let inner = MemoryStore::new(Arc::new(SystemClock));
+    let unreadable = FailingStore::new(inner, Arc::new(points), Journal::silent());
+    let unreadable = Arc::new(unreadable);
     let mut host = Host::on(unreadable, lab.resource_url(), person.clone(), |_| {}).await;
     host.say(crate::support::INITIALIZE).await;
     let error: serde_json::Value = serde_json::from_str(&host.hear().await).unwrap();

@@ -15,4 +15,3 @@ mod sessions;
 mod streams;
 mod support;
 mod translated;
-mod unreadable_store;

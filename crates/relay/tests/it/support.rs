@@ -19,6 +19,7 @@ use pilotlight::{
 };
 use pilotlight_relay::{Bridge, Config, Ended, Ground, approver::Approver};
 use pilotlight_testkit::{Lab, LabConfig, ScriptedHuman};
+use serde_json::{Value, json};
 use tokio::{
     io::{
         AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream,
@@ -411,6 +412,24 @@ pub(crate) fn welcome(version: &str) -> String {
     )
 }
 
+/// A request as a host of the new era writes it.
+pub(crate) fn new(id: &str, method: &str, params: &Value) -> String {
+    let mut params = params.clone();
+    params["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": { "name": "h", "version": "1" },
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string()
+}
+
+/// The next message that the host gets.
+pub(crate) async fn answer(host: &mut Host) -> Value {
+    serde_json::from_str(&host.hear().await).unwrap()
+}
+
+/// What a server of the new era answers when the bridge asks what it speaks.
+pub(crate) const DISCOVERED: &str = r#"{"jsonrpc":"2.0","id":"pilotlight-probe","result":{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{}}}"#;
 pub(crate) const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"h","version":"1"}}}"#;
 pub(crate) const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

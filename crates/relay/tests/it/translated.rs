@@ -10,26 +10,10 @@ use std::{
 
 use pilotlight::human::Refuse;
 use pilotlight_testkit::mcp_server::Wires;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::watch;
 
-use crate::support::{Host, PATIENCE, Script, logged_in};
-
-const DISCOVERED: &str = r#"{"jsonrpc":"2.0","id":"pilotlight-probe","result":{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{}}}"#;
-
-fn new(id: &str, method: &str, params: &Value) -> String {
-    let mut params = params.clone();
-    params["_meta"] = json!({
-        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-        "io.modelcontextprotocol/clientInfo": { "name": "h", "version": "1" },
-        "io.modelcontextprotocol/clientCapabilities": {},
-    });
-    json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string()
-}
-
-async fn answer(host: &mut Host) -> Value {
-    serde_json::from_str(&host.hear().await).unwrap()
-}
+use crate::support::{DISCOVERED, Host, PATIENCE, Script, answer, logged_in, new};
 
 /// A host that writes hundreds of messages and reads only then, as a script does, is read to the end: what a machine answers
 /// by itself, and what is refused.
@@ -142,8 +126,8 @@ async fn an_answer_that_breaks_off_is_asked_for_again() {
         .await;
     let lost = answer(&mut host).await;
     assert_eq!(
-        (&lost["id"], &lost["error"]["code"]),
-        (&json!("c"), &json!(-32603)),
+        (&lost["id"], &lost["error"]["data"]["code"]),
+        (&json!("c"), &json!("server.no_answer")),
         "{lost}"
     );
     assert_eq!(server.count(|one| one.is("tools/call")), 1);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::{INVALID_PARAMS, Output, call as request, error, host};
+use super::super::{INVALID_PARAMS, Output, Refusal, call as request, host};
 use super::{Bytes, Id, Message, NewHost, Purpose, Stage, json, object};
 use crate::message::SUBSCRIPTION_ID;
 
@@ -37,11 +37,9 @@ impl NewHost {
             .param("notifications")
             .filter(|raw| raw.starts_with(b"{"))
         else {
-            return out.push(Output::ToHost(error(
-                &id,
-                INVALID_PARAMS,
-                "notifications are missing",
-            )));
+            return out.push(Output::ToHost(
+                Refusal::BadRequest(INVALID_PARAMS).answer(&id, "notifications are missing"),
+            ));
         };
         let Stage::Open(session) = &self.stage else {
             return;
@@ -76,11 +74,9 @@ impl NewHost {
             .map(|listen| listen.uris.len())
             .sum();
         if self.listens.all.len() >= MAX_LISTENS || named + listen.uris.len() > MAX_URIS {
-            return out.push(Output::ToHost(error(
-                &listen.id,
-                INVALID_PARAMS,
-                "too many subscriptions",
-            )));
+            return out.push(Output::ToHost(
+                Refusal::TooMany.answer(&listen.id, "too many subscriptions"),
+            ));
         }
         let mut fresh = Vec::new();
         for uri in &listen.uris {

@@ -2,8 +2,8 @@
 //! call goes on; when the host comes back with the answer, it waits for that call again (TR-13).
 
 use super::super::{
-    INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, Output, call as request, error, host,
-    raw_error, result,
+    INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, Output, Refusal, call as request, error,
+    host, raw_error, result,
 };
 use super::{
     Bytes, CLIENT_CAPABILITIES, Call, Id, Message, NewHost, Purpose, Ticket, json, object,
@@ -113,15 +113,14 @@ impl NewHost {
             .param_text("requestState")
             .unwrap_or_default()
             .into_owned();
+        let bad = Refusal::BadRequest(INVALID_PARAMS);
         if let Some(visit) = self.visits.get(&state) {
             if visit.method != message.method()
                 || visit.name.as_deref() != message.name().as_deref()
             {
-                return out.push(Output::ToHost(error(
-                    &id,
-                    INVALID_PARAMS,
-                    "this state belongs to another request",
-                )));
+                return out.push(Output::ToHost(
+                    bad.answer(&id, "this state belongs to another request"),
+                ));
             }
             let visited = visit
                 .keys
@@ -139,19 +138,15 @@ impl NewHost {
             .iter_mut()
             .find(|(_, call)| call.waits.is_none() && call.state.as_deref() == Some(&state));
         let Some((ticket, call)) = held else {
-            return out.push(Output::ToHost(error(
-                &id,
-                INVALID_PARAMS,
-                "nothing waits for this state",
-            )));
+            return out.push(Output::ToHost(
+                bad.answer(&id, "nothing waits for this state"),
+            ));
         };
         let ticket = *ticket;
         if call.origin.method() != message.method() || call.origin.name() != message.name() {
-            return out.push(Output::ToHost(error(
-                &id,
-                INVALID_PARAMS,
-                "this state belongs to another request",
-            )));
+            return out.push(Output::ToHost(
+                bad.answer(&id, "this state belongs to another request"),
+            ));
         }
         if let Some(early) = call.early.take() {
             let origin = call.origin.clone();

@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use super::super::detect::{Asked, Verdict, detect};
 use super::super::{
-    Failure, INTERNAL_ERROR, INVALID_PARAMS, Note, OLD, Output, RESOURCE_NOT_FOUND, Ticket,
-    URL_ELICITATION_REQUIRED, carried_error, error, host, raw_error,
+    Failure, INVALID_PARAMS, Note, OLD, Output, RESOURCE_NOT_FOUND, Refusal, Ticket,
+    URL_ELICITATION_REQUIRED, carried_error, host, raw_error, stateless::BROKE,
 };
 use super::{Call, NewHost, Purpose, Session, Stage, wanted};
 use crate::message::{Id, Kind, Message};
@@ -29,7 +29,8 @@ impl NewHost {
             Err(why) => {
                 out.push(Output::Fail(Failure::Server(why)));
                 if let Some(ticket) = on {
-                    self.fail(ticket, "the server's answer cannot be read", out);
+                    let why = "the server's answer cannot be read";
+                    self.fail(ticket, Refusal::NotMcp, why, out);
                 }
             }
         }
@@ -64,6 +65,7 @@ impl NewHost {
             Some(message) => self.answer(ticket, message, out),
             None => self.fail(
                 ticket,
+                Refusal::Status(status),
                 &format!("the server answered with HTTP {status}"),
                 out,
             ),
@@ -72,20 +74,15 @@ impl NewHost {
 
     /// Nothing more comes for a request.
     pub(super) fn ended(&mut self, ticket: Ticket, out: &mut Vec<Output>) {
-        self.fail(
-            ticket,
-            "the connection broke before the answer came; the server may have done it",
-            out,
-        );
+        self.fail(ticket, Refusal::NoAnswer, BROKE, out);
     }
 
-    fn fail(&mut self, ticket: Ticket, why: &str, out: &mut Vec<Output>) {
+    fn fail(&mut self, ticket: Ticket, refusal: Refusal, why: &str, out: &mut Vec<Output>) {
         let id = self
             .calls
             .get(&ticket)
             .and_then(|call| call.sent.id().cloned());
-        if let Some(message) = id.and_then(|id| Message::read(error(&id, INTERNAL_ERROR, why)).ok())
-        {
+        if let Some(message) = id.and_then(|id| Message::read(refusal.answer(&id, why)).ok()) {
             self.answer(ticket, message, out);
         }
     }
@@ -122,9 +119,8 @@ impl NewHost {
                 // The host thinks about a question that the server no longer needs answered.
                 None => {
                     let short = message.raw().len() <= MAX_EARLY;
-                    let told = error(
+                    let told = Refusal::TooLarge.answer(
                         &Id::of_text(""),
-                        INTERNAL_ERROR,
                         "the answer came too early, and was too long to keep",
                     );
                     call.early = if short {
@@ -166,11 +162,8 @@ impl NewHost {
             if let Some(id) = waiting.id() {
                 let told = match answer.error() {
                     Some(why) => raw_error(id, why),
-                    None => error(
-                        id,
-                        INTERNAL_ERROR,
-                        "the server speaks no version that is spoken here",
-                    ),
+                    None => Refusal::NoCommonVersion
+                        .answer(id, "the server speaks no version that is spoken here"),
                 };
                 out.push(Output::ToHost(told));
             }

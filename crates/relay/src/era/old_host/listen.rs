@@ -9,8 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::super::{
-    INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, Output, Ticket, call as request, error, host,
-    result,
+    INVALID_PARAMS, METHOD_NOT_FOUND, Output, Refusal, Ticket, call as request, host, result,
 };
 use super::{Call, Id, Kind, Message, OldHost, Purpose};
 use crate::message::{SUBSCRIPTION_ID, json, object};
@@ -19,6 +18,8 @@ use crate::message::{SUBSCRIPTION_ID, json, object};
 const MAX_URIS: usize = 1024;
 /// The longest pause before a subscription that ended is opened again.
 const LONGEST: Duration = Duration::from_secs(60);
+const BAD: Refusal = Refusal::BadRequest(INVALID_PARAMS);
+const NOT_OFFERED: Refusal = Refusal::NotOffered(METHOD_NOT_FOUND);
 
 /// What is being listened to.
 #[derive(Debug, Default)]
@@ -44,14 +45,12 @@ impl OldHost {
 
     pub(super) fn subscribe(&mut self, id: &Id, message: &Message, out: &mut Vec<Output>) {
         let told = match message.param_text("uri") {
-            None => error(id, INVALID_PARAMS, "a uri is missing"),
-            Some(_) if !self.offers("resources", "subscribe") || self.listen.none => error(
-                id,
-                METHOD_NOT_FOUND,
-                "the server does not tell when resources change",
-            ),
+            None => BAD.answer(id, "a uri is missing"),
+            Some(_) if !self.offers("resources", "subscribe") || self.listen.none => {
+                NOT_OFFERED.answer(id, "the server does not tell when resources change")
+            }
             Some(_) if self.listen.uris.len() >= MAX_URIS => {
-                error(id, INVALID_PARAMS, "too many resources are watched")
+                Refusal::TooMany.answer(id, "too many resources are watched")
             }
             Some(uri) if self.listen.current.is_some() && self.listen.uris.contains(&*uri) => {
                 result(id, b"{}")
@@ -67,11 +66,7 @@ impl OldHost {
 
     pub(super) fn unsubscribe(&mut self, id: &Id, message: &Message, out: &mut Vec<Output>) {
         let Some(uri) = message.param_text("uri") else {
-            return out.push(Output::ToHost(error(
-                id,
-                INVALID_PARAMS,
-                "a uri is missing",
-            )));
+            return out.push(Output::ToHost(BAD.answer(id, "a uri is missing")));
         };
         out.push(Output::ToHost(result(id, b"{}")));
         if self.listen.uris.remove(&*uri) {
@@ -114,11 +109,7 @@ impl OldHost {
             // Who waits has taken it back meanwhile, or finds out that there is nothing.
             out.extend(waiting.into_iter().map(|(id, uri)| {
                 let told = if self.listen.uris.remove(&uri) {
-                    error(
-                        &id,
-                        METHOD_NOT_FOUND,
-                        "the server does not tell when resources change",
-                    )
+                    NOT_OFFERED.answer(&id, "the server does not tell when resources change")
                 } else {
                     result(&id, b"{}")
                 };
@@ -189,11 +180,8 @@ impl OldHost {
                 result(&id, b"{}")
             } else {
                 self.listen.uris.remove(&uri);
-                error(
-                    &id,
-                    INVALID_PARAMS,
-                    "the server does not tell when this resource changes",
-                )
+                Refusal::NotOffered(INVALID_PARAMS)
+                    .answer(&id, "the server does not tell when this resource changes")
             };
             out.push(Output::ToHost(told));
         }
@@ -217,13 +205,12 @@ impl OldHost {
         if !ours && next.is_none() {
             return;
         }
+        let why = refusal.map_or(Refusal::NoAnswer, |(status, _)| Refusal::Status(status));
         for (id, uri) in next.into_iter().flat_map(|(_, waiting)| waiting) {
             self.listen.uris.remove(&uri);
-            out.push(Output::ToHost(error(
-                &id,
-                INTERNAL_ERROR,
-                "the server did not take the subscription",
-            )));
+            out.push(Output::ToHost(
+                why.answer(&id, "the server did not take the subscription"),
+            ));
         }
         self.listen.failures += 1;
         self.listen.none |= refusal.is_some_and(|(status, body)| for_good(status, body));

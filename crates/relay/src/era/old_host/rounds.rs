@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::super::{INTERNAL_ERROR, Output, call as request, error, host, raw_error};
+use super::super::{Output, Refusal, call as request, host, raw_error};
 use super::{Call, OldHost};
 use crate::message::json::{self, decoded};
 use crate::message::{Id, Message};
@@ -68,11 +68,9 @@ impl OldHost {
         let id = call.id();
         call.rounds += 1;
         if call.rounds > MAX_ROUNDS || self.rounds.0.len() >= MAX_WAITING {
-            return out.push(Output::ToHost(error(
-                &id,
-                INTERNAL_ERROR,
-                "the server asks back without end",
-            )));
+            return out.push(Output::ToHost(
+                Refusal::Unanswerable.answer(&id, "the server asks back without end"),
+            ));
         }
         let state = message
             .result_member("requestState")
@@ -86,11 +84,10 @@ impl OldHost {
             asked.push((raw.slice(key.span), raw.slice(value)));
         });
         if asked.len() > MAX_QUESTIONS || (asked.is_empty() && state.is_none()) {
-            return out.push(Output::ToHost(error(
-                &id,
-                INTERNAL_ERROR,
-                "the server asks back in a way that cannot be answered",
-            )));
+            return out.push(Output::ToHost(
+                Refusal::Unanswerable
+                    .answer(&id, "the server asks back in a way that cannot be answered"),
+            ));
         }
         let mut questions = Vec::new();
         let mut requests = Vec::new();
@@ -98,7 +95,9 @@ impl OldHost {
             let own = self.sender.numbers.id();
             match self.question(&own, &question) {
                 Ok(raw) => requests.push(Output::ToHost(raw)),
-                Err(why) => return out.push(Output::ToHost(error(&id, INTERNAL_ERROR, &why))),
+                Err(why) => {
+                    return out.push(Output::ToHost(Refusal::Unanswerable.answer(&id, &why)));
+                }
             }
             questions.push(Question {
                 key,

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::super::{
-    Failure, HEADER_MISMATCH, INTERNAL_ERROR, INVALID_REQUEST, NEW, Note, Numbers, Output, Post,
-    Ticket, carried_error, error, harmless,
+    Failure, HEADER_MISMATCH, INVALID_REQUEST, NEW, Note, Numbers, Output, Post, Refusal, Ticket,
+    carried_error, harmless,
 };
 use crate::headers;
 use crate::message::{
@@ -158,11 +158,9 @@ impl Sender {
                 Some(ticket)
             }
             Err(why) => {
-                out.push(Output::ToHost(error(
-                    &call.id(),
-                    INVALID_REQUEST,
-                    &why.to_string(),
-                )));
+                out.push(Output::ToHost(
+                    Refusal::BadRequest(INVALID_REQUEST).answer(&call.id(), &why.to_string()),
+                ));
                 None
             }
         }
@@ -197,7 +195,7 @@ impl Sender {
             Err(why) => {
                 out.push(Output::Fail(Failure::Server(why)));
                 out.push(Output::CloseStream(to));
-                let told = error(&id, INTERNAL_ERROR, "the server's answer cannot be read");
+                let told = Refusal::NotMcp.answer(&id, "the server's answer cannot be read");
                 self.finish(to, Message::read(told).ok()?, out)
             }
         }
@@ -214,12 +212,10 @@ impl Sender {
         let id = self.calls.get(&to)?.id();
         let message = match carried_error(body, &id) {
             Some(message) => message,
-            None => Message::read(error(
-                &id,
-                INTERNAL_ERROR,
-                &format!("the server answered with HTTP {status}"),
-            ))
-            .ok()?,
+            None => {
+                let why = format!("the server answered with HTTP {status}");
+                Message::read(Refusal::Status(status).answer(&id, &why)).ok()?
+            }
         };
         self.finish(to, message, out)
     }

@@ -151,7 +151,7 @@ fn requests_of_no_era_are_refused() {
     assert_eq!(error["code"], -32022);
     assert_eq!(
         error["data"],
-        serde_json::json!({"supported": ["2026-07-28"], "requested": "2031-01-01"})
+        serde_json::json!({"code": "bridge.bad_request", "supported": ["2026-07-28"], "requested": "2031-01-01"})
     );
     assert_eq!(
         refused(&mut machine, with("1", "tools/list", "", "7", ""))["code"],

@@ -272,7 +272,7 @@ fn a_host_is_asked_only_for_what_it_can_do() {
         );
         let out = machine.step(answer(sent, asks));
         assert_eq!(told(&out).len(), 1, "{question} {out:?}");
-        assert!(told(&out)[0].starts_with(r#"{"jsonrpc":"2.0","id":5,"error":{"code":-32603"#));
+        assert!(told(&out)[0].starts_with(r#"{"jsonrpc":"2.0","id":5,"error":{"code":-32000"#));
     }
     let sent = post(&machine.step(host(call))).ticket;
     let asks = r#"{"id":5,"result":{"resultType":"input_required","inputRequests":{"a":{"method":"sampling/createMessage"},"b":{"method":"sampling/createMessage"}}}}"#;

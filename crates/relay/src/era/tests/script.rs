@@ -154,6 +154,9 @@ impl World {
                     .unwrap_or_else(|| panic!("nobody asked {id}"));
                 *count += 1;
                 assert_eq!(*count, 1, "{id} is answered twice");
+                if message.kind() == Kind::Error {
+                    says_whose_error_it_is(&message);
+                }
                 if let Some(state) = message.result_member("requestState") {
                     assert!(
                         !matches!(self.machine, Machine::OldHost(_)),
@@ -328,10 +331,28 @@ impl World {
     }
 }
 
+/// An error is the peers' own, or says that it is the bridge's, with a code that people can look up.
+fn says_whose_error_it_is(message: &Message) {
+    let error = value(&bytes(message.error().unwrap()));
+    if error["message"] == "m" {
+        return;
+    }
+    let said = error["message"].as_str().unwrap();
+    assert!(said.starts_with("pilotlight: "), "{error}");
+    let code = error["data"]["code"].as_str();
+    let code = code.unwrap_or_else(|| panic!("{error} has no code"));
+    let listed = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/errors.md"));
+    assert!(
+        listed.contains(&format!("`{code}`")),
+        "{code} is not listed"
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1024, ..ProptestConfig::default() })]
 
     /// TR-01, TR-13, TR-16, TR-17: each request is answered once, whoever does what, and the wires get only their own words.
+    /// An error that no peer has said bears the bridge's name, and a code that is listed.
     #[test]
     fn each_request_is_answered_once(
         which in 0..3u8, known in any::<bool>(), start in any::<Index>(),

@@ -66,7 +66,7 @@ fn answers_bear_the_hosts_own_id() {
     assert_eq!(
         told(&out),
         [
-            r#"{"jsonrpc":"2.0","id":2,"error":{"code":-32603,"message":"the server answered with HTTP 502"}}"#
+            r#"{"jsonrpc":"2.0","id":2,"error":{"code":-32000,"message":"pilotlight: the server answered with HTTP 502","data":{"code":"server.http_status","http_status":502}}}"#
         ]
     );
 }
@@ -210,7 +210,7 @@ fn what_broke_off_is_sent_again_only_if_it_is_harmless() {
     });
     assert!(
         posts(&out).is_empty()
-            && told(&out)[0].starts_with(r#"{"jsonrpc":"2.0","id":2,"error":{"code":-32603"#)
+            && told(&out)[0].starts_with(r#"{"jsonrpc":"2.0","id":2,"error":{"code":-32000"#)
     );
 }
 

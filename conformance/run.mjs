@@ -162,7 +162,12 @@ async function throughBridge() {
     row.known = bridged.find(about('scenario'));
     row.red = red(row, !(row.known && row.exit === 0) && ended(row));
     row.helped = bridged.find(about('person'));
-    const surprises = row.red.filter(one => !row.known?.checks.some(id => one.endsWith(` ${id}`)));
+    const listed = row.known?.checks ?? [];
+    const is = (id, one) => one.endsWith(` ${id}`);
+    const surprises = row.red.filter(one => !listed.some(id => is(id, one)));
+    // One that is green altogether is told by the verdict below.
+    const green = row.red.length > 0 ? listed.filter(id => !row.red.some(one => is(id, one))) : [];
+    surprises.push(...green.map(id => `${id} is green: take it out of ${row.known.file}`));
     if (row.helped) row.helped.met = true;
     if (row.helps !== Boolean(row.helped)) surprises.push(row.helps ? 'needed a person' : 'needed nobody: take it out of bridge.toml');
     const what = `${key(row.name, row.wire)}, ${row.host} host`;

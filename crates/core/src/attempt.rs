@@ -92,10 +92,6 @@ impl Attempt {
             return Some(stored);
         }
         let (at, own) = (stored.first_sent_at, known.first_sent_at);
-        let is_earlier = match at.boot == own.boot {
-            true => own.mono < at.mono,
-            false => at.boot == boot,
-        };
         let allows = |attempt: &Self| match attempt.label {
             None => 3,
             Some(Label::RetryAmbiguous) => 2,
@@ -108,7 +104,11 @@ impl Attempt {
                 true => known.label,
                 false => stored.label,
             },
-            first_sent_at: if is_earlier { own } else { at },
+            first_sent_at: if at.is_later_than(&own, boot) {
+                own
+            } else {
+                at
+            },
             ..stored
         })
     }

@@ -364,12 +364,11 @@ impl Credential {
 
     /// Whether a store that holds `stored` has gone back behind this one. Where the store's was received later it has gone
     /// on since: another process, which did not know this one, has refreshed what it found there, and the issuer has moved on
-    /// with that. `boot` is this machine's: what was received since its restart was received after what was not.
+    /// with that. `boot` is this machine's.
     #[must_use]
     pub fn is_ahead_of(&self, stored: &Self, boot: BootId) -> bool {
         let later = match (self.received_at, stored.received_at) {
-            (Some(own), Some(stored)) if own.boot == stored.boot => stored.mono > own.mono,
-            (Some(_), Some(stored)) => stored.boot == boot,
+            (Some(own), Some(stored)) => stored.is_later_than(&own, boot),
             _ => false,
         };
         self.version.succeeds(&stored.version) && !later

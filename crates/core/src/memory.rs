@@ -8,7 +8,7 @@ mod saving;
 
 use std::time::Duration;
 
-pub use saving::{Kept, Saving};
+pub use saving::Saving;
 
 use crate::{
     attempt::{Attempt, ProcessId, Ruling, repeat_window},
@@ -17,7 +17,7 @@ use crate::{
     flow::refresh::{Gain, Outcome, Task},
     freshness::{Freshness, Policy},
     notes::IssuerNotes,
-    record::{Acceptance, Record, Suspicion},
+    record::{Acceptance, Kept, Record, Suspicion},
     time::{BootId, Now, Wall},
 };
 
@@ -223,7 +223,7 @@ impl Memory {
         let spooled = self.record.as_ref().and_then(|record| record.spooled);
         match spooled {
             _ if self.unsaved => Kept::Memory,
-            Some(_) => Kept::Slot,
+            Some(_) => Kept::Spool,
             None => Kept::Store,
         }
     }

@@ -70,7 +70,7 @@ impl Record {
 }
 
 /// Of a fact in the store and the same one in memory, the one that was learned later: the other was known to whoever learned
-/// it. What was learned since the machine's last restart goes before what was not; where no clock tells, that of the store.
+/// it. Where no clock tells, that of the store.
 pub(crate) fn later<T: Clone>(
     stored: Option<T>,
     known: &Option<T>,
@@ -78,8 +78,7 @@ pub(crate) fn later<T: Clone>(
     boot: BootId,
 ) -> Option<T> {
     let overtakes = |stored: &T, known: &T| match (at(stored), at(known)) {
-        (Some(stored), Some(known)) if stored.boot == known.boot => known.mono > stored.mono,
-        (Some(_), Some(known)) => known.boot == boot,
+        (Some(stored), Some(known)) => known.is_later_than(&stored, boot),
         _ => false,
     };
     match (stored, known) {
@@ -94,6 +93,18 @@ pub(crate) fn later<T: Clone>(
 pub struct Spooled {
     /// The version that the store holds and that it follows; `None` where the store holds nothing.
     pub follows: Option<Version>,
+}
+
+/// Where the newest version of a login lies: the further down, the sooner it is lost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kept {
+    /// In the store.
+    #[default]
+    Store,
+    /// In the spool: it outlives the process, and waits for the store.
+    Spool,
+    /// In memory alone.
+    Memory,
 }
 
 /// One small fact to write beside the credential.

@@ -50,6 +50,17 @@ impl Stamp {
         (millis <= TEN_YEARS_MS).then(|| Duration::from_millis(millis))
     }
 
+    /// Whether this came after `other`, by the boot clock alone: a wall clock jumps. What came since the restart of this machine,
+    /// whose boot is `boot`, came after what did not; of two other boots nobody can tell.
+    #[must_use]
+    pub fn is_later_than(&self, other: &Self, boot: BootId) -> bool {
+        if self.boot == other.boot {
+            self.mono > other.mono
+        } else {
+            self.boot == boot
+        }
+    }
+
     /// Moves both clocks forward.
     #[must_use]
     pub fn after(&self, span: Duration) -> Self {
@@ -155,6 +166,22 @@ mod tests {
             wall: Wall(wall),
             mono: Mono(mono),
             boot: BootId([boot; 16]),
+        }
+    }
+
+    /// F-19: of two stamps of one boot the boot clock tells, of others the restart of this machine, and the wall clock never.
+    #[test]
+    fn the_wall_clock_puts_nothing_in_order() {
+        let here = BootId([1; 16]);
+        for (one, other, later) in [
+            (at(0, 2, 1), at(9, 1, 1), true),
+            (at(9, 1, 1), at(0, 1, 1), false),
+            (at(9, 2, 3), at(0, 1, 3), true),
+            (at(0, 1, 1), at(9, 2, 2), true),
+            (at(9, 2, 2), at(0, 1, 1), false),
+            (at(9, 2, 2), at(0, 1, 3), false),
+        ] {
+            assert_eq!(one.is_later_than(&other, here), later, "{one:?} {other:?}");
         }
     }
 

@@ -7,7 +7,6 @@ mod words;
 use pilotlight::{
     LoggedIn, LoginRequest, Sessions,
     core::{
-        credential::Account,
         flow::{Callback, Device, Redirect},
         issuer::Issuer,
         reference::SecretRef,
@@ -60,7 +59,8 @@ pub(crate) async fn run(app: &App, args: Login) -> Result<(), Failure> {
     let sessions = app.sessions_with(app.store()?, Stay::Brief, approver::human(app, &args.way))?;
     let several = requests.len() > 1;
     let mut failed = None;
-    for (request, target) in requests {
+    for (mut request, target) in requests {
+        request.timeout = args.timeout;
         let what = format!(
             "Logging in to {} ... (Ctrl-C cancels, and changes nothing)",
             request.url
@@ -103,9 +103,7 @@ async fn targets(app: &App, args: &Login) -> Result<Vec<Target>, Failure> {
 
 /// The login that follows from the configuration alone.
 pub(super) fn configured(app: &App, target: &Target) -> Result<LoginRequest, Failure> {
-    let mut configured = request(app, &Login::default(), target)?;
-    configured.timeout = LoginRequest::new(configured.url.clone(), Account::default()).timeout;
-    Ok(configured)
+    request(app, &Login::default(), target)
 }
 
 fn request(app: &App, args: &Login, target: &Target) -> Result<LoginRequest, Failure> {
@@ -163,7 +161,6 @@ fn request(app: &App, args: &Login, target: &Target) -> Result<LoginRequest, Fai
         Device::Only if by_flag => Device::Never,
         device => device,
     };
-    request.timeout = args.timeout;
     Ok(request)
 }
 

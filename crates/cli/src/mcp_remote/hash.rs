@@ -35,8 +35,8 @@ impl LoginHash {
         parts.extend(object(what.headers));
         parts.extend(what.client_metadata_url.map(str::to_owned));
         parts.extend(what.token_endpoint.map(str::to_owned));
-        let digest = Md5::digest(parts.join("|").as_bytes());
-        Self(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+        let digest: [u8; 16] = Md5::digest(parts.join("|").as_bytes()).into();
+        Self(format!("{:032x}", u128::from_be_bytes(digest)))
     }
 
     /// The 32 digits.

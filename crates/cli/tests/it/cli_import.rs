@@ -9,11 +9,9 @@ use crate::bridged::Bridged;
 use crate::cli::Machine;
 
 /// Puts a login where mcp-remote keeps it, in the folder of a layout, and answers the folder that it is below.
-fn theirs(machine: &Machine, layout: &str, tokens: &str) -> PathBuf {
-    let hash: String = Md5::digest(machine.url().as_bytes())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+pub(crate) fn theirs(machine: &Machine, layout: &str, tokens: &str) -> PathBuf {
+    let hash: [u8; 16] = Md5::digest(machine.url().as_bytes()).into();
+    let hash = format!("{:032x}", u128::from_be_bytes(hash));
     let base = machine.home.beside("home").join(".mcp-auth");
     let folder = base.join(layout);
     fs::create_dir_all(&folder).unwrap();
@@ -24,8 +22,8 @@ fn theirs(machine: &Machine, layout: &str, tokens: &str) -> PathBuf {
     base
 }
 
-/// The tokens of a login of this machine, as mcp-remote writes them.
-fn tokens(machine: &Machine) -> String {
+/// Logs this machine in; answers the tokens as mcp-remote writes them.
+pub(crate) fn tokens(machine: &Machine) -> String {
     machine.login(&[]);
     let token = machine.home.run(["token", machine.url()]).ok().stdout;
     let tokens = json!({

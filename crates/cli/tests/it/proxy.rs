@@ -6,13 +6,13 @@ use std::{
     time::Duration,
 };
 
-use md5::{Digest as _, Md5};
 use pilotlight_testkit::{Fault, faults::Endpoint};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::bridged::{Bridged, browsers};
 use crate::cli::Machine;
+use crate::cli_import::{theirs, tokens};
 use crate::support::{read, until};
 
 /// TR-16, TR-32: the end of stdin ends it with 0, and the server is told.
@@ -199,25 +199,8 @@ fn a_login_is_the_one_that_is_configured() {
 #[test]
 fn an_outage_at_the_first_start_opens_no_browser() {
     let machine = Machine::new();
-    machine.login(&[]);
-    let token = machine.home.run(["token", machine.url()]).ok().stdout;
-    let hash: String = Md5::digest(machine.url().as_bytes())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let folder = machine.home.beside("home").join(".mcp-auth/mcp-remote-v1");
-    std::fs::create_dir_all(&folder).unwrap();
-    let tokens = serde_json::json!({
-        "access_token": token.trim(),
-        "token_type": "Bearer",
-        "expires_in": 3600,
-        "refresh_token": "unused",
-    });
-    let client = serde_json::json!({ "client_id": "theirs" });
-    for (name, content) in [("tokens", tokens), ("client_info", client)] {
-        let file = folder.join(format!("{hash}_{name}.json"));
-        std::fs::write(file, content.to_string()).unwrap();
-    }
+    let tokens = tokens(&machine);
+    theirs(&machine, "mcp-remote-v1", &tokens);
     let down = |fault| {
         machine
             .lab

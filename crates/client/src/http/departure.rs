@@ -42,7 +42,7 @@ pub(super) struct Ends {
 }
 
 impl Ends {
-    fn at(self, now: Now) -> Result<Now, Stayed> {
+    fn leaves(self, now: Now) -> Result<Now, Stayed> {
         let passed = |end: Option<Mono>| end.is_some_and(|end| now.mono >= end);
         if passed(self.not_after) {
             Err(Stayed::TooLate)
@@ -89,7 +89,7 @@ impl Body for Departing {
         let Some(bytes) = self.bytes.take() else {
             return Poll::Ready(None);
         };
-        let left = self.ends.at(self.clock.now());
+        let left = self.ends.leaves(self.clock.now());
         self.departure.0.get_or_init(|| left);
         Poll::Ready(Some(left.map(|_| Frame::data(bytes))))
     }

@@ -1,4 +1,4 @@
-//! What another process was told, in our own words: the store has its code and no more.
+//! What another process was told, in our own words: the store has the code, and which scopes were asked for.
 
 use std::time::Duration;
 

@@ -16,10 +16,12 @@ use pilotlight_core::Error;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::hex::hex;
+
 use super::{
     lookup::hmac,
     place::{Folder, Others, failed, refused},
-    seal::{derive, hex},
+    seal::derive,
 };
 
 /// A store's root key.

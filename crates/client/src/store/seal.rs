@@ -28,7 +28,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-pub(super) use crate::hex::hex;
+use crate::hex::hex;
 
 use super::lookup::{Lookup, framed, hmac};
 

@@ -119,7 +119,7 @@ impl<'a> Slot<'a> {
         let temporary = format!(
             "{}.{}.tmp",
             self.name,
-            super::seal::hex(&crate::crypto::random::<8>())
+            crate::hex::hex(&crate::crypto::random::<8>())
         );
         let Some(file) = self.folder.new_file(&temporary)? else {
             return Err(Error::Bug {

@@ -472,7 +472,7 @@ impl Flow for Login {
             (State::ExpectRegisterLock(..), Answer::Locked(Err(error))) => self.fail(error),
             (State::ExpectOthersRegistrations(known, uri), Answer::Registered(found)) => {
                 match found.ok().and_then(|found| self.usable(&found, &uri, now)) {
-                    Some(client) => self.replaced(known, uri, client, now),
+                    Some(client) => self.replaced(known, uri, client),
                     None => self.register(known, uri),
                 }
             }
@@ -480,7 +480,7 @@ impl Flow for Login {
                 self.registered(known, uri, exchanged, now)
             }
             (State::ExpectKept(known, uri, client), Answer::Done(Ok(()))) => {
-                self.replaced(known, uri, client, now)
+                self.replaced(known, uri, client)
             }
             (State::ExpectKept(known, uri, _), Answer::Done(Err(error))) => {
                 self.register_unlock(known, uri, Err(error))

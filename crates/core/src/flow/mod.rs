@@ -177,13 +177,13 @@ pub enum Act {
 
 impl Act {
     /// Forgets a client that an issuer has registered. It is found by the two: what else was known of it does not matter any more.
-    fn forgetting(issuer: Issuer, client: Client, registered_at: Wall) -> Self {
+    fn forgetting(issuer: Issuer, client: Client) -> Self {
         Self::ForgetRegistration(Box::new(Registration {
             issuer,
             client,
             redirect_uris: Vec::new(),
             management: None,
-            registered_at,
+            registered_at: Wall::default(),
         }))
     }
 }

@@ -29,12 +29,11 @@ use crate::{
     },
     freshness::{DueReason, Freshness},
     notes::IssuerNotes,
-    record::{Backoff, Record},
+    record::{Backoff, Kept, Record},
     time::Now,
     unattended::Unattended as Kind,
 };
 use obtain::{Obtain, Wanted};
-use settle::HeldBy;
 
 /// The flow. See the [module](self).
 #[derive(Debug)]
@@ -356,7 +355,7 @@ impl Flow for Unattended {
                 self.obtaining(turn, call, now)
             }
             (State::ExpectCommit(call, new), Answer::Committed(Ok(Committed::Done { .. }))) => {
-                self.committed(*call, *new, HeldBy::Store, now)
+                self.committed(*call, *new, Kept::Store, now)
             }
             // A login, a logout or a renewal came between, and counts. What was just got is of no worth to anybody else.
             (State::ExpectCommit(..), Answer::Committed(Ok(Committed::Moved))) => self.reread(true),
@@ -368,11 +367,11 @@ impl Flow for Unattended {
                 self.next(State::ExpectSpool(call, new), act)
             }
             (State::ExpectSpool(call, new), Answer::Done(spooled)) => {
-                let held_by = match spooled {
-                    Ok(()) => HeldBy::Spool,
-                    Err(_) => HeldBy::Memory,
+                let kept = match spooled {
+                    Ok(()) => Kept::Spool,
+                    Err(_) => Kept::Memory,
                 };
-                self.committed(*call, *new, held_by, now)
+                self.committed(*call, *new, kept, now)
             }
             (State::ExpectFacts(mut outcome), Answer::Noted(noted)) => {
                 outcome.unnoted = !matches!(noted, Ok(true));

@@ -2,19 +2,7 @@
 
 use std::time::Duration;
 
-use crate::time::Mono;
-
-/// Where the newest version of a login lies.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kept {
-    /// In the store.
-    #[default]
-    Store,
-    /// In the spool slot: it outlives the process, and waits for the store.
-    Slot,
-    /// In memory alone.
-    Memory,
-}
+use crate::{record::Kept, time::Mono};
 
 /// The turns of one login: at once, and while the store refuses with doubling pauses, since every process of the machine
 /// does the same. The caller asks once a second.
@@ -27,7 +15,7 @@ pub struct Saving {
 
 impl Saving {
     /// Whether it is time for a try. A call that is under way takes no turn: what waits for its end is saved right after it. A
-    /// store that went back, and the slot with it, leaves in memory alone what lay in the slot: that waits for no pause.
+    /// store that went back, and the spool with it, leaves in memory alone what was spooled: that waits for no pause.
     pub fn turn(&mut self, kept: Kept, calling: bool, now: Mono) -> bool {
         if kept == Kept::Store || kept > self.kept {
             *self = Self::default();
@@ -73,18 +61,18 @@ mod tests {
     #[test]
     fn a_call_under_way_takes_no_turn() {
         let mut saving = Saving::default();
-        turns(&mut saving, Kept::Slot, 0..16, false);
-        assert!(turns(&mut saving, Kept::Slot, 16..90, true).is_empty());
-        assert_eq!(turns(&mut saving, Kept::Slot, 90..100, false), [90]);
+        turns(&mut saving, Kept::Spool, 0..16, false);
+        assert!(turns(&mut saving, Kept::Spool, 16..90, true).is_empty());
+        assert_eq!(turns(&mut saving, Kept::Spool, 90..100, false), [90]);
     }
 
-    /// I-2, I-20: where the slot goes back beneath a full store, what it held is in memory alone, and another process may send
-    /// the spent token at any moment: it is brought forward at once. What the slot has taken is in no such hurry.
+    /// I-2, I-20: where the spool goes back beneath a full store, what it held is in memory alone, and another process may send
+    /// the spent token at any moment: it is brought forward at once. What the spool has taken is in no such hurry.
     #[test]
-    fn what_the_slot_has_lost_waits_for_no_pause() {
+    fn what_the_spool_has_lost_waits_for_no_pause() {
         let mut saving = Saving::default();
-        turns(&mut saving, Kept::Slot, 0..16, false);
+        turns(&mut saving, Kept::Spool, 0..16, false);
         assert_eq!(turns(&mut saving, Kept::Memory, 16..18, false), [16, 17]);
-        assert!(turns(&mut saving, Kept::Slot, 18..19, false).is_empty());
+        assert!(turns(&mut saving, Kept::Spool, 18..19, false).is_empty());
     }
 }

@@ -56,6 +56,8 @@ pub enum Deed {
     LoginCommit,
     /// Writing down how a login ended.
     Outcome,
+    /// Reading how the last login ended.
+    ReadOutcome,
     /// Ending a login in the store.
     Bury,
     /// Taking a revocation off the queue, because the issuer has answered.
@@ -117,7 +119,7 @@ pub struct FailPoints {
 
 impl Deed {
     /// Every deed.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Open,
         Self::Lock,
         Self::Read,
@@ -132,6 +134,7 @@ impl Deed {
         Self::Register,
         Self::LoginCommit,
         Self::Outcome,
+        Self::ReadOutcome,
         Self::Bury,
         Self::Revoked,
     ];
@@ -152,6 +155,7 @@ impl Deed {
             Self::Register => "register",
             Self::LoginCommit => "login-commit",
             Self::Outcome => "outcome",
+            Self::ReadOutcome => "read-outcome",
             Self::Bury => "bury",
             Self::Revoked => "revoked",
         }

@@ -366,7 +366,10 @@ impl<S: Store> Store for FailingStore<S> {
     }
 
     async fn login_outcome(&self, binding: BindingId) -> Result<Option<LoginOutcome>, Error> {
-        self.inner.login_outcome(binding).await
+        self.before(Deed::ReadOutcome)?;
+        let outcome = self.inner.login_outcome(binding).await?;
+        self.after(Deed::ReadOutcome)?;
+        Ok(outcome)
     }
 
     async fn put_login_outcome(

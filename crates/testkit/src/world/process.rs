@@ -5,8 +5,8 @@ use pilotlight_core::{
     credential::{Incarnation, Version},
     error::{Action, LoginCause, Waited},
     flow::refresh::{Gain, Outcome, Refresh},
-    memory::{Installed, Kept, Memory, Saving, Service, Want, tries_the_ended},
-    record::Fact,
+    memory::{Installed, Memory, Saving, Service, Want, tries_the_ended},
+    record::{Fact, Kept},
 };
 
 use super::{CALLER_WAIT, Event, Run, Variant, World, acts::AnyFlow, judge::number, people::What};

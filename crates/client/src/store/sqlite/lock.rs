@@ -12,10 +12,12 @@ use std::{
 use pilotlight_core::{Error, error::Holder, time::Wall};
 use serde::{Deserialize, Serialize};
 
-use crate::store::{
-    Lease, LockName, Locked,
-    place::{Folder, failed},
-    seal::hex,
+use crate::{
+    hex::hex,
+    store::{
+        Lease, LockName, Locked,
+        place::{Folder, failed},
+    },
 };
 
 /// What a lock file holds.

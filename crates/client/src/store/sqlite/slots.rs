@@ -7,12 +7,15 @@ use pilotlight_core::{
 };
 
 use super::{Inner, LOCKS, lock};
-use crate::store::{
-    LockName,
-    entry::Entry,
-    place::Folder,
-    seal::{Kind, Place, hex},
-    spool::Slot,
+use crate::{
+    hex::hex,
+    store::{
+        LockName,
+        entry::Entry,
+        place::Folder,
+        seal::{Kind, Place},
+        spool::Slot,
+    },
 };
 
 impl Inner {

@@ -297,13 +297,12 @@ impl Login {
         mut known: Box<Known>,
         redirect_uri: String,
         client: Client,
-        now: Now,
     ) -> Turn<Self> {
         let Some(dead) = known.dead.take() else {
             return self.register_unlock(known, redirect_uri, Ok(client));
         };
         let issuer = known.discovered.server.issuer.clone();
-        let act = Act::forgetting(issuer, dead, now.wall);
+        let act = Act::forgetting(issuer, dead);
         self.next(State::ExpectDeadForgotten(known, redirect_uri, client), act)
     }
 

@@ -146,7 +146,7 @@ impl Login {
             400..=499 if status != 408 => {
                 let said = refusal(&reply.body).map(|(error, _)| error);
                 if said.as_deref() == Some("invalid_client") {
-                    return self.not_known(*request, now);
+                    return self.not_known(*request);
                 }
                 let error = said.unwrap_or_else(|| format!("HTTP {status}"));
                 return self.not_by_device(request.refused(error), request.discovered);
@@ -191,7 +191,7 @@ impl Login {
 
     /// The issuer does not know the client, and nobody has typed anything yet: what it gave it itself is forgotten, and another
     /// asks in its place, once in a login (F-16).
-    fn not_known(mut self, request: Request, now: Now) -> Turn<Self> {
+    fn not_known(mut self, request: Request) -> Turn<Self> {
         if request.client.source != ClientSource::Dynamic {
             let error = Error::refused("invalid_client".into());
             return self.not_by_device(error, request.discovered);
@@ -200,17 +200,17 @@ impl Login {
             let error = Error::login(LoginCause::RegistrationGone);
             return self.not_by_device(error, request.discovered);
         }
-        let act = self.forget(&request, now);
+        let act = self.forget(&request);
         let discovered = Box::new(request.discovered);
         self.next(super::State::ExpectForgotten(discovered), act)
     }
 
     /// The same, after a code was typed in: whoever has done that is not shown another.
-    fn gone(mut self, request: &Request, now: Now) -> Turn<Self> {
+    fn gone(mut self, request: &Request) -> Turn<Self> {
         if request.client.source != ClientSource::Dynamic {
             return self.fail(Error::refused("invalid_client".into()));
         }
-        let act = self.forget(request, now);
+        let act = self.forget(request);
         self.next(super::State::ExpectGone, act)
     }
 
@@ -264,7 +264,7 @@ impl Login {
                 self.no_answer(pending, error, retry_after.unwrap_or_default(), now)
             }
             Verdict::Ambiguous { error, .. } => self.no_answer(pending, error, Duration::ZERO, now),
-            Verdict::InvalidClient => self.gone(&pending.request, now),
+            Verdict::InvalidClient => self.gone(&pending.request),
             Verdict::Refused { error } => self.fail(pending.request.refused(error)),
             // A code is good once: what it brought was in the answer that never came.
             Verdict::InvalidGrant { .. } => {

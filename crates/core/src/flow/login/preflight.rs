@@ -112,9 +112,9 @@ impl Login {
     }
 
     /// Forgets a registration, and that it was ours: what a store that refuses shows again is not taken for alive.
-    pub(super) fn forget(&mut self, request: &Request, now: Now) -> Act {
+    pub(super) fn forget(&mut self, request: &Request) -> Act {
         self.give_up(&request.client);
-        Act::forgetting(request.issuer.clone(), request.client.clone(), now.wall)
+        Act::forgetting(request.issuer.clone(), request.client.clone())
     }
 
     fn give_up(&mut self, client: &Client) {

@@ -83,13 +83,13 @@ impl Login {
                 error: "invalid_grant".into(),
             }),
             Verdict::Refused { error } => self.fail(request.refused(error)),
-            Verdict::InvalidClient => self.unknown_client(&request, now),
+            Verdict::InvalidClient => self.unknown_client(&request),
         }
     }
 
     /// The issuer does not know the client. What it gave it itself is forgotten, and another is registered and shown, once
     /// in a login (F-16).
-    pub(super) fn unknown_client(mut self, request: &Request, now: Now) -> Turn<Self> {
+    pub(super) fn unknown_client(mut self, request: &Request) -> Turn<Self> {
         if request.client.source != ClientSource::Dynamic {
             return self.fail(Error::DeniedByIssuer {
                 error: "invalid_client".into(),
@@ -98,7 +98,7 @@ impl Login {
         if self.forgotten.is_some() {
             return self.fail(Error::login(LoginCause::RegistrationGone));
         }
-        let act = self.forget(request, now);
+        let act = self.forget(request);
         self.next(
             State::ExpectForgotten(Box::new(request.discovered.clone())),
             act,

@@ -26,6 +26,13 @@ fn named(issuers: &str) -> Stage {
     stage
 }
 
+/// The metadata of the new issuer names another.
+fn calls_itself(stage: &mut Stage, name: &str) {
+    let document = format!(r#"{{"issuer":"{name}","token_endpoint":"{name}/t"}}"#);
+    let place = format!("{NEW}/.well-known/oauth-authorization-server");
+    stage.page(&place, reply(200, &document));
+}
+
 fn task() -> Task {
     Task {
         server: Resource::parse(MCP).unwrap(),
@@ -85,14 +92,7 @@ fn what_cannot_be_read_says_nothing() {
     assert_eq!(stage.asked(), [MCP]);
 
     let mut stage = named(r#"["https://new.example"]"#);
-    let place = "https://new.example/.well-known/oauth-authorization-server";
-    stage.page(
-        place,
-        reply(
-            200,
-            r#"{"issuer":"https://evil.example","token_endpoint":"https://evil.example/t"}"#,
-        ),
-    );
+    calls_itself(&mut stage, "https://evil.example");
     assert!(look(&mut stage).is_err());
 }
 
@@ -110,14 +110,7 @@ fn an_accepted_name_is_no_identity() {
     };
     for (login_at, want) in [(NEW, None), (OLD, Some(NEW))] {
         let mut stage = named(r#"["https://new.example"]"#);
-        let place = "https://new.example/.well-known/oauth-authorization-server";
-        stage.page(
-            place,
-            reply(
-                200,
-                r#"{"issuer":"https://as.example","token_endpoint":"https://as.example/t"}"#,
-            ),
-        );
+        calls_itself(&mut stage, "https://as.example");
         let found = stage.run(Look::new(known(login_at))).unwrap();
         assert_eq!(found.as_ref().map(Issuer::as_str), want, "{login_at}");
     }

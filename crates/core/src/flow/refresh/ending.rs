@@ -117,7 +117,7 @@ impl Refresh {
             return self.unlock(*outcome);
         };
         let issuer = self.task.key.issuer.clone();
-        let act = Act::forgetting(issuer, credential.client.clone(), credential.logged_in_at);
+        let act = Act::forgetting(issuer, credential.client.clone());
         self.next(State::ExpectForgotten(outcome), act)
     }
 

@@ -44,6 +44,14 @@ fn task(held: u64) -> Task {
     }
 }
 
+/// A refresh by another process.
+fn by(pid: u32) -> Refresh {
+    Refresh::new(Task {
+        process: process(pid),
+        ..task(4)
+    })
+}
+
 fn refused(held: u64) -> Task {
     Task {
         refused: Some(version(held)),

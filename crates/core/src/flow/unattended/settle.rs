@@ -11,7 +11,7 @@ use crate::{
             settle::{forced_after, learned_lifetime, refresh_point_of},
         },
     },
-    record::{Backoff, Fact, Failed, Forced, Record, Spooled},
+    record::{Backoff, Fact, Failed, Forced, Kept, Record, Spooled},
     time::{Now, Wall},
 };
 
@@ -52,24 +52,18 @@ impl Unattended {
         )
     }
 
-    pub(super) fn committed(
-        self,
-        call: Call,
-        new: Credential,
-        held_by: HeldBy,
-        now: Now,
-    ) -> Turn<Self> {
+    pub(super) fn committed(self, call: Call, new: Credential, kept: Kept, now: Now) -> Turn<Self> {
         let forced = forced_after(&call.record, call.reason, new.version, now);
         let follows = Some(self.stored.unwrap_or(call.credential.version));
         let otherwise = call.credential.presented_otherwise(&new);
         let record = Record {
             credential: Some(new),
-            spooled: (held_by == HeldBy::Spool).then_some(Spooled { follows }),
+            spooled: (kept == Kept::Spool).then_some(Spooled { follows }),
             forced,
             ..Record::default()
         };
         let outcome = Outcome {
-            unsaved: held_by == HeldBy::Memory,
+            unsaved: kept == Kept::Memory,
             ..Outcome::known(record, call.notes, Ok(Gain::Refreshed))
         };
         let Some(happened) = otherwise else {
@@ -160,12 +154,4 @@ impl Unattended {
         };
         self.next(State::ExpectFacts(Box::new(outcome)), act)
     }
-}
-
-/// Where a new version is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum HeldBy {
-    Store,
-    Spool,
-    Memory,
 }

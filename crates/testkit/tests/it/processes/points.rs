@@ -57,10 +57,20 @@ async fn killed_at(point: Point, grace: Duration) -> Option<Loss> {
     match point {
         Point::Shown
         | Point::Before(
-            Deed::Open | Deed::PrepareSpool | Deed::Register | Deed::LoginCommit | Deed::Outcome,
+            Deed::Open
+            | Deed::ReadOutcome
+            | Deed::PrepareSpool
+            | Deed::Register
+            | Deed::LoginCommit
+            | Deed::Outcome,
         )
         | Point::After(
-            Deed::Open | Deed::PrepareSpool | Deed::Register | Deed::LoginCommit | Deed::Outcome,
+            Deed::Open
+            | Deed::ReadOutcome
+            | Deed::PrepareSpool
+            | Deed::Register
+            | Deed::LoginCommit
+            | Deed::Outcome,
         ) => {
             dies(&site, site.start("login"), &[], point).await;
             log_in(&site).await;

@@ -26,6 +26,19 @@ fn a_repeat_that_comes_too_late_is_not_sent() {
     }
 }
 
+/// F-04: an `after_crash` whose note took until after the window is not sent.
+#[test]
+fn an_after_crash_that_comes_too_late_is_not_sent() {
+    let mut stage = due();
+    stage.answer(tokens(5));
+    stage.crash_after("send", by(1));
+    stage.before("note attempt after_crash", |stage| {
+        stage.pass(secs(15));
+    });
+    assert_eq!(stage.run(by(2)).result, Ok(Gain::Uncertain));
+    assert_eq!(stage.labels(), [None]);
+}
+
 /// F-04, I-1: a repeat whose connection takes so long to come up that its window closes is not sent; one that is in time is.
 #[test]
 fn a_repeat_whose_connection_stands_too_late_is_not_sent() {

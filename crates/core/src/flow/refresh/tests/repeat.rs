@@ -7,13 +7,6 @@ fn ambiguous_attempt(stage: &Stage) -> Attempt {
     stage.record().attempt.expect("an attempt")
 }
 
-fn by(pid: u32) -> Refresh {
-    Refresh::new(Task {
-        process: process(pid),
-        ..task(4)
-    })
-}
-
 /// I-1, I-3, F-03: a broken call is repeated exactly once, its label durable first, well inside the window.
 #[test]
 fn a_broken_call_is_repeated_once_under_its_label() {
@@ -267,19 +260,6 @@ fn a_crash_before_the_call_is_repeated_like_one_after_it() {
     stage.answer(tokens(5));
     assert_eq!(stage.run(by(2)).result, Ok(Gain::Refreshed));
     assert_eq!(stage.labels(), [Some(Label::AfterCrash)]);
-}
-
-/// F-04: an `after_crash` whose note took until after the window is not sent.
-#[test]
-fn an_after_crash_that_comes_too_late_is_not_sent() {
-    let mut stage = due();
-    stage.answer(tokens(5));
-    stage.crash_after("send", by(1));
-    stage.before("note attempt after_crash", |stage| {
-        stage.pass(secs(15));
-    });
-    assert_eq!(stage.run(by(2)).result, Ok(Gain::Uncertain));
-    assert_eq!(stage.labels(), [None]);
 }
 
 /// I-1: each label has its maximum, however many processes die within the window.

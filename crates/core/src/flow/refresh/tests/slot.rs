@@ -3,13 +3,6 @@
 use super::*;
 use crate::record::Suspicion;
 
-fn by(pid: u32) -> Refresh {
-    Refresh::new(Task {
-        process: process(pid),
-        ..task(4)
-    })
-}
-
 /// A stage that is due and whose store notes nothing.
 fn refusing() -> Stage {
     let mut stage = due();

@@ -104,6 +104,17 @@ impl App {
         stay: Stay,
         human: Arc<dyn Human>,
     ) -> Result<Sessions, Error> {
+        self.sessions_over(self.http()?, store, stay, human)
+    }
+
+    /// The same, over an HTTP stack that is set up otherwise.
+    pub(crate) fn sessions_over(
+        &self,
+        http: HttpConfig,
+        store: Arc<dyn Store>,
+        stay: Stay,
+        human: Arc<dyn Human>,
+    ) -> Result<Sessions, Error> {
         let mut limits = Limits::default();
         limits.caller_wait = match stay {
             // Nobody else waits on this process: one whole token call may be waited for.
@@ -114,7 +125,7 @@ impl App {
         let sessions = Sessions::builder(store)
             .human(human)
             .secrets(Arc::new(Referred(self.settings.environment.clone())))
-            .http(self.http()?)
+            .http(http)
             .allow_private(self.settings.allow_private.value.clone())
             .clock(self.clock.clone())
             .limits(limits)
@@ -126,7 +137,8 @@ impl App {
         Ok(sessions)
     }
 
-    fn http(&self) -> Result<HttpConfig, Error> {
+    /// How the HTTP stack is set up by configuration and environment.
+    pub(crate) fn http(&self) -> Result<HttpConfig, Error> {
         let mut http = HttpConfig::default().with_proxy(self.settings.proxy.value.clone());
         if let Some(file) = &self.settings.ca_file {
             let read = std::fs::read(&file.value);

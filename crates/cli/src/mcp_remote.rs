@@ -58,15 +58,8 @@ pub(crate) struct Options {
     pub(crate) callback_path: String,
     /// Where the person's browser is sent once the tokens are there.
     pub(crate) success_page: Option<Url>,
-    /// How long a callback may take.
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "a person has ten minutes here; a test compares it with what mcp-remote made of the same arguments"
-        )
-    )]
-    pub(crate) auth_timeout: Duration,
+    /// How long the person has, where that was said.
+    pub(crate) auth_timeout: Option<Duration>,
     /// The headers of every request to the server, `${NAME}` replaced; marked sensitive.
     pub(crate) headers: HeaderMap,
     /// Further parameters of the authorization request.
@@ -94,6 +87,8 @@ pub(crate) struct Options {
     pub(crate) ping_every: Option<Duration>,
     /// Whether only IPv4 addresses are used.
     pub(crate) ipv4: bool,
+    /// A file with certificates to trust beside the system's, as Node.js has it.
+    pub(crate) extra_ca: Option<PathBuf>,
     /// Whether cookies are kept, in memory.
     pub(crate) cookies: bool,
     /// Tools to hide, as globs.
@@ -228,10 +223,6 @@ impl Options {
         let given = matches!(self.resource, ResourceParameter::Given(_));
         let cases = [
             (
-                self.success_page.is_some(),
-                "--auth-success-url: the page after a login is our own",
-            ),
-            (
                 given,
                 "--resource: a new login sends the resource that the server publishes",
             ),
@@ -239,11 +230,6 @@ impl Options {
                 beside_scope,
                 "--static-oauth-client-metadata: of it only scope counts",
             ),
-            (
-                self.connect_timeout.is_some(),
-                "--connect-timeout: a connection has 15 s",
-            ),
-            (self.ipv4, "--ipv4: every address of a server is tried"),
             (
                 self.id_token,
                 "--use-id-token: it is the access token that is sent",

@@ -30,6 +30,8 @@ use tokio::{
     time::timeout,
 };
 
+use url::Url;
+
 use head::Head;
 use page::Page;
 
@@ -44,6 +46,8 @@ pub struct Listener {
     path: String,
     sockets: Vec<TcpListener>,
     connections: Connections,
+    /// Where the browser is sent on, once it has brought the code.
+    success_url: Option<Url>,
     /// The redirect that was accepted and whose answer is still being written.
     accepted: Option<Vec<(String, String)>>,
 }
@@ -92,6 +96,7 @@ impl Listener {
                         path,
                         sockets,
                         connections,
+                        success_url: None,
                         accepted: None,
                     });
                 }
@@ -109,6 +114,13 @@ impl Listener {
                 None => {}
             }
         }
+    }
+
+    /// Sends the browser on to that page, instead of showing ours, once it has brought the code.
+    #[must_use]
+    pub fn sending_on_to(mut self, success_url: Option<Url>) -> Self {
+        self.success_url = success_url;
+        self
     }
 
     /// The redirect URI that leads here.
@@ -178,8 +190,12 @@ impl Listener {
             }
             Err(page) => (page, false),
         };
+        let answer = match &self.success_url {
+            Some(url) if page == Page::LoggedIn => Page::elsewhere(url),
+            _ => page.answer(),
+        };
         self.connections
-            .push(|id| write_answer(id, stream, page, accepted).boxed());
+            .push(|id| write_answer(id, stream, answer, accepted).boxed());
     }
 }
 
@@ -253,9 +269,14 @@ async fn read_head(id: u64, mut stream: TcpStream) -> (u64, Event) {
     )
 }
 
-async fn write_answer(id: u64, mut stream: TcpStream, page: Page, accepted: bool) -> (u64, Event) {
+async fn write_answer(
+    id: u64,
+    mut stream: TcpStream,
+    answer: Vec<u8>,
+    accepted: bool,
+) -> (u64, Event) {
     let writing = async {
-        stream.write_all(&page.answer()).await?;
+        stream.write_all(&answer).await?;
         stream.shutdown().await
     };
     // A browser that takes no page has still brought the code.

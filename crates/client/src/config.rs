@@ -81,6 +81,8 @@ pub struct LoginRequest {
     pub bearer: bool,
     /// Where the redirect arrives.
     pub redirect: Redirect,
+    /// Where the browser is sent on once the loopback redirect has come; `None`: our own page (default).
+    pub success_url: Option<Url>,
     /// Whose login it is, where the redirect comes to a page that more than one person can open: what
     /// [`deliver_for`](crate::Sessions::deliver_for) has to be told. The name by which the program knows the browser's own session,
     /// not its cookie; it stays in the process (default: nobody's in particular).
@@ -116,6 +118,7 @@ impl LoginRequest {
             exception: None,
             bearer: false,
             redirect: Redirect::default(),
+            success_url: None,
             owner: None,
             device: Device::default(),
             authorize_params: Vec::new(),
@@ -139,6 +142,7 @@ impl LoginRequest {
     pub(crate) fn asking_as(self, other: &Self) -> Self {
         Self {
             redirect: other.redirect.clone(),
+            success_url: other.success_url.clone(),
             owner: other.owner.clone(),
             device: other.device,
             authorize_params: other.authorize_params.clone(),
@@ -199,6 +203,25 @@ pub struct Status {
     pub refresh_token: bool,
     /// The grant that renews it without a person and without a refresh token, if that is how it was made.
     pub unattended: Option<Unattended>,
+}
+
+impl Status {
+    /// Of a login that cannot be read.
+    pub(crate) fn unreadable(binding: Binding) -> Self {
+        Self {
+            issuer: binding.credential.as_ref().map(|key| key.issuer.clone()),
+            binding,
+            state: State::Unreadable,
+            flags: Vec::new(),
+            expires_at: None,
+            next_refresh_at: None,
+            last_accepted_at: None,
+            logged_in_at: None,
+            scopes: Scopes::default(),
+            refresh_token: false,
+            unattended: None,
+        }
+    }
 }
 
 /// What else is to be known about a login.

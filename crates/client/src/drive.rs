@@ -24,7 +24,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
-use url::Origin;
+use url::{Origin, Url};
 
 use crate::{
     callback::{Deliveries, Listener},
@@ -55,6 +55,8 @@ pub(crate) struct Driver {
     pub(crate) lock_wait: Duration,
     /// How long a person is waited for.
     pub(crate) human_wait: Duration,
+    /// Where the browser is sent on.
+    pub(crate) success_url: Option<Url>,
     /// Set once a person has answered: from then on the flow must run to its end.
     pub(crate) answered: Arc<AtomicBool>,
 }
@@ -195,6 +197,7 @@ impl Driver {
             Act::OpenCallback(callback) => {
                 Answer::CallbackOpen(match Listener::open(&callback).await {
                     Ok(listener) => {
+                        let listener = listener.sending_on_to(self.success_url.clone());
                         let uri = listener.redirect_uri();
                         held.listener = Some(listener);
                         Ok(uri)

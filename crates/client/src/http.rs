@@ -74,6 +74,11 @@ pub struct HttpConfig {
     pub proxy: Proxy,
     /// What `User-Agent` says; empty for the library's own name and version.
     pub user_agent: String,
+    /// Whether names stand for their IPv4 addresses alone.
+    pub ipv4_only: bool,
+    /// How long a connection for MCP traffic may take to stand (default 15 s). Those to issuers have 10 s: what may be repeated, and
+    /// when, is counted from there.
+    pub connect_timeout: Option<Duration>,
 }
 
 impl HttpConfig {
@@ -97,6 +102,20 @@ impl HttpConfig {
     #[must_use]
     pub fn with_proxy(mut self, proxy: Proxy) -> Self {
         self.proxy = proxy;
+        self
+    }
+
+    /// Uses only the IPv4 addresses of a name.
+    #[must_use]
+    pub fn with_ipv4_only(mut self, ipv4_only: bool) -> Self {
+        self.ipv4_only = ipv4_only;
+        self
+    }
+
+    /// Waits so long for a connection for MCP traffic to stand.
+    #[must_use]
+    pub fn with_connect_timeout(mut self, limit: Duration) -> Self {
+        self.connect_timeout = Some(limit);
         self
     }
 
@@ -164,7 +183,7 @@ impl HttpClient {
     pub fn mcp(&self) -> Result<&reqwest::Client, Error> {
         made(&self.mcp, || {
             self.builder()
-                .connect_timeout(MCP_CONNECT_TIMEOUT)
+                .connect_timeout(self.config.connect_timeout.unwrap_or(MCP_CONNECT_TIMEOUT))
                 .pool_idle_timeout(Duration::from_secs(60))
                 .tcp_keepalive(Duration::from_secs(15))
                 .http2_keep_alive_interval(Duration::from_secs(20))
@@ -221,6 +240,7 @@ impl HttpClient {
             self.lookup.clone(),
             self.config.proxy.hosts(),
         )
+        .ipv4_only(self.config.ipv4_only)
     }
 
     /// Checks a URL before anything is sent to it.

@@ -201,14 +201,15 @@ impl Sessions {
         self.inner.deliveries.deliver(redirect, Some(owner))
     }
 
-    /// Says where every login stands, in the order in which they were made.
+    /// Says where every login stands, in the order in which they were made. One that cannot be read hides no other: it is
+    /// [`State::Unreadable`].
     ///
     /// # Errors
     /// `unavailable.store`, `store.corrupt`.
     pub async fn statuses(&self) -> Result<Vec<Status>, Error> {
         let mut all = Vec::new();
         for binding in self.inner.store.bindings().await? {
-            all.push(self.inner.status(&binding).await?);
+            all.push(self.status(&binding).await?);
         }
         let keys: Vec<_> = all
             .iter()
@@ -223,12 +224,15 @@ impl Sessions {
         Ok(all)
     }
 
-    /// Says where one login stands.
+    /// Says where one login stands; one that cannot be read is [`State::Unreadable`].
     ///
     /// # Errors
-    /// `unavailable.store`, `store.corrupt`.
+    /// `unavailable.store`.
     pub async fn status(&self, binding: &Binding) -> Result<Status, Error> {
-        self.inner.status(binding).await
+        match self.inner.status(binding).await {
+            Err(Error::StoreCorrupt { .. }) => Ok(Status::unreadable(binding.clone())),
+            status => status,
+        }
     }
 
     /// The history of a login, oldest first.
@@ -334,6 +338,7 @@ impl Inner {
             clock: self.clock.clone(),
             lock_wait: self.limits.lock_wait,
             human_wait: Duration::from_secs(600),
+            success_url: None,
             answered: Arc::default(),
         }
     }

@@ -51,6 +51,9 @@ pub enum State {
     },
     /// Imported and not yet checked.
     Unverified,
+    /// It is in the store and cannot be read ([`Error::StoreCorrupt`]): nobody is served by it. A login takes its place, a logout
+    /// its space.
+    Unreadable,
 }
 
 impl State {
@@ -67,6 +70,7 @@ impl State {
             Self::LoginRequired { .. } => "login_required",
             Self::Ending { .. } => "ending",
             Self::Unverified => "unverified",
+            Self::Unreadable => "unreadable",
         }
     }
 

@@ -14,6 +14,7 @@ use pilotlight::{
         flow::{Callback, Device, Redirect},
         resource::clean,
     },
+    http::HttpConfig,
     store::Store,
 };
 use pilotlight_relay::{Bridge, Config, Ended, Ground, approver::Approver, stdio};
@@ -70,7 +71,8 @@ pub(crate) async fn run(app: &App, args: Proxy) -> Result<(), Failure> {
     let opens = approver::opens(app, &way);
     let person = AfterMcpRemote::new(approver::bridged(app, &way));
     let approver = Arc::new(Approver::new(person.clone(), opens));
-    let sessions = app.sessions_with(store, Stay::Bridge, approver.clone())?;
+    let http = http(app, &options)?;
+    let sessions = app.sessions_over(http, store, Stay::Bridge, approver.clone())?;
     match mcp_remote::join(&sessions, &shared, &options, &target.key).await {
         Ok(Joined::Shared) if !options.is_mute() => app.report.must_say(mcp_remote::SHARED),
         Ok(_) => {}
@@ -165,6 +167,25 @@ fn config(app: &App, options: &Options, target: &Target) -> Result<Config, Failu
     Ok(config)
 }
 
+fn http(app: &App, options: &Options) -> Result<HttpConfig, Failure> {
+    let mut http = app.http()?.with_ipv4_only(options.ipv4);
+    if let Some(limit) = options.connect_timeout {
+        http = http.with_connect_timeout(limit);
+    }
+    if let Some(file) = &options.extra_ca {
+        match std::fs::read(file) {
+            Ok(pem) => http = http.with_extra_ca(pem),
+            // Node.js goes on without it, too.
+            Err(error) if !options.is_mute() => app.report.warn(format!(
+                "NODE_EXTRA_CA_CERTS {} cannot be read: {error}",
+                clean(&file.to_string_lossy())
+            )),
+            Err(_) => {}
+        }
+    }
+    Ok(http)
+}
+
 fn patience(patience: Patience) -> Option<Duration> {
     match patience {
         Patience::Usual => Some(USUAL),
@@ -195,6 +216,10 @@ fn login(app: &App, options: &Options, target: &Target) -> Result<LoginRequest, 
         .collect();
     if options.resource == ResourceParameter::LeftOut {
         request.without_resource = Some(true);
+    }
+    request.success_url.clone_from(&options.success_page);
+    if let Some(limit) = options.auth_timeout {
+        request.timeout = limit;
     }
     request.device = match options.grant {
         Grant::Browser if request.device == Device::Only => Device::Only,

@@ -23,7 +23,7 @@ pub(crate) async fn run(app: &App, args: Status) -> Result<(), Failure> {
         app.report
             .data(table::statuses(&all, app.now(), app.report.colour()));
     }
-    if args.check && all.iter().any(|login| login.cause().is_some()) {
+    if args.check && all.iter().any(Shown::needs_login) {
         return Err(Failure::silent(NEEDS_LOGIN));
     }
     Ok(())

@@ -70,8 +70,12 @@ const FLAGS: &[Flag] = &[
     ),
     alone("--keep-alive", "Ping the server every 30 s"),
     with("--ping-interval", "S", "Ping it so often"),
-    with("--connect-timeout", "S", "Read, without effect"),
-    alone("--ipv4", "Read, without effect"),
+    with(
+        "--connect-timeout",
+        "S",
+        "How long a connection to the server may take to stand; else 15 s",
+    ),
+    alone("--ipv4", "Use IPv4 addresses alone"),
     alone(
         "--enable-proxy",
         "Read: the proxies of the environment are used in any case",
@@ -113,8 +117,16 @@ const FLAGS: &[Flag] = &[
     alone("--disable-resource-parameter", "Send no resource parameter"),
     with("--host", "NAME", "The host in the redirect"),
     with("--callback-path", "PATH", "The path of the redirect"),
-    with("--auth-timeout", "S", "Read, without effect"),
-    with("--auth-success-url", "URL", "Read, without effect"),
+    with(
+        "--auth-timeout",
+        "S",
+        "How long a person has for a login; else ten minutes",
+    ),
+    with(
+        "--auth-success-url",
+        "URL",
+        "The page that the browser ends at after a login",
+    ),
     alone(
         "--client-credentials",
         "Refused: `pilotlight login URL --grant client-credentials`",

@@ -18,7 +18,7 @@ use super::{
 /// How long things may take.
 #[derive(Debug)]
 pub(super) struct Times {
-    pub(super) auth: Duration,
+    pub(super) auth: Option<Duration>,
     pub(super) connect: Option<Duration>,
     pub(super) headers: Patience,
     pub(super) body: Patience,
@@ -57,7 +57,7 @@ pub(super) fn times(arguments: &Arguments, warnings: &mut Vec<String>) -> Times 
         span
     });
     Times {
-        auth: auth.unwrap_or(AUTH_TIMEOUT),
+        auth,
         connect,
         headers,
         body,
@@ -337,7 +337,6 @@ fn is_here(url: &Url) -> bool {
     }
 }
 
-const AUTH_TIMEOUT: Duration = Duration::from_secs(30);
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// Ten years: whatever is longer is no time.
 const LONGEST: f64 = 315_576_000_000.0;

@@ -107,6 +107,7 @@ fn options(words: Vec<String>, environment: &Environment) -> Result<Options, Vec
         body_timeout: times.body,
         ping_every: times.ping,
         ipv4: arguments.has("--ipv4"),
+        extra_ca: environment.value("NODE_EXTRA_CA_CERTS").map(PathBuf::from),
         cookies: !arguments.has("--disable-cookies"),
         ignored_tools: parse::owned(arguments.values("--ignore-tool")),
         client_metadata,

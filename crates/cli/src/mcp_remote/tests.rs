@@ -199,7 +199,9 @@ fn compare(fact: &Fact, options: &Options) {
         assert_eq!(told, *seen, "{what}");
     }
     assert_eq!(
-        seconds(options.auth_timeout),
+        options
+            .auth_timeout
+            .map_or_else(|| "30".to_owned(), seconds),
         fact.auth.as_deref().unwrap_or("30"),
         "{what}"
     );

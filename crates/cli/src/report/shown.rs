@@ -76,6 +76,11 @@ impl Shown {
         }
     }
 
+    /// Whether a person has to log in.
+    pub(crate) fn needs_login(&self) -> bool {
+        self.cause().is_some() || self.state == State::Unreadable
+    }
+
     /// The session object of `--json`.
     pub(crate) fn to_json(&self) -> Value {
         let instant = |at: Option<Wall>| at.map(rfc3339);

@@ -214,9 +214,10 @@ pub(crate) fn list(all: &[Shown], colour: bool) -> String {
 /// What a person should know or do about a login.
 fn note(login: &Shown, now: Wall) -> Option<String> {
     let explained = words::explained(&login.state, now)?;
-    let command = match login.cause() {
-        Some(_) => format!("\n  pilotlight login {}", quoted(&login.name)),
-        None => String::new(),
+    let command = if login.needs_login() {
+        format!("\n  pilotlight login {}", quoted(&login.name))
+    } else {
+        String::new()
     };
     Some(format!("{}: {explained}{command}", clean(&login.name)))
 }

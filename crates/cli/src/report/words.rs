@@ -94,6 +94,10 @@ pub(crate) fn explained(state: &State, now: Wall) -> Option<String> {
             "no refresh token was issued: the login ends {}",
             relative(*at, now)
         ),
+        State::Unreadable => {
+            "it cannot be read from the store any more (store.corrupt); a login takes its place"
+                .to_owned()
+        }
         State::Ending { at: None } => {
             "no refresh token was issued: the login ends with its token".to_owned()
         }

@@ -1,6 +1,7 @@
 //! `pilotlight proxy` as a host runs it: a process of its own, with lines in and lines out.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -24,6 +25,15 @@ pub(crate) struct Bridged {
 impl Bridged {
     /// Starts a bridge to the machine's server. A browser that opens is noted.
     pub(crate) fn start(machine: &Machine, more: &[&str]) -> Self {
+        Self::start_with(machine, more, &[])
+    }
+
+    /// The same, with more in its environment.
+    pub(crate) fn start_with(
+        machine: &Machine,
+        more: &[&str],
+        variables: &[(&str, &OsStr)],
+    ) -> Self {
         let note = machine.home.beside("bridge-browsers");
         let script = format!("echo \"$1\" >>'{}'", note.display());
         let browser = machine.home.script("bridge-browser", &script);
@@ -35,6 +45,7 @@ impl Bridged {
             .env("PILOTLIGHT_HOME", machine.home.data())
             .env("PATH", std::env::var("PATH").unwrap())
             .env("BROWSER", browser)
+            .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use pilotlight_testkit::{Fault, faults::Endpoint};
+use pilotlight_testkit::{Fault, ScriptedHuman, faults::Endpoint, fetch};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -156,13 +156,75 @@ fn a_first_login_is_asked_for_by_itself() {
         urls.lines().next().map(str::to_owned)
     });
     machine
-        .block_on(pilotlight_testkit::ScriptedHuman::allows().visit(&url))
+        .block_on(ScriptedHuman::allows().visit(&url))
         .unwrap();
     bridge.welcomed();
     bridge.call("1");
     bridge.echoed("1");
     assert_eq!(browsers(&machine), 1);
     machine.assert_nothing_lost();
+}
+
+/// mcp-remote's `--auth-success-url` and `--auth-timeout`: the browser ends at that page, with nothing of the redirect; and whoever
+/// does not come in time is told so.
+#[test]
+fn a_login_ends_at_the_page_and_the_time_that_were_given() {
+    let page = "https://example.com/welcome";
+    let asked = |machine: &Machine, more: &[&str]| {
+        let mut bridge = Bridged::start(machine, more);
+        bridge.begin();
+        let url = until("a browser opens", Duration::from_secs(20), || {
+            let urls = read(&machine.home.beside("bridge-browsers"));
+            urls.lines().next().map(str::to_owned)
+        });
+        (bridge, url)
+    };
+    // Of its own: after a login that ended in vain no browser opens for five minutes.
+    let machine = Machine::new();
+    let (mut late, _) = asked(&machine, &["--auth-timeout", "1"]);
+    let answer = late.answer_within("init", Duration::from_secs(20));
+    assert_eq!(
+        answer["error"]["data"]["code"], "login.abandoned",
+        "{answer}"
+    );
+
+    let machine = Machine::new();
+    let (mut bridge, url) = asked(&machine, &["--auth-success-url", page]);
+    let shown = machine.block_on(async {
+        let human = ScriptedHuman::allows();
+        let callback = human.without_callback().visit(&url).await.unwrap();
+        fetch::get(&callback).await.unwrap()
+    });
+    assert_eq!(shown.status, 303);
+    assert_eq!(shown.header("location"), Some(page));
+    bridge.welcomed();
+    assert!(
+        !bridge.errors().contains("without effect"),
+        "{}",
+        bridge.errors()
+    );
+}
+
+/// Node's variable: a file that is not there is warned about, as Node.js does; one that holds no certificate is an error.
+#[test]
+fn extra_certificates_are_nodes() {
+    let machine = Machine::new();
+    machine.login(&[]);
+    let file = machine.home.beside("roots.pem");
+    let start = || Bridged::start_with(&machine, &[], &[("NODE_EXTRA_CA_CERTS", file.as_os_str())]);
+    let mut bridge = start();
+    bridge.begin();
+    bridge.welcomed();
+    assert!(
+        bridge.errors().contains("NODE_EXTRA_CA_CERTS"),
+        "{}",
+        bridge.errors()
+    );
+    std::fs::write(&file, "no certificate").unwrap();
+    let mut bridge = start();
+    bridge.begin();
+    let answer = bridge.answer("init");
+    assert_eq!(answer["error"]["data"]["code"], "config.value", "{answer}");
 }
 
 /// What is configured for a server counts for the login of its bridge, too: the client that was made by hand, and its port; a

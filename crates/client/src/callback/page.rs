@@ -1,5 +1,7 @@
 //! The fixed pages of the callback listener (T-03): nothing of a request is ever part of an answer.
 
+use url::Url;
+
 /// Which fixed answer a request gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Page {
@@ -20,6 +22,12 @@ pub(super) enum Page {
 }
 
 impl Page {
+    /// What sends the browser on to a page that a person has configured. Nothing of the request goes there, and no referrer.
+    pub(super) fn elsewhere(to: &Url) -> Vec<u8> {
+        format!("HTTP/1.1 303 See Other\r\n{HEADERS}Location: {to}\r\nContent-Length: 0\r\n\r\n")
+            .into_bytes()
+    }
+
     /// The whole answer, byte for byte.
     pub(super) fn answer(self) -> Vec<u8> {
         let (status, body) = match self {

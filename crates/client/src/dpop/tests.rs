@@ -94,6 +94,7 @@ fn driver(http: &Arc<Scripted>, peers: &Peers) -> Driver {
         clock,
         lock_wait: Duration::ZERO,
         human_wait: Duration::ZERO,
+        success_url: None,
         answered: Arc::default(),
     }
 }

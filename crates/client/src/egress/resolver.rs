@@ -40,6 +40,7 @@ pub(crate) struct Resolver {
     lookup: Arc<dyn Lookup>,
     /// The proxies' own names: whoever configured a proxy meant it.
     exempt: Arc<[String]>,
+    ipv4_only: bool,
 }
 
 impl Resolver {
@@ -48,7 +49,13 @@ impl Resolver {
             egress,
             lookup,
             exempt: exempt.into(),
+            ipv4_only: false,
         }
+    }
+
+    /// Leaves the IPv6 addresses of a name out, or no longer.
+    pub(crate) fn ipv4_only(self, ipv4_only: bool) -> Self {
+        Self { ipv4_only, ..self }
     }
 
     /// Checks a name that a proxy will resolve: refused where it is known here and any of its addresses is forbidden;
@@ -90,10 +97,13 @@ impl Resolver {
     /// `localhost` is never asked of anyone (RFC 6761 section 6.3): no DNS server decides where it is.
     async fn find(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         let plain = address::plain(name);
-        if plain == "localhost" || plain.ends_with(".localhost") {
-            return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
-        }
-        self.lookup.lookup(name).await
+        let mut found = if plain == "localhost" || plain.ends_with(".localhost") {
+            vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+        } else {
+            self.lookup.lookup(name).await?
+        };
+        found.retain(|ip| ip.is_ipv4() || !self.ipv4_only);
+        Ok(found)
     }
 }
 

@@ -163,6 +163,7 @@ impl Sessions {
         };
         let mut driver = inner.driver(inner.http_for(&request.url)?);
         driver.human_wait = request.timeout;
+        driver.success_url.clone_from(&request.success_url);
         driver.owner.clone_from(&request.owner);
         driver.answered = attempt.answered;
         driver.human = Arc::new(Shown {

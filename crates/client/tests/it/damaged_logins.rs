@@ -68,6 +68,29 @@ async fn a_damaged_login_is_replaced_by_the_next() {
     }
 }
 
+/// F-27: one damaged login hides no other from whoever lists them, and is told as what it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_login_hides_no_other() {
+    for how in DAMAGES {
+        let world = World::new(|_| {}).await;
+        let (process, _) = world.logged_in().await;
+        let work = Account::parse("work").unwrap();
+        let other = LoginRequest::new(world.url(), work.clone());
+        process.sessions.login(other).await.unwrap();
+        process.idle().await;
+        let one = "WHERE rowid = (SELECT min(rowid) FROM credential)";
+        damage(&world, &process, &format!("{how} {one}"));
+
+        let later = world.process();
+        let statuses = later.sessions.statuses().await.unwrap();
+        let states: Vec<_> = statuses.iter().map(|login| login.state.word()).collect();
+        assert_eq!(states, ["unreadable", "ok"], "{how}");
+        assert!(statuses[0].issuer.is_some());
+        let session = later.sessions.get(&world.url(), &work).await.unwrap();
+        served(&session, &world).await;
+    }
+}
+
 /// F-27, promise 10: the same login is buried by a logout: nobody can be told of it, and that is said. Then nobody is logged in,
 /// and a login begins anew.
 #[tokio::test(flavor = "multi_thread")]

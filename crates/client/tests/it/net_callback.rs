@@ -252,6 +252,35 @@ async fn the_wait_is_cancel_safe() {
     }
 }
 
+/// T-03: where a page of somebody's own is wanted, the browser is sent there with nothing of the redirect; one that was refused,
+/// or that is not this login's, sees our own words.
+#[tokio::test]
+async fn a_page_of_ones_own_is_told_nothing() {
+    let own = Url::parse("https://example.com/welcome").unwrap();
+    for (query, status) in [
+        ("?code=sesame&state=right", "303 See Other"),
+        ("?error=access_denied&state=right", "200 OK"),
+    ] {
+        let listener = Listener::open(&Callback::default()).await.unwrap();
+        let mut listener = listener.sending_on_to(Some(own.clone()));
+        let uri = Url::parse(&listener.redirect_uri()).unwrap();
+        let browser = async {
+            let other = get(&uri, "?code=sesame&state=wrong").await;
+            assert!(other.starts_with("HTTP/1.1 400 "), "{other}");
+            get(&uri, query).await
+        };
+        let (got, page) = tokio::join!(wait(&mut listener), browser);
+        assert!(got.is_ok());
+        assert!(
+            page.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+            "{page}"
+        );
+        assert!(!page.contains("sesame"), "{page}");
+        let location = "\r\nLocation: https://example.com/welcome\r\n";
+        assert_eq!(page.contains(location), status.starts_with("303"), "{page}");
+    }
+}
+
 /// T-06: a taken port is an error that names it; a free one is used again at once; the end of the login closes it.
 #[tokio::test]
 async fn a_registered_port_is_taken_or_refused() {

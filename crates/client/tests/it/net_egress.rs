@@ -391,6 +391,31 @@ async fn a_local_name_opens_itself_only() {
     assert_eq!(connects.load(Ordering::SeqCst), 0);
 }
 
+/// mcp-remote's `--ipv4`: of a name's addresses only those of IPv4 are connected to, `localhost`'s too; a name without any fails
+/// before anything is sent.
+#[tokio::test]
+async fn ipv4_alone_leaves_the_others_out() {
+    let there = serve(|mut stream| async move { answer(&mut stream).await }).await;
+    let names = Names::default().with("six.localnet", ["::1"]);
+    let config = HttpConfig::new(of("http://127.0.0.1/")).with_ipv4_only(true);
+    let client = HttpClient::new(config, Arc::new(SystemClock))
+        .unwrap()
+        .with_lookup(Arc::new(names));
+    let url = |host: &str| Url::parse(&format!("http://{host}:{}/", there.port())).unwrap();
+    let here = client.send(token(url("localhost"))).await;
+    assert_eq!(here.unwrap().status, 200);
+    let failure = client
+        .send(at("six.localnet", there.port()))
+        .await
+        .unwrap_err();
+    assert_eq!(failure.delivery, Delivery::NotDelivered);
+    assert!(
+        matches!(failure.fault, Fault::Network(_)),
+        "{:?}",
+        failure.fault
+    );
+}
+
 /// RFC 6761: `localhost` is loopback whatever a resolver would say.
 #[tokio::test]
 async fn localhost_is_asked_of_nobody() {

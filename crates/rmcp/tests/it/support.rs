@@ -1,8 +1,11 @@
 //! What the tests share.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -129,6 +132,20 @@ pub(crate) struct Replaced {
     pub(crate) requests: Requests,
     pub(crate) session: Session,
     _sessions: Sessions,
+}
+
+impl Replaced {
+    /// Waits until the requests that came are enough, and answers them.
+    pub(crate) async fn until(&self, enough: impl Fn(&[String]) -> bool) -> Vec<String> {
+        for _ in 0..1000 {
+            let requests = self.requests.lock().unwrap().clone();
+            if enough(&requests) {
+                return requests;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("not all came: {:?}", self.requests.lock().unwrap());
+    }
 }
 
 /// The requests that a script got, whole.
